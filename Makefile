@@ -1,0 +1,43 @@
+# Nothing is installed outside .venv, and nothing but pip uses the network.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: quickstart test test-slow lint clean
+
+quickstart: $(VENV)/.installed-core
+	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy w2s_jax experiments
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.installed-core: setup.py constraints.txt | $(BIN)/pip
+	@echo 'installing into $(VENV) (some minutes the first time)'
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: setup.py constraints.txt | $(BIN)/pip
+	@echo 'installing into $(VENV) (some minutes the first time)'
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(BIN)/pip:
+	@for python in $(PYTHON) python3.12 python3.11 python3.13; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        exec $$python -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo 'error: w2s_jax needs Python 3.11 or later: install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)' >&2; \
+	exit 1
