@@ -1,0 +1,25 @@
+"""What a user can do wrong, as types. The entry points print the message in one line and exit with 2."""
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message is one line: what, where, and what was expected."""
+
+
+class ConfigError(UserError):
+    """A field of the config, or a combination of fields, that cannot be run."""
+
+
+class DataError(UserError):
+    """A file or a row of data that cannot be used."""
+
+
+class WeightsError(UserError):
+    """A weight file that is missing, damaged or of the wrong shape."""
+
+
+class StoreError(UserError):
+    """A work directory that cannot be used."""
+
+
+class NonFiniteError(UserError):
+    """A loss became NaN or infinite; the last good checkpoint is kept."""
