@@ -1,0 +1,39 @@
+"""T2, the salient concept: a task whose answers are known, for testing the pipeline in seconds.
+
+64 visible numbers; the truth is the sign of one of them (the concept, separated by 2.2). The weak labels
+come with the data, as if from a flawed supervisor: right, except where another visible number is large
+(a systematic error that a student can learn to imitate) and in a share of random slips. A student that
+follows the concept beats its labels; one that trains too long copies the errors.
+"""
+import numpy as np
+
+from w2s_jax.data import Dataset, Examples
+from w2s_jax.errors import ConfigError
+
+WIDTH = 64
+SEPARATION = 2.2
+TRIGGER = 0.85  # the feature above which the supervisor errs
+SLIPS = 0.08
+CONFIDENCE = 0.8
+
+
+def load(task, log=print) -> Dataset:
+    """The task at `task.train_size` (0: 8000, two halves of 4000) and `task.test_size` (0: 8000) examples."""
+    n, m = task.train_size or 8000, task.test_size or 8000
+    if n < 4 or m < 1:
+        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
+    rows = draw(n + m, task.seed)
+    return Dataset('salient_concept', 2, rows.take(np.arange(n)), rows.take(np.arange(n, n + m)),
+                   notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
+
+
+def draw(n: int, seed: int) -> Examples:
+    """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, WIDTH)).astype(np.float32)
+    truth = rng.integers(0, 2, n)
+    features[:, 0] += SEPARATION * (2 * truth - 1)
+    wrong = (features[:, 1] > TRIGGER) ^ (rng.random(n) < SLIPS)
+    answer = np.where(wrong, 1 - truth, truth)
+    given = np.where(np.arange(2) == answer[:, None], CONFIDENCE, 1 - CONFIDENCE).astype(np.float32)
+    return Examples({'features': features}, truth.astype(np.int32), np.arange(n), given)
