@@ -1,0 +1,41 @@
+"""Checkpoints of a training run: orbax behind two functions. Saved aside and renamed, so never half there."""
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+
+from w2s_jax.errors import StoreError
+
+
+class Checkpoint:
+    """The last checkpoints of one group of runs, in a folder of its own."""
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self.folder = folder.resolve()
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def restore(self, state, history: dict):
+        """The newest (state, history) that was saved; what was passed in where there is none.
+
+        Raises StoreError where the newest cannot be read into this state.
+        """
+        step = self.manager.latest_step()
+        if step is None:
+            return state, history
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, {'state': state, 'history': history})
+        try:
+            saved = self.manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (ValueError, KeyError, OSError) as e:
+            raise StoreError(f'{self.folder}/{step}: unreadable checkpoint ({str(e).splitlines()[0]}); '
+                             'delete the folder to train from the start') from None
+        return saved['state'], saved['history']
+
+    def save(self, step: int, state, history: dict) -> None:
+        """Saves in the background, after waiting for the save before."""
+        self.manager.save(step, args=ocp.args.StandardSave({'state': state, 'history': history}))
+
+    def close(self) -> None:
+        """Waits for what is being saved."""
+        self.manager.wait_until_finished()
+        self.manager.close()

@@ -1,0 +1,47 @@
+"""What a run says: a bar on a terminal, plain lines elsewhere, and every number in `metrics.jsonl`."""
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+
+class Log:
+    """Writes lines, progress and metrics. A line a `period` seconds where there is no terminal."""
+
+    def __init__(self, path: pathlib.Path | None = None, stream=None, period: float = 10.0):
+        self.stream = stream or sys.stderr
+        self.file = open(path, 'a') if path else None
+        self.period, self.last, self.bar = period, 0.0, None
+
+    def line(self, text: str) -> None:
+        """One line for people."""
+        self._close_bar()
+        print(text, file=self.stream, flush=True)
+
+    def progress(self, label: str, step: int, steps: int, metrics: dict[str, np.ndarray]) -> None:
+        """The metrics of a step, each `[R]`, one a run."""
+        self._write({'phase': label, 'step': step, **{k: np.asarray(v).tolist() for k, v in metrics.items()}})
+        text = f'loss {np.mean(metrics["loss"]):.4f}'
+        if self.stream.isatty():
+            if self.bar is None:
+                self.bar = tqdm(total=steps, initial=0, desc=f'  {label}', file=self.stream, leave=False)
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif time.monotonic() - self.last > self.period or step == steps:
+            self.last = time.monotonic()
+            print(f'  {label}: step {step}/{steps} {text}', file=self.stream, flush=True)
+        if step == steps:
+            self._close_bar()
+
+    def _write(self, record: dict) -> None:
+        if self.file:
+            self.file.write(json.dumps(record) + '\n')
+            self.file.flush()
+
+    def _close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,58 @@
+"""Optimisers whose numbers are traced, so that one compiled program serves a whole grid of them."""
+import difflib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from w2s_jax.errors import ConfigError
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    'adamw': lambda hyper: optax.scale_by_adam(b2=hyper.beta2),
+    'sgd': lambda hyper: optax.trace(decay=0.9),
+}
+
+SCHEDULES: dict[str, Callable] = {
+    'constant': lambda progress: jnp.ones_like(progress),
+    'linear': lambda progress: 1.0 - progress,
+    'cosine': lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+}
+
+
+def known(field: str, name: str, table: dict) -> str:
+    """`name`, where the table has it. Raises ConfigError that lists the table and the nearest name."""
+    if name in table:
+        return name
+    near = difflib.get_close_matches(str(name), table, 1)
+    hint = f'; did you mean {near[0]!r}?' if near else ''
+    raise ConfigError(f'{field}: unknown {name!r}, expected one of {", ".join(sorted(table))}{hint}')
+
+
+def schedule(name: str, progress, warmup):
+    """The learning rate's factor in [0, 1]: linear warm-up over the first `warmup` of training, then `name`.
+
+    Args:
+      progress: scalar in [0, 1).  warmup: scalar in [0, 1], traced.
+    """
+    ramp = jnp.where(progress < warmup, progress / jnp.maximum(warmup, 1e-9), 1.0)
+    return ramp * SCHEDULES[name](progress)
+
+
+def decays(params):
+    """Which leaves weight decay touches: matrices, not biases or norms (the layer axis of a scan not counted)."""
+    def is_matrix(path, leaf):
+        name = jax.tree_util.keystr(path)
+        return leaf.ndim - ('layers' in name) >= 2
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def build(optimizer: str, schedule_name: str, steps: int, hyper) -> optax.GradientTransformation:
+    """Clip, precondition, decay, scale. `hyper` holds learning_rate, weight_decay, beta2, clip (0: none), warmup (traced)."""
+    return optax.chain(
+        optax.clip_by_global_norm(jnp.where(hyper.clip > 0, hyper.clip, jnp.inf)),
+        OPTIMIZERS[optimizer](hyper),
+        optax.add_decayed_weights(hyper.weight_decay, mask=decays),
+        optax.scale_by_schedule(
+            lambda count: -hyper.learning_rate * schedule(schedule_name, count / steps, hyper.warmup)),
+    )

@@ -1,0 +1,112 @@
+"""Artifacts on disk: content-addressed folders, written aside, renamed when whole, never changed after."""
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from w2s_jax.errors import StoreError
+from w2s_jax.models import weights
+
+
+def digest(value: Any) -> str:
+    """The identity of a JSON value: 16 hex digits of the SHA-256 of its canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(',', ':'), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    part = path.with_name(f'.{path.name}.{os.getpid()}')
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n')
+    part.rename(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A finished phase: `config.json`, `metrics.json`, `predictions.npz` and, where kept, `params/`."""
+    path: pathlib.Path
+
+    @functools.cached_property
+    def metrics(self) -> dict:
+        """What the phase measured."""
+        return self._read('metrics.json', lambda p: json.loads(p.read_text()))
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the phase predicted, all arrays loaded."""
+        def load(path):
+            with np.load(path, allow_pickle=False) as f:
+                return dict(f)
+        return self._read('predictions.npz', load)
+
+    def params(self) -> dict:
+        """The trained parameters, a tree. Raises WeightsError where none were kept."""
+        return weights.load(self.path / 'params' / 'model.safetensors')
+
+    def _read(self, name, read):
+        try:
+            return read(self.path / name)
+        except Exception as e:  # whatever a damaged file makes a reader raise
+            raise StoreError(f'{self.path / name}: unreadable ({type(e).__name__}); '
+                             f'delete {self.path} to compute it again') from None
+
+
+class Store:
+    """The artifacts of a work directory, and the pending work of killed phases."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        try:
+            (folder / 'pending').mkdir(parents=True, exist_ok=True)
+            probe = folder / f'.writable-{os.getpid()}'
+            probe.write_text('')
+            probe.unlink()
+        except OSError as e:
+            raise StoreError(f'{folder}: cannot be written to ({(e.strerror or str(e)).lower()})') from None
+
+    def path(self, kind: str, identity: str) -> pathlib.Path:
+        return self.folder / f'{kind}-{identity}'
+
+    def find(self, kind: str, identity: str) -> Artifact | None:
+        """The artifact, where it is whole."""
+        path = self.path(kind, identity)
+        return Artifact(path) if (path / 'DONE').exists() else None
+
+    def save(self, kind: str, identity: str, config: dict, metrics: dict,
+             arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
+        """Writes an artifact aside and renames it; one that is there already is left as it is."""
+        path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{os.getpid()}'
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        write_json(part / 'config.json', config)
+        write_json(part / 'metrics.json', metrics)
+        if arrays is not None:
+            np.savez(part / 'predictions.npz', **arrays)
+        if params is not None:
+            (part / 'params').mkdir()
+            weights.save(part / 'params' / 'model.safetensors', params)
+        sums = {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest()
+                for f in sorted(part.rglob('*')) if f.is_file()}
+        write_json(part / 'DONE', sums)
+        _put(part, path)
+        return Artifact(path)
+
+    def clear_parts(self) -> None:
+        """Removes what killed processes left half written."""
+        for part in self.folder.glob('.part-*'):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(part: pathlib.Path, path: pathlib.Path) -> None:
+    if path.exists() and not (path / 'DONE').exists():
+        shutil.rmtree(path)
+    if path.exists():
+        shutil.rmtree(part)
+    else:
+        part.rename(path)

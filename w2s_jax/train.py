@@ -1,0 +1,323 @@
+"""Training as pure functions: a state and a batch in, a state and metrics out; and the loop around them.
+
+`apply(params, inputs) -> logits [B, K]` is all that is asked of a model. Runs that share their static
+part (`Static`) are stacked on a leading axis R and trained in one program; what differs between them is
+`Hyper`, which is traced.
+"""
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from w2s_jax import data, losses, optimizers, parallel
+from w2s_jax.errors import ConfigError, NonFiniteError
+
+
+@flax.struct.dataclass
+class Hyper:
+    """The traced numbers of a run, each a scalar (or `[R]`, stacked)."""
+    learning_rate: Any
+    weight_decay: Any
+    beta2: Any
+    clip: Any
+    warmup: Any  # fraction of training, of the learning rate
+    alpha: Any
+    alpha_warmup: Any  # fraction of training, of the loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """What a program is compiled for."""
+    loss: str
+    steps: int
+    batch_size: int
+    num_classes: int
+    accumulate: int = 1  # microbatches a step
+    optimizer: str = 'adamw'
+    schedule: str = 'cosine'
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run remembers, one pytree. rng: the run's key; a step's key is fold_in(rng, step)."""
+    step: Any
+    params: Any
+    opt_state: Any
+    rng: Any
+    loss_state: Any
+
+
+def init_state(hyper: Hyper, seed, pretrained, *, init: Callable, static: Static) -> TrainState:
+    """The state before the first step. `init(key, pretrained) -> params`; `seed` may be traced."""
+    init_key, rng = jax.random.split(jax.random.key(seed))
+    params = init(init_key, pretrained)
+    tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
+    loss_state = losses.init_state(losses.LOSSES[static.loss], static.num_classes)
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), rng, loss_state)
+
+
+def distribution(targets, num_classes: int):
+    """Targets as `[B, K]` float32 rows that sum to one; `[B]` int32 classes become one-hot."""
+    if targets.ndim == 1:
+        return jax.nn.one_hot(targets, num_classes, dtype=jnp.float32)
+    return targets.astype(jnp.float32)
+
+
+def whole_batch_loss(logits, batch, state, hyper, static):
+    """The weighted mean loss over the batch, with (aux, loss_state). logits `[B, K]`."""
+    targets = distribution(batch['targets'], static.num_classes)
+    per_example, aux, loss_state = losses.LOSSES[static.loss](
+        logits, targets, progress=state.step / static.steps, hyper=hyper, state=state.loss_state)
+    return losses.weighted_mean(per_example, batch['weight']), (aux, loss_state)
+
+
+def gradients(state, batch, hyper, apply, static):
+    """(loss, (aux, loss_state)), gradients: one forward and backward over the whole batch."""
+    def objective(params):
+        return whole_batch_loss(apply(params, batch['inputs']), batch, state, hyper, static)
+    return jax.value_and_grad(objective, has_aux=True)(state.params)
+
+
+def split(x, parts: int):
+    """`[B, ...]` to `[parts, B / parts, ...]`, strided, so that a batch split over devices stays so."""
+    return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+
+
+def join(x):
+    """The inverse of `split`."""
+    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def accumulated_gradients(state, batch, hyper, apply, static):
+    """The same as `gradients`, in microbatches, exactly, for any loss: a sum, divided once.
+
+    A loss may look at the whole batch (a threshold does), so the logits of all microbatches come first,
+    the loss is differentiated by them once, and each microbatch is then run again and pulled back from its
+    part of that cotangent (as in GradCache, arXiv 2101.06983). Where the loss is marked `per_example` the
+    first pass is left out.
+    """
+    parts = jax.tree.map(lambda x: split(x, static.accumulate), batch)
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    if getattr(losses.LOSSES[static.loss], 'per_example', False):
+        total = jnp.sum(batch['weight'])
+
+        def add_part(carry, part):
+            def objective(params):
+                loss, extra = whole_batch_loss(apply(params, part['inputs']), part, state, hyper, static)
+                return loss * jnp.sum(part['weight']) / total, extra
+            (loss, (aux, _)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+            return jax.tree.map(jnp.add, carry, (loss, grads)), aux
+
+        (loss, grads), aux = jax.lax.scan(add_part, (jnp.zeros(()), zeros), parts)
+        return (loss, (jax.tree.map(lambda x: x.mean(0), aux), state.loss_state)), grads
+
+    logits = join(jax.lax.map(lambda inputs: apply(state.params, inputs), parts['inputs']))
+    (loss, extra), cotangent = jax.value_and_grad(whole_batch_loss, has_aux=True)(logits, batch, state, hyper, static)
+
+    def add_pulled(total, part):
+        inputs, pulled = part
+        _, pull = jax.vjp(lambda params: apply(params, inputs), state.params)
+        return jax.tree.map(jnp.add, total, pull(pulled)[0]), None
+
+    grads, _ = jax.lax.scan(add_pulled, zeros, (parts['inputs'], split(cotangent, static.accumulate)))
+    return (loss, extra), grads
+
+
+def train_step(state: TrainState, batch, hyper: Hyper, *, apply: Callable, static: Static):
+    """One optimiser step on a batch of `inputs`, `targets` (`[B, K]` or `[B]`) and `weight` `[B]`.
+
+    Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
+    """
+    grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
+    (loss, (aux, loss_state)), grads = grad_fn(state, batch, hyper, apply, static)
+    tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **aux}
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, state.rng,
+                      loss_state), metrics
+
+
+def predict_step(params, inputs, *, apply: Callable):
+    """Class probabilities `[B, K]` float32."""
+    return jax.nn.softmax(apply(params, inputs).astype(jnp.float32), axis=-1)
+
+
+def over_runs(fn: Callable, how: str) -> Callable:
+    """`fn` over a leading run axis of all its arguments: side by side (`vmap`) or in turn (`map`)."""
+    if how == 'vmap':
+        return jax.vmap(fn)
+    return lambda *args: jax.lax.map(lambda a: fn(*a), args)
+
+
+def choose_how(how: str, num_params: int) -> str:
+    """`auto`: in turn on a CPU for models above 100 thousand parameters, whose matrix products already fill
+    it and batched ones run slower; side by side everywhere else."""
+    if how != 'auto':
+        return how
+    return 'map' if jax.default_backend() == 'cpu' and num_params > 100_000 else 'vmap'
+
+
+@functools.cache
+def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Callable:
+    """The jitted step over runs: (states, batch, hypers) -> (states, metrics), states donated."""
+    step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
+    return jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+
+
+@functools.cache
+def compiled_predict(apply: Callable, how: str, mesh) -> Callable:
+    """The jitted prediction over runs: (params, inputs) -> `[R, B, K]`."""
+    return jax.jit(over_runs(functools.partial(predict_step, apply=apply), how),
+                   out_shardings=parallel.replicated(mesh))
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """R runs that train in one program.
+
+    inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
+    float32 or `[R, n]` int32.  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each `[M, ...]`, to
+    predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
+    """
+    inputs: data.Inputs
+    rows: np.ndarray
+    targets: np.ndarray
+    seeds: np.ndarray
+    hyper: Hyper
+    watch: data.Inputs
+    evaluations: int
+
+    def batch(self, step: int, batch_size: int) -> dict:
+        """The `[R, B, ...]` batch of a step."""
+        runs, n = self.rows.shape
+        at = np.stack([data.batch_rows(int(s), step, n, batch_size) for s in self.seeds])
+        rows = np.take_along_axis(self.rows, at, axis=1)
+        targets = self.targets[np.arange(runs)[:, None], at]
+        return {'inputs': data.take(self.inputs, rows), 'targets': targets,
+                'weight': np.ones(at.shape, np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a training run reports, filled in as it goes.
+
+    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.
+    """
+    loss: np.ndarray
+    watched: np.ndarray
+    steps: np.ndarray
+
+    @classmethod
+    def empty(cls, steps: int, runs: Runs) -> 'History':
+        points = np.unique(np.linspace(0, steps, runs.evaluations + 1).round().astype(np.int32)[1:])
+        watched = len(next(iter(runs.watch.values())))
+        return cls(np.full((steps, len(runs.seeds)), np.nan, np.float32),
+                   np.zeros((len(points), len(runs.seeds), watched), np.int32), points)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of it."""
+        return {'loss': self.loss, 'watched': self.watched}
+
+
+def num_steps(examples: int, batch_size: int, epochs: int) -> int:
+    """Optimiser steps in `epochs` passes. Raises ConfigError where a batch is larger than the data."""
+    if examples < batch_size:
+        raise ConfigError(f'train.batch_size: {batch_size}, expected at most the {examples} training examples of a half')
+    return examples // batch_size * epochs
+
+
+class Trainer:
+    """Binds a model, a program and a place. Everything it calls is a pure function above."""
+
+    def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64):
+        how = choose_how(how, model.num_params)
+        self.model, self.static, self.mesh = model, static, mesh
+        self.eval_batch_size = eval_batch_size
+        self.step = compiled_step(model.apply, static, how, mesh)
+        self.forward = compiled_predict(model.apply, how, mesh)
+        self.compile_seconds = 0.0
+
+    def init(self, runs: Runs) -> TrainState:
+        """The stacked state of all runs before the first step."""
+        init = functools.partial(init_state, init=self.model.init, static=self.static)
+        make = jax.jit(jax.vmap(init, (0, 0, None)), out_shardings=parallel.replicated(self.mesh))
+        return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load())
+
+    def predict(self, params, inputs: data.Inputs, rows: np.ndarray | None = None, reduce: Callable = lambda p: p):
+        """Probabilities `[R, N, K]` of inputs `[N, ...]`; with `rows` `[R, n]`, of each run's own rows.
+
+        reduce: a function of a batch's probabilities `[R, B, K]` to a tree of `[R, B, ...]`, so that what is
+        not needed is not kept.
+        """
+        runs = len(jax.tree.leaves(params)[0])
+        total = len(next(iter(inputs.values())))
+        rows = np.broadcast_to(np.arange(total), (runs, total)) if rows is None else rows
+        out = []
+        for index, real in data.eval_batches({'row': rows.T}, min(self.eval_batch_size, rows.shape[1])):
+            placed = parallel.place_batch(data.take(inputs, index['row'].T), self.mesh)
+            probabilities = np.asarray(self.forward(params, placed))
+            out.append(jax.tree.map(lambda x, real=real: x[:, :real], reduce(probabilities)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *out)
+
+    def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
+        """Trains all runs to the end, from the last checkpoint where there is one.
+
+        Args:
+          checkpoint: a `checkpoint.Checkpoint` or None.  log: called as log(step, steps, metrics).
+        Returns: (params with a leading run axis, History). Raises NonFiniteError, naming run and step,
+        before anything after the last good checkpoint is saved.
+        """
+        state, history = self.init(runs), History.empty(self.static.steps, runs)
+        if checkpoint is not None:
+            state, saved = checkpoint.restore(state, history.arrays())
+            history = dataclasses.replace(history, **saved)
+        pending: list[tuple[int, dict]] = []
+        start = int(state.step[0])
+        for step in range(start, self.static.steps):
+            batch = parallel.place_batch(runs.batch(step, self.static.batch_size), self.mesh)
+            began = time.perf_counter()
+            state, metrics = self.step(state, batch, runs.hyper)
+            if step == start:
+                self.compile_seconds = time.perf_counter() - began
+            pending.append((step, metrics))
+            done = step + 1
+            if done in history.steps:
+                at = int(np.flatnonzero(history.steps == done)[0])
+                history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
+            save = checkpoint is not None and (done == self.static.steps or
+                                               (checkpoint_every and done % checkpoint_every == 0))
+            if save or done == self.static.steps or len(pending) >= 16:
+                record(history, pending, runs.seeds)
+                log(done, self.static.steps, {k: np.asarray(v) for k, v in metrics.items()})
+                pending = []
+            if save:
+                checkpoint.save(done, state, history.arrays())
+        return state.params, history
+
+
+def one_run(params, run: int):
+    """The parameters of one run, on the host, out of those of a stack."""
+    return jax.tree.map(lambda x: np.asarray(x[run]), params)
+
+
+def stack(params: list):
+    """The parameters of several runs with a leading run axis."""
+    return jax.tree.map(lambda *x: np.stack(x), *params)
+
+
+def record(history: History, pending: list[tuple[int, dict]], seeds) -> None:
+    """Writes finished losses into the history. Raises NonFiniteError at the first one that is not a number."""
+    for step, metrics in pending:
+        loss = np.asarray(metrics['loss'])
+        if not np.isfinite(loss).all():
+            bad = int(np.flatnonzero(~np.isfinite(loss))[0])
+            raise NonFiniteError(f'loss of seed {seeds[bad]} is {loss[bad]} at step {step}, expected a finite number '
+                                 '(a smaller optimizer.learning_rate may help); the last good checkpoint is kept')
+        history.loss[step] = loss
