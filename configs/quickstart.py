@@ -9,8 +9,8 @@ def get_config():
     """Naive and confidence students on the built-in puzzles, three seeds."""
     c = default_config()
     c.teacher.model = 'chess-xs'
-    c.student.model = 'chess-s'
+    c.student.model = 'chess-m'
     c.student.loss.name = 'confidence'
-    c.task.train_size = 3000
-    c.task.test_size = 1000
+    c.task.train_size = 2400
+    c.task.test_size = 800
     return c

@@ -26,10 +26,10 @@ flags.DEFINE_string('assets', '', 'install: where to (default: the package)')
 SEED = 0
 # samples seen, batch size, learning rate; from one short trial a rung, not tuned further
 RECIPES = {
-    'chess-xs': (600_000, 64, 4e-3),
+    'chess-xs': (128_000, 64, 4e-3),
     'chess-s': (800_000, 64, 2e-3),
-    'chess-m': (600_000, 64, 1e-3),
-    'chess-l': (256_000, 64, 8e-4),
+    'chess-m': (450_000, 64, 2e-3),
+    'chess-l': (400_000, 64, 1.2e-3),
 }
 
 
@@ -71,10 +71,10 @@ def train(build: pathlib.Path, name: str) -> None:
     start = time.time()
 
     def log(step, steps, metrics):
-        if step % 160 == 0:
+        if step % 160 < 16:
             print(f'{name}: step {step}/{steps} loss {metrics["loss"][0]:.3f} {time.time() - start:.0f} s', flush=True)
 
-    params, history = trainer.fit(runs, checkpoint, 2000, log)
+    params, history = trainer.fit(runs, checkpoint, 500, log)
     checkpoint.close()
     import jax
     params = jax.tree.map(lambda x: np.asarray(x[0]), params)
@@ -163,7 +163,7 @@ def main(_):
     if FLAGS.stage in ('positions', 'puzzles'):
         from w2s_jax.tasks import chess_engine as engine
         make, seed, chunks, games = {'positions': (engine.positions, 0, 66, 200),
-                                     'puzzles': (engine.puzzles, 1, 180, 50)}[FLAGS.stage]
+                                     'puzzles': (engine.puzzles, 1, 77, 50)}[FLAGS.stage]
         engine.generate(make, engine.Play(seed=seed), FLAGS.chunks or chunks, games, build / FLAGS.stage, FLAGS.workers)
     elif FLAGS.stage == 'train':
         train(build, FLAGS.model)

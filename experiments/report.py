@@ -1,30 +1,24 @@
 """Makes W/report.html and W/plots again, from artifacts alone, and prints the table.
 
-COMMAND: python -m experiments.report --workdir=W
+  python -m experiments.report --workdir=W
 """
+from absl import flags
 
-import sys
+from w2s_jax import command, report
+from w2s_jax.errors import ConfigError
 
-from absl import app, flags
-
-from w2s_jax import report
-from w2s_jax.errors import UserError
-
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished experiment.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a finished experiment')
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected argument: {argv[1]}')
-    try:
-        page = report.write(_WORKDIR.value)
-        print(report.terminal_table(report.load(_WORKDIR.value)[0]))
-        print(f'report: {page}')
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+def main() -> None:
+    """Reports on the work directory that the flag names."""
+    if WORKDIR.value is None:
+        raise ConfigError('--workdir: missing, expected for example --workdir=runs/quickstart')
+    page = report.write(WORKDIR.value)
+    results, _ = report.load(WORKDIR.value)
+    print(report.terminal_table(results))
+    print(f'report: {page}')
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main)

@@ -6,7 +6,7 @@ from w2s_jax.errors import ConfigError
 _CHOICES = {
     'norm': ('layernorm', 'rmsnorm', 'none'),
     'norm_place': ('pre', 'post', 'both'),
-    'position': ('learned', 'rotary', 'none'),
+    'position': ('learned', 'rotary', 'grid', 'none'),
     'activation': ('gelu', 'gelu_tanh', 'relu', 'silu'),
     'dtype': ('float32', 'bfloat16'),
     'remat': ('none', 'full'),
@@ -18,7 +18,8 @@ class TransformerConfig:
     """Sizes and switches. Hashable, so that a program can be compiled for it.
 
     norm_place: 'pre' (GPT-2, Llama), 'post' (BERT), or 'both' (a norm before and after, as in Gemma 2).
-    parallel_residual: attention and MLP read the same normed input (GPT-NeoX). norm_offset: the weight
+    position: 'grid' is learned, and in each layer also a bias on attention by how far apart two tokens are in
+    files and ranks of a square board of `max_length` cells.  parallel_residual: attention and MLP read the same normed input (GPT-NeoX). norm_offset: the weight
     is stored less this much (1 for Gemma). embed_norm: a norm right after the embeddings (BERT).
     """
     vocab_size: int

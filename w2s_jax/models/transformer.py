@@ -4,6 +4,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from w2s_jax.models.config import TransformerConfig
 
@@ -51,6 +52,15 @@ def rotate(x, positions, base: float, fraction: float):
     return jnp.concatenate([(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype), rest], -1)
 
 
+def grid_bias(module: nn.Module, c: TransformerConfig):
+    """`[1, H, L, L]`: one learned number a head for each step in files and ranks between two cells."""
+    side = round(c.max_length ** .5)
+    file, rank = np.arange(c.max_length) % side, np.arange(c.max_length) // side
+    steps = [(x[:, None] - x[None]) + side - 1 for x in (file, rank)]
+    table = module.param('grid', nn.initializers.zeros, ((2 * side - 1) ** 2, c.num_heads))
+    return table[steps[0] * (2 * side - 1) + steps[1]].transpose(2, 0, 1)[None].astype(c.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped keys, over the first `length` tokens of each row."""
     config: TransformerConfig
@@ -68,7 +78,8 @@ class Attention(nn.Module):
             positions = jnp.arange(x.shape[1])
             q = rotate(q, positions, c.rotary_base, c.rotary_fraction)
             k = rotate(k, positions, c.rotary_base, c.rotary_fraction)
-        y = jax.nn.dot_product_attention(q, k, v, scale=c.query_scale or None, is_causal=c.causal,
+        bias = grid_bias(self, c) if c.position == 'grid' else None
+        y = jax.nn.dot_product_attention(q, k, v, bias, scale=c.query_scale or None, is_causal=c.causal,
                                          key_value_seq_lengths=length)
         return nn.DenseGeneral(c.d_model, axis=(-2, -1), use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
 
@@ -118,7 +129,7 @@ class Transformer(nn.Module):
         c = self.config
         embed = functools.partial(nn.Embed, features=c.d_model, dtype=c.dtype)
         x = embed(c.vocab_size, name='tokens')(tokens) * jnp.asarray(c.embed_scale, c.dtype)
-        if c.position == 'learned':
+        if c.position in ('learned', 'grid'):
             table = embed(c.max_length + c.position_offset, name='positions')
             x = x + table(jnp.arange(tokens.shape[1]) + c.position_offset)[None]
         if c.token_types:

@@ -47,19 +47,19 @@ class ChessModel(nn.Module):
         return heads.MoveHead(self.config.d_model, name='head')(hidden)
 
 
-def chess_config(d_model: int, num_layers: int, num_heads: int) -> TransformerConfig:
+def chess_config(d_model: int, num_layers: int, num_heads: int, position: str) -> TransformerConfig:
     """A bidirectional encoder over 64 squares. ReLU and no biases: they cost least on a CPU."""
     return TransformerConfig(
         vocab_size=chess_moves.VOCAB_SIZE, d_model=d_model, num_layers=num_layers, num_heads=num_heads,
-        d_ff=4 * d_model, max_length=chess_moves.NUM_SQUARES, causal=False, position='learned',
+        d_ff=4 * d_model, max_length=chess_moves.NUM_SQUARES, causal=False, position=position,
         activation='relu', gated=False)
 
 
 CHESS_LADDER = {
-    'chess-xs': chess_config(32, 2, 1),
-    'chess-s': chess_config(64, 3, 2),
-    'chess-m': chess_config(128, 3, 4),
-    'chess-l': chess_config(192, 4, 3),
+    'chess-xs': chess_config(32, 2, 1, 'learned'),
+    'chess-s': chess_config(64, 3, 2, 'learned'),
+    'chess-m': chess_config(128, 3, 4, 'grid'),
+    'chess-l': chess_config(192, 4, 3, 'grid'),
 }
 
 
