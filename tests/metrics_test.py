@@ -24,7 +24,8 @@ def crossed_experiment(rng, seeds, examples, seed_spread, rates=(.7, .78, .85)):
     of_example, of_model_and_example, chance = 1., .5, .6
     total = np.sqrt(seed_spread**2 + of_example**2 + of_model_and_example**2 + chance**2)
     of_seed = seed_spread * np.sqrt(.5) * (rng.normal(size=(1, seeds, 1)) + rng.normal(size=(3, seeds, 1)))
-    of_examples = of_example * rng.normal(size=(1, 1, examples)) + of_model_and_example * rng.normal(size=(3, 1, examples))
+    shared, own = rng.normal(size=(1, 1, examples)), rng.normal(size=(3, 1, examples))
+    of_examples = of_example * shared + of_model_and_example * own
     noise = chance * rng.normal(size=(3, seeds, examples))
     return total * stats.norm.ppf(rates)[:, None, None] + of_seed + of_examples + noise > 0
 
@@ -68,11 +69,12 @@ def test_auroc():
 
 
 def test_calibration_error_by_hand():
+    error = metrics.expected_calibration_error
     confidence, correct = [.95, .85, .85, .65, .65], [True, True, False, False, False]
     # Bins of a tenth: (.9, 1] is off by .05 (1 example), (.8, .9] by .35 (2), (.6, .7] by .65 (2).
-    assert metrics.expected_calibration_error(confidence, correct, bins=10) == pytest.approx((.05 + 2 * .35 + 2 * .65) / 5)
+    assert error(confidence, correct, bins=10) == pytest.approx((.05 + 2 * .35 + 2 * .65) / 5)
     # One bin: mean confidence .79, mean correct .4.
-    assert metrics.expected_calibration_error(confidence, correct, bins=1) == pytest.approx(.39)
+    assert error(confidence, correct, bins=1) == pytest.approx(.39)
 
 
 def test_calibration_error_at_the_edges():
@@ -209,7 +211,7 @@ def test_seeds_alone_give_students_interval(seeds):
 def test_coverage_in_short(seed_spread):
     """A bootstrap that resamples three seeds plainly covers in 85 % of these experiments where seeds differ."""
     difference, ratio, defined = coverage(300, 3, 500, seed_spread, resamples=400)
-    assert .92 <= difference and .92 <= ratio and defined > .8
+    assert difference >= .92 and ratio >= .92 and defined > .8
 
 
 @pytest.mark.slow

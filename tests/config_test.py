@@ -1,0 +1,146 @@
+"""A config is checked before anything is computed, and what is wrong is named by its field."""
+import importlib.util
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from w2s_jax import config as configs
+from w2s_jax.config import default_config
+from w2s_jax.errors import ConfigError
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+NAN, INF = float('nan'), float('inf')
+
+
+def changed(field: str, value) -> ml_collections.ConfigDict:
+    """The default config with one field set, past the type checks of ConfigDict."""
+    config = ml_collections.ConfigDict(default_config().to_dict())
+    *sections, name = field.split('.')
+    node = config
+    for section in sections:
+        node = node[section]
+    with node.ignore_type():
+        node[name] = value
+    return config
+
+
+def message(config) -> str:
+    with pytest.raises(ConfigError) as e:
+        configs.validate(config)
+    assert '\n' not in str(e.value)
+    return str(e.value)
+
+
+def test_the_default_config_is_valid():
+    configs.validate(default_config())
+    configs.validate(ml_collections.FrozenConfigDict(default_config()))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_config_is_valid(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    configs.validate(module.get_config())
+
+
+GOOD = {
+    'task.name': 'salient_concept', 'task.path': 'file.csv', 'task.seed': 2**31, 'task.train_size': 100,
+    'teacher.model': 'given', 'teacher.epochs': 3, 'teacher.learning_rate': 0.0, 'student.learning_rate': 1,
+    'student.model': 'mlp-128', 'student.loss.name': 'product', 'student.loss.alpha': 0,
+    'student.loss.alpha_warmup': 1.0,
+    'method.baselines': (), 'method.labels': 'hard', 'method.share': .01, 'optimizer.name': 'sgd',
+    'optimizer.schedule': 'linear', 'optimizer.clip': 0.0, 'train.batch_size': 1, 'train.runs': 'map',
+    'train.checkpoint_every': 0, 'seeds': (2**32 - 1, 0), 'report.html': False, 'report.examples': 0,
+}
+
+
+@pytest.mark.parametrize('field', GOOD)
+def test_good_values_are_valid(field):
+    configs.validate(changed(field, GOOD[field]))
+
+
+BAD = [
+    *((field, value) for field in configs._RANGES for value in (NAN, INF, -INF, -1)),
+    *((f'{who}.{field}', value) for who in ('teacher', 'student') for field, value in (
+        ('loss.alpha', -.1), ('loss.alpha', 1.1), ('loss.alpha_warmup', 1.5), ('learning_rate', -1e-3), ('epochs', 0),
+        ('mode', 'lora'), ('loss.name', 'xnet'))),
+    ('optimizer.learning_rate', 1e4), ('optimizer.beta2', 0.0), ('optimizer.beta2', 1.0), ('optimizer.warmup', 1.01),
+    ('train.epochs', 0), ('train.batch_size', 0), ('train.accumulate', 0), ('train.accumulate', 3),
+    ('train.accumulate', 64), ('train.evaluations', 0), ('train.watch', 0), ('train.runs', 'pmap'),
+    ('report.resamples', 99), ('method.share', 0.0), ('method.share', 1.0), ('method.labels', 'harder'),
+    ('method.baselines', ('xent', 'nonsense')), ('task.max_bad_rows', 1.0),
+    ('seeds', ()), ('seeds', (1, 1)), ('seeds', (0, -1)), ('seeds', (.5,)), ('seeds', ('a',)), ('seeds', (2**32,)),
+    ('seeds', (True,)), ('seeds', ((0, 1),)), ('seeds', 3),
+    ('train.epochs', 'two'), ('train.epochs', 2.5), ('task', 'chess'), ('task.name', None), ('student.loss', 'xent'),
+    ('student.loss.alpha', 'half'), ('report.html', 'yes'),
+]
+
+
+@pytest.mark.parametrize(('field', 'value'), BAD, ids=lambda x: str(x))
+def test_a_bad_value_is_an_error_that_begins_with_the_field(field, value):
+    assert message(changed(field, value)).startswith(f'{field}: ')
+
+
+@pytest.mark.parametrize(('field', 'value', 'near'), [
+    ('student.loss.name', 'confidense', 'confidence'), ('teacher.loss.name', 'xentt', 'xent'),
+    ('student.model', 'chess-xm', 'chess-m'), ('teacher.model', 'mlp-123', 'mlp-128'),
+    ('task.name', 'ches', 'chess'), ('method.name', 'naiv', 'naive'), ('optimizer.name', 'adam', 'adamw'),
+    ('optimizer.schedule', 'cosin', 'cosine'), ('method.baselines', ('xnt',), 'xent'),
+])
+def test_an_unknown_name_is_answered_with_the_nearest(field, value, near):
+    text = message(changed(field, value))
+    assert text.startswith(f'{field}: ') and f'did you mean {near!r}?' in text
+    assert repr(value if isinstance(value, str) else value[0]) in text
+
+
+def test_a_student_cannot_be_given():
+    assert message(changed('student.model', 'given')).startswith("student.model: unknown 'given'")
+
+
+@pytest.mark.parametrize(('field', 'near'), [
+    ('trian', 'did you mean train?'), ('train.epoch', 'did you mean train.epochs?'),
+    ('student.modle', 'student.model'), ('student.loss.alfa', 'student.loss.alpha'), ('zzz', 'no such field')])
+def test_an_unknown_field_is_answered_with_the_nearest(field, near):
+    with pytest.raises(ConfigError) as e:
+        configs.check_name(field)
+    for text in (message(changed(field, 1)), str(e.value)):
+        assert text.startswith(f'{field}: no such field') and near in text
+
+
+def test_check_name_knows_every_field_and_section():
+    for field in [*configs.flat(default_config()), 'train', 'student.loss']:
+        configs.check_name(field)
+    with pytest.raises(ConfigError, match=r'^train.epochs.more: no such field'):
+        configs.check_name('train.epochs.more')
+
+
+@pytest.mark.parametrize('field', ['train', 'seeds', 'student.loss.alpha', 'train.epochs'])
+def test_a_missing_field_is_an_error(field):
+    config = ml_collections.ConfigDict(default_config().to_dict())
+    node = config
+    for name in field.split('.')[:-1]:
+        node = node[name]
+    del node[field.split('.')[-1]]
+    assert message(config).startswith(f'{field}: missing')
+
+
+def test_a_default_for_every_range_and_a_range_for_every_number():
+    values = configs.flat(default_config())
+    assert configs._RANGES.keys() <= values.keys()
+    unranged = {k for k, v in values.items() if type(v) in (int, float)} - configs._RANGES.keys()
+    assert unranged == {'task.min_rating', 'task.max_rating', 'task.positions_per_game',  # checked by the task
+                        'mesh.data', 'mesh.fsdp', 'mesh.tensor'}  # and by make_mesh
+
+
+def test_flat_gives_dotted_plain_values():
+    config = default_config()
+    config.student.loss.alpha = .25
+    flat = configs.flat(config)
+    assert flat['student.loss.alpha'] == .25 and flat['teacher.loss.alpha'] is None
+    assert flat['seeds'] == [0, 1, 2] and flat['method.baselines'] == ['xent'] and flat['plugins'] == []
+    assert flat['train.epochs'] == 2 and 'train' not in flat
+    assert json.loads(json.dumps(flat, allow_nan=False)) == flat
+    assert configs.flat(ml_collections.FrozenConfigDict(config)) == flat

@@ -1,0 +1,179 @@
+"""The transformer's switches, the heads, and weights on disk."""
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2s_jax.errors import ConfigError
+from w2s_jax.models import heads, zoo
+from w2s_jax.models.config import TransformerConfig
+from w2s_jax.models.transformer import Transformer, rotate
+from w2s_jax.tasks import chess_moves
+
+TINY = TransformerConfig(vocab_size=11, d_model=16, num_layers=2, num_heads=4, d_ff=32, max_length=8)
+FAMILIES = {
+    'llama': {'num_kv_heads': 2},
+    'gpt2': {'norm': 'layernorm', 'norm_bias': True, 'position': 'learned', 'gated': False, 'activation': 'gelu_tanh',
+             'bias_qkv': True, 'bias_out': True, 'bias_mlp': True},
+    'neox': {'norm': 'layernorm', 'norm_bias': True, 'rotary_fraction': .5, 'parallel_residual': True, 'gated': False,
+             'activation': 'gelu', 'bias_qkv': True, 'bias_out': True, 'bias_mlp': True},
+    'bert': {'causal': False, 'norm': 'layernorm', 'norm_bias': True, 'norm_place': 'post', 'final_norm': False,
+             'embed_norm': True, 'token_types': 2, 'position': 'learned', 'gated': False, 'activation': 'gelu',
+             'bias_qkv': True, 'bias_out': True, 'bias_mlp': True},
+    'gemma': {'norm_place': 'both', 'norm_offset': 1., 'embed_scale': 4., 'activation': 'gelu_tanh', 'head_dim': 8,
+              'num_kv_heads': 1, 'query_scale': .25},
+    'qwen3': {'qk_norm': True, 'num_kv_heads': 2, 'head_dim': 8},
+    'opt': {'norm': 'layernorm', 'norm_bias': True, 'position': 'learned', 'position_offset': 2, 'gated': False,
+            'activation': 'relu'},
+}
+
+
+def make(**changes):
+    module = Transformer(dataclasses.replace(TINY, **changes))
+    tokens = jax.random.randint(jax.random.key(1), (3, 8), 0, 11)
+    params = module.init(jax.random.key(0), tokens)['params']
+    noise = jax.tree.map(lambda x: .1 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    return module, jax.tree.map(jnp.add, params, noise), tokens
+
+
+def reach(module, params, tokens, length=None):
+    """[L, L] bool: does output i change with the embedding of input j?"""
+    table = params['tokens']['embedding']
+
+    def outputs(rows):  # every position gets an embedding row of its own
+        own = {**params, 'tokens': {'embedding': rows}}
+        wide = Transformer(dataclasses.replace(module.config, vocab_size=len(rows)))
+        return wide.apply({'params': own}, jnp.arange(tokens.shape[1])[None], length)[0]
+    jacobian = jax.jacobian(outputs)(table[tokens[0]])
+    return np.abs(np.asarray(jacobian)).max((1, 3)) > 1e-8
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_attention_reaches_what_it_may(family):
+    module, params, tokens = make(**FAMILIES[family])
+    may = np.tril(np.ones((8, 8), bool)) if module.config.causal else np.ones((8, 8), bool)
+    np.testing.assert_array_equal(reach(module, params, tokens), may)
+
+
+def test_padding_is_not_reached():
+    module, params, tokens = make(causal=False)
+    seen = reach(module, params, tokens, jnp.array([5]))
+    assert seen[:5, :5].all() and not seen[:5, 5:].any()
+
+
+@pytest.mark.parametrize('family', ['llama', 'bert', 'qwen3'])
+def test_padded_rows_equal_short_ones(family):
+    module, params, tokens = make(**FAMILIES[family])
+    full = module.apply({'params': params}, tokens, jnp.full(3, 5))[:, :5]
+    short = module.apply({'params': params}, tokens[:, :5], jnp.full(3, 5))
+    chex.assert_trees_all_close(full, short, atol=1e-5)
+
+
+def test_scanned_layers_equal_a_loop():
+    module, params, tokens = make()
+    one = Transformer(dataclasses.replace(TINY, num_layers=1, final_norm=False, position='none'))
+    two = Transformer(dataclasses.replace(TINY, num_layers=2, final_norm=False, position='none'))
+    layers = params['layers']
+    scanned = two.apply({'params': {'tokens': params['tokens'], 'layers': layers}}, tokens)
+    x = params['tokens']['embedding'][tokens]
+    block = _block(dataclasses.replace(TINY, position='none'))
+    for i in range(2):
+        x, _ = block.apply({'params': jax.tree.map(lambda p, i=i: p[i], layers)}, x, None)
+    chex.assert_trees_all_close(scanned, x, atol=1e-5)
+    first = {'tokens': params['tokens'], 'layers': jax.tree.map(lambda p: p[:1], layers)}
+    assert not np.allclose(one.apply({'params': first}, tokens), scanned)
+
+
+def _block(config):
+    from w2s_jax.models.transformer import Block
+    return Block(config)
+
+
+def test_remat_changes_no_gradient():
+    module, params, tokens = make()
+    again = Transformer(dataclasses.replace(TINY, remat='full'))
+
+    def loss(m):
+        return lambda p: jnp.square(m.apply({'params': p}, tokens)).sum()
+    text = str(jax.make_jaxpr(jax.grad(loss(again)))(params))
+    assert 'remat' in text or 'checkpoint' in text
+    chex.assert_trees_all_close(jax.grad(loss(module))(params), jax.grad(loss(again))(params), rtol=1e-5, atol=1e-6)
+
+
+def test_rotation_is_relative():
+    q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in (0, 1))
+
+    def product(i, j, fraction=1.):
+        at = lambda x, n: rotate(x, jnp.array([n]), 10_000., fraction)
+        return float(jnp.sum(at(q, i) * at(k, j)))
+    assert product(3, 1) == pytest.approx(product(7, 5), abs=1e-5)
+    assert product(3, 1) != pytest.approx(product(3, 2), abs=1e-3)
+    kept = rotate(q, jnp.array([5]), 10_000., .5)
+    np.testing.assert_array_equal(kept[..., 4:], q[..., 4:])
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
+    module, params, tokens = make(dtype='bfloat16')
+    assert module.apply({'params': params}, tokens).dtype == jnp.bfloat16
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize('field, value', [('norm', 'batch'), ('num_heads', 3), ('num_kv_heads', 3), ('remat', 'some')])
+def test_bad_switches_are_named(field, value):
+    with pytest.raises(ConfigError, match=f'model.{field}'):
+        dataclasses.replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize('place', ['first', 'last', 'mean'])
+def test_read_out_sees_real_tokens_only(place):
+    hidden, length = jax.random.normal(jax.random.key(0), (3, 6, 4)), jnp.array([1, 4, 6])
+    want = {'first': lambda h: h[0], 'last': lambda h: h[-1], 'mean': lambda h: h.mean(0)}[place]
+    got = heads.read_out(hidden, length, place)
+    for row, n in enumerate(length):
+        np.testing.assert_allclose(got[row], want(np.asarray(hidden[row, :n])), rtol=1e-5)
+
+
+def test_new_heads_start_at_chance():
+    x = jax.random.normal(jax.random.key(0), (2, 8))
+    for head, shape in ((heads.ClassHead(3), (2, 3)), (heads.RewardHead(), (2,))):
+        out = head.apply(head.init(jax.random.key(1), x), x)
+        assert out.shape == shape and not out.any()
+
+
+def test_move_head_scores_each_move_by_its_squares():
+    head, x = heads.MoveHead(4), jax.random.normal(jax.random.key(0), (2, 64, 8))
+    params = head.init(jax.random.key(1), x)
+    logits = head.apply(params, x)
+    p = params['params']
+    start, end = x @ p['start']['kernel'], x @ p['end']['kernel']
+    promotion = x @ p['promotion']['kernel'] + p['promotion']['bias'][None, None]
+    for index in [*range(0, 1792, 97), *range(1792, 1858, 5)]:
+        a, b, piece = chess_moves.move_squares(index)
+        want = (start[:, a] * end[:, b]).sum(-1) / 2
+        if piece:
+            want = want + promotion[:, a, chess_moves.PROMOTIONS.index(piece)]
+        np.testing.assert_allclose(logits[:, index], want, rtol=1e-4, atol=1e-5)
+
+
+def test_picking_moves_has_the_gradient_of_a_gather():
+    table = jax.random.normal(jax.random.key(0), (2, 4096))
+    weight = jax.random.normal(jax.random.key(1), (2, 1792 + 22))
+    plain = lambda t: jnp.sum(t[:, heads._FORWARD] * weight)
+    chex.assert_trees_all_close(jax.grad(plain)(table), jax.grad(lambda t: jnp.sum(heads.pick_moves(t) * weight))(table),
+                                atol=1e-6)
+
+
+@pytest.mark.parametrize('name', zoo.CHESS_LADDER)
+def test_built_in_weights_fit_and_are_finite(name):
+    model = zoo._pretrained_chess(name)
+    assert zoo.count(model.load()) == model.num_params
+    assert model.fingerprint
+
+
+def test_pretrained_leaves_take_the_place_of_drawn_ones():
+    drawn = {'a': {'x': jnp.zeros(2), 'y': jnp.zeros(2)}, 'head': jnp.zeros(3)}
+    got = zoo.overlay(drawn, {'a': {'x': jnp.ones(2)}})
+    assert got['a']['x'].all() and not got['a']['y'].any() and not got['head'].any()

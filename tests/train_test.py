@@ -1,0 +1,218 @@
+"""One step and the loop: microbatches, devices and stacks of runs change nothing; resuming changes nothing."""
+import dataclasses
+import functools
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w2s_jax import losses, parallel, train
+from w2s_jax.checkpoint import Checkpoint
+from w2s_jax.errors import ConfigError, NonFiniteError
+from w2s_jax.models import mlp
+
+MODULE = mlp.FeatureMLP(16, 2)
+EXAMPLE = jnp.zeros((1, 6))
+
+
+def init(key, pretrained=None):
+    return MODULE.init(key, EXAMPLE)['params']
+
+
+def apply(params, inputs):
+    return MODULE.apply({'params': params}, inputs['features'])
+
+
+MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda: None, num_params=200, name='tiny')
+STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
+
+
+def hyper(runs=None, **changes):
+    values = dict(learning_rate=3e-2, weight_decay=.1, beta2=.99, clip=1., warmup=.1, alpha=.5, alpha_warmup=.2)
+    return train.Hyper(*(np.full((runs,) if runs else (), v, np.float32) for v in (values | changes).values()))
+
+
+def batch(seed=0, size=16, soft=True):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(size).astype(np.float32)
+    return {'inputs': {'features': rng.normal(size=(size, 6)).astype(np.float32)},
+            'targets': np.stack([1 - positive, positive], 1) if soft else (positive > .5).astype(np.int32),
+            'weight': np.ones(size, np.float32)}
+
+
+def steps(static, number=5, place=lambda x: x, **changes):
+    state = train.init_state(hyper(**changes), 0, None, init=init, static=static)
+    step = jax.jit(functools.partial(train.train_step, apply=apply, static=static))
+    for i in range(number):
+        state, metrics = step(dataclasses.replace(state, step=state.step), place(batch(i)), hyper(**changes))
+    return state, metrics
+
+
+@pytest.mark.parametrize('loss', losses.LOSSES)
+@pytest.mark.parametrize('accumulate', [2, 8])
+def test_microbatches_give_the_plain_gradient(loss, accumulate):
+    plain = dataclasses.replace(STATIC, loss=loss)
+    state = train.init_state(hyper(), 0, None, init=init, static=plain)
+    state = dataclasses.replace(state, step=jnp.int32(10))
+    b = batch()
+    b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
+    (want, _), grads = train.gradients(state, b, hyper(), apply, plain)
+    parts = dataclasses.replace(plain, accumulate=accumulate)
+    (got, _), summed = train.accumulated_gradients(state, b, hyper(), apply, parts)
+    chex.assert_trees_all_close((got, summed), (want, grads), atol=1e-6)
+
+
+def test_a_loss_per_microbatch_would_be_seen():
+    """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
+    plain = dataclasses.replace(STATIC, loss='confidence')
+    state = dataclasses.replace(train.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
+    (_, _), whole = train.gradients(state, batch(), hyper(alpha=1.), apply, plain)
+    halves = [jax.tree.map(lambda x, h=h: x[h::2], batch()) for h in (0, 1)]
+    parts = [train.gradients(state, h, hyper(alpha=1.), apply, plain)[1] for h in halves]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
+    assert max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (mean, whole)), strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize('loss', ['xent', 'confidence', 'product'])
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_eight_devices_give_the_numbers_of_one(loss, accumulate):
+    static = dataclasses.replace(STATIC, loss=loss, accumulate=accumulate)
+    assert jax.device_count() == 8
+    mesh = parallel.make_mesh()
+
+    def place(b):
+        placed = parallel.place_batch(jax.tree.map(lambda x: x[None], b), mesh)
+        assert len(placed['targets'].sharding.device_set) == 8 and not placed['targets'].sharding.is_fully_replicated
+        return jax.tree.map(lambda x: x[0], placed)
+    one, _ = steps(static)
+    eight, _ = steps(static, place=place)
+    chex.assert_trees_all_close(one.params, eight.params, atol=1e-5)
+
+
+def test_mesh_sizes_that_do_not_fit_are_refused():
+    for sizes in ((3, 1, 1), (-1, -1, 1), (4, 1, 1), (-1, 0, 1)):
+        with pytest.raises(ConfigError, match='mesh'):
+            parallel.make_mesh(*sizes)
+
+
+def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **changes):
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(100, 6)).astype(np.float32)
+    rows = np.stack([np.random.default_rng(s).permutation(100)[:n] for s in seeds])
+    targets = (features[:, 0] > 0).astype(np.int32)[rows]
+    h = hyper(len(seeds), **changes)
+    h = dataclasses.replace(h, learning_rate=np.array(rate[:len(seeds)], np.float32))
+    return train.Runs({'features': features}, rows, targets, np.array(seeds), h, {'features': features[:10]}, evaluations)
+
+
+def fit(static, r, how='vmap', **kwargs):
+    return train.Trainer(MODEL, static, parallel.make_mesh(), how).fit(r, **kwargs)
+
+
+@pytest.mark.parametrize('how', ['vmap', 'map'])
+def test_stacked_runs_equal_single_ones(how):
+    params, history = fit(STATIC, runs(), how)
+    for i, (seed, rate) in enumerate(zip((0, 1, 2), (3e-2, 1e-2, 3e-3), strict=True)):
+        alone, own = fit(STATIC, runs((seed,), rate=(rate,)))
+        chex.assert_trees_all_close(train.one_run(params, i), train.one_run(alone, 0), atol=1e-5)
+        np.testing.assert_allclose(history.loss[:, i], own.loss[:, 0], atol=1e-5)
+
+
+def test_training_learns_and_watches():
+    params, history = fit(STATIC, runs())
+    assert history.loss.shape == (20, 3) and np.isfinite(history.loss).all()
+    assert history.loss[-4:, 0].mean() < .7 * history.loss[:4, 0].mean()
+    np.testing.assert_array_equal(history.steps, [7, 13, 20])
+    trainer = train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap', eval_batch_size=3)
+    last = trainer.predict(params, runs().watch)
+    assert last.shape == (3, 10, 2)
+    np.testing.assert_array_equal(last.argmax(-1), history.watched[-1])
+
+
+def test_one_program_serves_every_seed_and_rate():
+    traces = []
+
+    def counted(params, inputs):
+        traces.append(1)
+        return apply(params, inputs)
+    model = types.SimpleNamespace(**vars(MODEL) | {'apply': counted})
+    static = dataclasses.replace(STATIC, steps=4)
+    train.Trainer(model, static, parallel.make_mesh(), 'vmap').fit(runs())
+    first = len(traces)
+    train.Trainer(model, static, parallel.make_mesh(), 'vmap').fit(
+        runs((7, 8, 9), rate=(1., .1, .01), alpha=.3, weight_decay=0.))
+    assert len(traces) == first > 0
+
+
+def test_a_resumed_run_is_bit_identical(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(step, *_):
+        if step >= 12:
+            raise Killed
+    want, whole = fit(STATIC, runs(), checkpoint=None)
+    for attempt in range(2):
+        checkpoint = Checkpoint(tmp_path / 'c')
+        try:
+            got, history = fit(STATIC, runs(), checkpoint=checkpoint, checkpoint_every=4, log=kill if not attempt else
+                               lambda *_: None)
+        except Killed:
+            assert not attempt
+        checkpoint.close()
+    assert Checkpoint(tmp_path / 'c').manager.latest_step() == 20
+    chex.assert_trees_all_equal(got, want)
+    chex.assert_trees_all_equal(history.arrays(), whole.arrays())
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    checkpoint, r = Checkpoint(tmp_path / 'c'), runs()
+
+    class Poison(train.Runs):
+        def batch(self, step, batch_size):
+            b = super().batch(step, batch_size)
+            if step >= 9:
+                b['inputs']['features'] = b['inputs']['features'].copy()
+                b['inputs']['features'][1, 0] = np.nan
+            return b
+    with pytest.raises(NonFiniteError, match='seed 1 is nan at step 9'):
+        fit(STATIC, Poison(**vars(r)), checkpoint=checkpoint, checkpoint_every=4)
+    checkpoint.close()
+    again = Checkpoint(tmp_path / 'c')
+    assert again.manager.latest_step() == 8
+    state, _ = again.restore(train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap').init(r),
+                             train.History.empty(20, r).arrays())
+    chex.assert_tree_all_finite(jax.device_get(state.params))
+
+
+def test_the_state_is_donated_and_predictions_are_not():
+    trainer, r = train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap'), runs()
+    state = trainer.init(r)
+    trainer.predict(state.params, r.watch)
+    assert not any(x.is_deleted() for x in jax.tree.leaves(state.params))
+    trainer.step(state, parallel.place_batch(r.batch(0, 16), parallel.make_mesh()), r.hyper)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ConfigError, match=r'train\.batch_size: 32, expected at most the 10'):
+        train.num_steps(10, 32, 1)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    from w2s_jax import optimizers
+    params = {'layers': {'scale': jnp.ones((2, 4)), 'kernel': jnp.ones((2, 4, 4))}, 'bias': jnp.ones(4),
+              'table': jnp.ones((4, 4))}
+    assert optimizers.decays(params) == {'layers': {'scale': False, 'kernel': True}, 'bias': False, 'table': True}
+
+
+@pytest.mark.parametrize('name, at_half', [('constant', 1.), ('linear', .5), ('cosine', .5)])
+def test_schedules(name, at_half):
+    from w2s_jax import optimizers
+    assert float(optimizers.schedule(name, jnp.float32(.5), 0.)) == pytest.approx(at_half)
+    assert float(optimizers.schedule(name, jnp.float32(.05), .1)) == pytest.approx(
+        .5 * float(optimizers.SCHEDULES[name](jnp.float32(.05))))
+    assert float(optimizers.schedule(name, jnp.float32(0.), 0.)) == pytest.approx(1.)
