@@ -18,7 +18,7 @@ def main() -> None:
         if flag.value is None:
             raise ConfigError(f'--{flag.name}: missing, expected for example '
                               '--config=configs/quickstart.py --workdir=runs/quickstart')
-    experiment.run(CONFIG.value, WORKDIR.value)
+    experiment.run(CONFIG.value, str(WORKDIR.value))
     print(f'report: {WORKDIR.value}/report.html  results: {WORKDIR.value}/results.json')
 
 

@@ -16,9 +16,9 @@ ACCURACY = {'mean', 'sem', 'seeds'}
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp('quickstart') / 'w'
     code = BLOCKED + "runpy.run_module('experiments.run', run_name='__main__')"
-    command = [sys.executable, '-c', code, '--config=configs/quickstart.py', f'--workdir={folder}', '--config.seeds=(0, 1)',
-               '--config.task.train_size=160', '--config.task.test_size=80', '--config.student.model=chess-s',
-               '--config.train.epochs=1']
+    command = [sys.executable, '-c', code, '--config=configs/quickstart.py', f'--workdir={folder}',
+               '--config.seeds=(0, 1)', '--config.task.train_size=160', '--config.task.test_size=80',
+               '--config.student.model=chess-s', '--config.train.epochs=1']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {'JAX_PLATFORMS': 'cpu'}, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

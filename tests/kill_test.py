@@ -80,7 +80,7 @@ def artifacts(folder: pathlib.Path) -> dict[str, dict[str, bytes]]:
     out = {}
     for done in folder.glob('store/*/DONE'):
         path = done.parent
-        files = {'weights': p.read_bytes() for p in path.glob('params/*')}
+        files = {p.name: p.read_bytes() for p in path.glob('params/*')}
         arrays = Artifact(path).arrays if (path / 'predictions.npz').exists() else {}
         out[path.name] = files | {k: v.tobytes() for k, v in arrays.items()}
     return out

@@ -73,7 +73,7 @@ def test_padded_rows_equal_short_ones(family):
 
 
 def test_scanned_layers_equal_a_loop():
-    module, params, tokens = make()
+    _, params, tokens = make()
     one = Transformer(dataclasses.replace(TINY, num_layers=1, final_norm=False, position='none'))
     two = Transformer(dataclasses.replace(TINY, num_layers=2, final_norm=False, position='none'))
     layers = params['layers']
@@ -162,8 +162,8 @@ def test_picking_moves_has_the_gradient_of_a_gather():
     table = jax.random.normal(jax.random.key(0), (2, 4096))
     weight = jax.random.normal(jax.random.key(1), (2, 1792 + 22))
     plain = lambda t: jnp.sum(t[:, heads._FORWARD] * weight)
-    chex.assert_trees_all_close(jax.grad(plain)(table), jax.grad(lambda t: jnp.sum(heads.pick_moves(t) * weight))(table),
-                                atol=1e-6)
+    picked = lambda t: jnp.sum(heads.pick_moves(t) * weight)
+    chex.assert_trees_all_close(jax.grad(plain)(table), jax.grad(picked)(table), atol=1e-6)
 
 
 @pytest.mark.parametrize('name', zoo.CHESS_LADDER)

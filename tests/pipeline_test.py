@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from configs import salient_concept
 from w2s_jax import config as configs
 from w2s_jax import data, experiment, graph, phases
+from w2s_jax.errors import StoreError
 from w2s_jax.methods import METHODS
 from w2s_jax.store import Store
 from w2s_jax.tasks import TASKS, synthetic
@@ -149,6 +150,16 @@ def test_a_second_run_trains_nothing_and_says_the_same(tmp_path):
     for results in (first, second):
         results.pop('timing')
     assert first == second
+
+
+def test_a_work_directory_keeps_its_config_but_not_its_machine(tmp_path):
+    first = run(small(), tmp_path)
+    other = small()
+    other.train.eval_batch_size, other.train.checkpoint_every, other.mesh.data = 64, 7, 8
+    assert run(other, tmp_path)['students'] == first['students']
+    other.train.epochs = 3
+    with pytest.raises(StoreError, match=r'train\.epochs is 2 there, 3 here'):
+        run(other, tmp_path)
 
 
 def test_adding_a_seed_trains_only_that_seed(tmp_path):

@@ -105,7 +105,8 @@ def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **change
     targets = (features[:, 0] > 0).astype(np.int32)[rows]
     h = hyper(len(seeds), **changes)
     h = dataclasses.replace(h, learning_rate=np.array(rate[:len(seeds)], np.float32))
-    return train.Runs({'features': features}, rows, targets, np.array(seeds), h, {'features': features[:10]}, evaluations)
+    return train.Runs({'features': features}, rows, targets, np.array(seeds), h,
+                      {'features': features[:10]}, evaluations)
 
 
 def fit(static, r, how='vmap', **kwargs):

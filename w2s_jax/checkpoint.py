@@ -27,7 +27,7 @@ class Checkpoint:
         try:
             saved = self.manager.restore(step, args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as e:
-            raise StoreError(f'{self.folder}/{step}: unreadable checkpoint ({str(e).splitlines()[0]}); '
+            raise StoreError(f'{self.folder}/{step}: unreadable checkpoint ({type(e).__name__}); '
                              'delete the folder to train from the start') from None
         return saved['state'], saved['history']
 

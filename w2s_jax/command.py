@@ -1,9 +1,15 @@
 """What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
+import itertools
+import re
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
+import ml_collections
 from absl import app, flags
 
+from w2s_jax import config as configs
 from w2s_jax import runtime
 from w2s_jax.errors import ConfigError, UserError
 
@@ -24,19 +30,51 @@ def run(main: Callable[[], None]) -> None:
 
 
 def parse(argv: list[str]) -> None:
-    """Parses all flags. Raises ConfigError, in one line, for whatever absl or ml_collections object to."""
+    """Parses all flags. Raises ConfigError for whatever absl, ml_collections or a config file object to."""
     try:
         app.define_help_flags()
+        for arg in argv[1:]:
+            if override := re.match(r'--?(?:no)?config\.([\w.]+)', arg):
+                configs.check_name(override[1])
         rest = flags.FLAGS(argv)
+    except UserError:
+        raise
+    except SystemExit:
+        sys.exit(0)  # absl has printed its help, after which it exits with 1
     except flags.Error as e:
-        raise ConfigError(one_line(e)) from None
-    except (AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, SyntaxError, ImportError) as e:
-        raise ConfigError(one_line(e)) from None
+        raise ConfigError(explain(e, argv) if 'Traceback' in str(e) else one_line(e)) from None
+    except Exception as e:  # a config file is a program: it may raise anything
+        raise ConfigError(explain(e, argv)) from None
     if len(rest) > 1:
         raise ConfigError(f'{rest[1]}: unexpected argument, expected flags such as --config=configs/quickstart.py')
+    _check_config(argv)
 
 
 def one_line(error: Exception) -> str:
-    """The message of an exception without line breaks and quotes around it."""
-    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
-    return ' '.join(text.split())
+    """The message of an exception without line breaks."""
+    return ' '.join(str(error).split())
+
+
+def explain(error: Exception, argv: list[str]) -> str:
+    """What went wrong in the config file, and at which of its lines."""
+    option, path = _config_option(argv)
+    trace = ''.join(traceback.format_exception(error)).strip()
+    message = list(itertools.takewhile(lambda line: not line.startswith(' '), reversed(trace.splitlines())))
+    lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', trace)
+    return ': '.join([option, *(f'line {n}' for n in lines[-1:]), ' '.join(' '.join(reversed(message)).split())])
+
+
+def _config_option(argv: list[str]) -> tuple[str, str]:
+    option = next((arg for arg in argv if re.match('--?config=', arg)), '--config')
+    return option, option.partition('=')[2].partition(':')[0]
+
+
+def _check_config(argv: list[str]) -> None:
+    """absl takes a file that is not there, or a `get_config` that returns nothing, until it is first used."""
+    if 'config' not in flags.FLAGS:
+        return
+    flag = flags.FLAGS['config']
+    if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
+        option, path = _config_option(argv)
+        found = 'get_config() returned something else' if Path(path).is_file() else 'no such file'
+        raise ConfigError(f'{option}: {found}, expected a Python file whose get_config() returns a ConfigDict')

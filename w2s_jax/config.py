@@ -10,6 +10,10 @@ from w2s_jax.methods import METHODS
 from w2s_jax.models.zoo import GIVEN, ZOO
 from w2s_jax.tasks import TASKS
 
+# What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
+EXECUTION = ('mesh.', 'report.html', 'train.accumulate', 'train.eval_batch_size', 'train.checkpoint_every',
+             'train.runs')
+
 
 def section(**fields) -> ml_collections.ConfigDict:
     """A section; None stands for a float that falls back on another field."""
@@ -64,23 +68,26 @@ def _model(model: str) -> ml_collections.ConfigDict:
     return fields
 
 
-_RANGES = {  # field: (low, high, low itself allowed)
-    'teacher.loss.alpha': (0, 1, True), 'student.loss.alpha': (0, 1, True),
-    'teacher.loss.alpha_warmup': (0, 1, True), 'student.loss.alpha_warmup': (0, 1, True),
-    'teacher.learning_rate': (0, 1e3, True), 'student.learning_rate': (0, 1e3, True),
-    'optimizer.learning_rate': (0, 1e3, True), 'optimizer.weight_decay': (0, 1e3, True),
-    'optimizer.beta2': (0, 1, False), 'optimizer.clip': (0, 1e9, True), 'optimizer.warmup': (0, 1, True),
-    'method.share': (0, 1, False), 'task.max_bad_rows': (0, 1, True),
-    'teacher.epochs': (1, 10**9, True), 'student.epochs': (1, 10**9, True), 'train.epochs': (1, 10**9, True),
-    'train.batch_size': (1, 10**9, True), 'train.accumulate': (1, 10**9, True),
-    'train.eval_batch_size': (1, 10**9, True), 'train.evaluations': (1, 10**6, True), 'train.watch': (1, 10**9, True),
-    'train.checkpoint_every': (0, 10**9, True), 'report.resamples': (100, 10**6, True),
+_RANGES = {  # field: (low, high, which of the two are allowed)
+    'task.seed': (0, 2**32, '[)'), 'task.train_size': (0, 10**9, '[]'), 'task.test_size': (0, 10**9, '[]'),
+    'task.max_bad_rows': (0, 1, '[)'),
+    'teacher.loss.alpha': (0, 1, '[]'), 'student.loss.alpha': (0, 1, '[]'),
+    'teacher.loss.alpha_warmup': (0, 1, '[]'), 'student.loss.alpha_warmup': (0, 1, '[]'),
+    'teacher.learning_rate': (0, 1e3, '[]'), 'student.learning_rate': (0, 1e3, '[]'),
+    'teacher.epochs': (1, 10**9, '[]'), 'student.epochs': (1, 10**9, '[]'),
+    'method.share': (0, 1, '()'),
+    'optimizer.learning_rate': (0, 1e3, '[]'), 'optimizer.weight_decay': (0, 1e3, '[]'),
+    'optimizer.beta2': (0, 1, '()'), 'optimizer.clip': (0, 1e9, '[]'), 'optimizer.warmup': (0, 1, '[]'),
+    'train.epochs': (1, 10**9, '[]'), 'train.batch_size': (1, 10**9, '[]'), 'train.accumulate': (1, 10**9, '[]'),
+    'train.eval_batch_size': (1, 10**9, '[]'), 'train.evaluations': (1, 10**6, '[]'), 'train.watch': (1, 10**9, '[]'),
+    'train.checkpoint_every': (0, 10**9, '[]'),
+    'report.examples': (0, 10**6, '[]'), 'report.resamples': (100, 10**6, '[]'),
 }
 
 
 def validate(config) -> None:
     """Raises ConfigError, naming the field and what was expected, at the first thing that cannot be run."""
-    _known_fields(config, default_config(), '')
+    _check_fields(config, default_config(), '')
     for prefix in ('teacher', 'student'):
         part = config[prefix]
         if not (prefix == 'teacher' and part.model == GIVEN):
@@ -100,25 +107,48 @@ def validate(config) -> None:
         raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
                           f'train.batch_size {config.train.batch_size}')
     seeds = tuple(config.seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(s, int) and 0 <= s < 2**32 for s in seeds):
+    if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(f'seeds: {seeds}, expected one or more distinct integers from 0 up')
 
 
-def _known_fields(config, like, prefix: str) -> None:
+def check_name(field: str) -> None:
+    """Raises ConfigError, with the nearest names, unless dotted `field` is one of `default_config()`."""
+    node, prefix = default_config(), ''
+    for name in field.split('.'):
+        _check_name(name, node, prefix)
+        node, prefix = node[name], f'{prefix}{name}.'
+
+
+def _check_name(name: str, node, prefix: str) -> None:
+    names = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 2)
+        hint = f'; did you mean {" or ".join(prefix + n for n in near)}?' if near else ''
+        raise ConfigError(f'{prefix}{name}: no such field{hint}')
+
+
+def _check_fields(config, like, prefix: str) -> None:
     for name in config:
-        if name not in like:
-            near = difflib.get_close_matches(name, list(like), 1)
-            raise ConfigError(f'{prefix}{name}: no such field' + (f'; did you mean {prefix}{near[0]!s}?' if near else ''))
-        if isinstance(like[name], ml_collections.ConfigDict):
-            _known_fields(config[name], like[name], f'{prefix}{name}.')
+        _check_name(name, like, prefix)
+    for name, default in like.items():
+        field = prefix + name
+        if name not in config:
+            raise ConfigError(f'{field}: missing, expected a config made from w2s_jax.config.default_config()')
+        value, kind = config[name], like.get_type(name)
+        if not (isinstance(value, (int, float) if kind is float else kind) or value is default is None):
+            raise ConfigError(f'{field}: {value!r}, expected a {kind.__name__}')
+        if isinstance(default, ml_collections.ConfigDict):
+            _check_fields(config[name], default, f'{field}.')
 
 
 def _numbers(config) -> None:
+    values = flat(config)
     for field, (low, high, closed) in _RANGES.items():
-        value = flat(config)[field]
-        if value is not None and not ((low <= value if closed else low < value) and value <= high):
-            bound = f'in {"[" if closed else "("}{low}, {high}]' if high < 10**6 else f'{"at least" if closed else "above"} {low}'
-            raise ConfigError(f'{field}: {value}, expected a number {bound}')
+        value = values[field]
+        if value is None:
+            continue
+        if not (low < value < high or (value == low and closed[0] == '[') or (value == high and closed[1] == ']')):
+            raise ConfigError(f'{field}: {value}, expected a number in {closed[0]}{low:g}, {high:g}{closed[1]}')
 
 
 def flat(config) -> dict:

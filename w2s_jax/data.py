@@ -72,8 +72,8 @@ def split_groups(group: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     first[order[before < fraction * len(ids)]] = True
     a, b = np.flatnonzero(first[ids]), np.flatnonzero(~first[ids])
     if not len(a) or not len(b):
-        raise DataError(f'task: {len(ids)} examples in {len(sizes)} groups cannot be split in two, '
-                        'expected at least two groups of examples')
+        raise DataError(f'task: {len(ids)} examples in {len(sizes)} groups cannot be split at '
+                        f'{fraction:g}, expected groups on both sides')
     return a, b
 
 

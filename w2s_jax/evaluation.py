@@ -1,4 +1,5 @@
 """From predictions and the truth of the test set to the numbers of results.json."""
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -86,7 +87,8 @@ def compare(student: list[dict], weak: list[dict], ceiling: list[dict], truth, a
 def label_quality(needs: dict, seeds) -> dict:
     """How right the weak labels are on the student's half."""
     answers = [_labels(needs[f'labels/{s}']) for s in seeds]
-    return metrics.summarise([metrics.accuracy(a, needs[f'labels_truth/{s}']) for a, s in zip(answers, seeds, strict=True)])
+    truths = [needs[f'labels_truth/{s}'] for s in seeds]
+    return metrics.summarise([metrics.accuracy(a, t) for a, t in zip(answers, truths, strict=True)])
 
 
 def _labels(need) -> np.ndarray:
@@ -112,7 +114,7 @@ def curves(section: dict, needs: dict, truth: np.ndarray):
 def _loss_curve(runs, points: int = 60) -> dict:
     loss = np.stack([r.arrays['loss'] for r in runs]).astype(np.float64)
     edges = np.unique(np.linspace(0, loss.shape[1], points + 1).round().astype(int))
-    means = np.stack([loss[:, a:b].mean(axis=1) for a, b in zip(edges, edges[1:], strict=False)], axis=1)
+    means = np.stack([loss[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
     return {'step': edges[1:].tolist(), 'progress': (edges[1:] / loss.shape[1]).tolist(), 'loss': _band(means)}
 
 
@@ -123,7 +125,7 @@ def _band(values: np.ndarray) -> dict:
 
 
 def examples(shown: dict[str, dict], truth, test, render: Callable | None, number: int) -> list[dict]:
-    """HTML of test rows on which the weak model, a student and the truth differ: first those where a student is right."""
+    """HTML of test rows on which weak model, student and truth differ: first those where a student is right."""
     if render is None or not number:
         return []
     answers = {k: v['top'][:, 0] for k, v in shown.items()}
@@ -132,5 +134,5 @@ def examples(shown: dict[str, dict], truth, test, render: Callable | None, numbe
     recovered = weak_wrong & (students == truth).any(0)
     neither = weak_wrong & ~recovered & (students != answers['weak']).any(0)
     rows = np.concatenate([np.flatnonzero(recovered)[:-(-number * 2 // 3)], np.flatnonzero(neither)])[:number]
-    return [{'row': int(i), 'html': render(take(test, i), {'truth': int(truth[i]), **{k: int(a[i]) for k, a in answers.items()}})}
-            for i in rows]
+    said = {'truth': truth, **answers}
+    return [{'row': int(i), 'html': render(take(test, i), {k: int(a[i]) for k, a in said.items()})} for i in rows]

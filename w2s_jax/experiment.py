@@ -14,7 +14,7 @@ from w2s_jax.errors import ConfigError, StoreError
 from w2s_jax.log import Log
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
-from w2s_jax.store import Artifact, Store, write_json
+from w2s_jax.store import Artifact, Store, alone, write_json
 from w2s_jax.tasks import TASKS
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -28,20 +28,22 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     began = time.perf_counter()
     load_plugins(config)
     configs.validate(config)
-    workdir = claim(pathlib.Path(workdir), config)
-    log = Log(workdir / 'metrics.jsonl', stream)
-    dataset = TASKS[config.task.name](config.task, log.line)
-    models = load_models(config, dataset)
+    workdir = pathlib.Path(workdir).expanduser().absolute()
     store = Store(workdir / 'store')
-    store.clear_parts()
-    target = METHODS[config.method.name](config, dataset, models)
-    context = phases.make_context(config, dataset, {m.name: m for m in models.values()}, log.progress)
-    done = {p.id for p in graph.order([target]) if store.find(p.kind, p.id)}
-    artifacts = graph.execute([target], store, functools.partial(phases.run, context=context), log.line)
-    results = assemble(config, dataset, target, artifacts, done, time.perf_counter() - began)
-    publish(workdir, config, results, artifacts[target.id], fresh=target.id not in done)
-    log.line(report.terminal_table(results))
-    return results
+    with alone(workdir):
+        claim(workdir, store, config)
+        log = Log(workdir / 'metrics.jsonl', stream)
+        dataset = TASKS[config.task.name](config.task, log.line)
+        models = load_models(config, dataset)
+        store.clear_parts()
+        target = METHODS[config.method.name](config, dataset, models)
+        context = phases.make_context(config, dataset, {m.name: m for m in models.values()}, log.progress)
+        done = {p.id for p in graph.order([target]) if store.find(p.kind, p.id)}
+        artifacts = graph.execute([target], store, functools.partial(phases.run, context=context), log.line)
+        results = assemble(config, dataset, target, artifacts, done, time.perf_counter() - began)
+        publish(workdir, config, results, artifacts[target.id], fresh=target.id not in done)
+        log.line(report.terminal_table(results))
+        return results
 
 
 def load_plugins(config) -> None:
@@ -49,8 +51,9 @@ def load_plugins(config) -> None:
     for name in config.get('plugins', ()):
         try:
             importlib.import_module(name)
-        except ImportError as e:
-            raise ConfigError(f'plugins: cannot import {name!r} ({e})') from None
+        except Exception as e:  # a module may raise anything
+            reason = f'{type(e).__name__}: {" ".join(str(e).split())}'
+            raise ConfigError(f'plugins: cannot import {name!r} ({reason})') from None
 
 
 def load_models(config, dataset: Dataset) -> dict[str, zoo.Model]:
@@ -66,33 +69,28 @@ def load_models(config, dataset: Dataset) -> dict[str, zoo.Model]:
     return models
 
 
-def claim(workdir: pathlib.Path, config) -> pathlib.Path:
-    """Makes the work directory this config's. Raises StoreError where it is another's or cannot be written."""
-    workdir = workdir.expanduser().absolute()
-    Store(workdir / 'store')
+def claim(workdir: pathlib.Path, store: Store, config) -> None:
+    """Makes the work directory this config's. Raises StoreError where work of another one is in it."""
     path, mine = workdir / 'config.json', json.loads(json.dumps(configs.flat(config)))
-    if not path.exists():
+    if not path.exists() or not store.begun():
         write_json(path, mine)
-        return workdir
+        return
     try:
-        theirs = json.loads(path.read_text())
-    except ValueError:
-        raise StoreError(f'{path}: not JSON; delete the work directory or choose another --workdir') from None
+        theirs = dict(json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError):
+        raise StoreError(f'{path}: unreadable; delete the work directory or choose another --workdir') from None
     for field in sorted(mine.keys() | theirs.keys()):
-        if mine.get(field) != theirs.get(field):
+        if mine.get(field) != theirs.get(field) and not field.startswith(configs.EXECUTION):
             raise StoreError(f'{workdir}: belongs to another config ({field} is {theirs.get(field)!r} there, '
                              f'{mine.get(field)!r} here); choose another --workdir')
-    return workdir
 
 
 def assemble(config, dataset: Dataset, target: graph.Phase, artifacts: dict[str, Artifact], done: set,
              seconds: float) -> dict:
     """The object of results.json."""
     measured = artifacts[target.id].metrics['results']
-    sizes = {f'{half}_examples': len(target.needs[f'ceiling/{config.seeds[0]}'].needs['rows'].value)
-             for half in ('student',)}
-    task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes,
-            'pool_examples': len(dataset.pool), **sizes, 'test_examples': len(dataset.test)}
+    task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes, **sizes(target, config.seeds[0]),
+            'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test)}
     timed = [(p, artifacts[p.id].metrics) for p in graph.order([target]) if p is not target]
     return {'task': task, **measured,
             'timing': {'total_seconds': seconds, 'phases': [
@@ -100,6 +98,13 @@ def assemble(config, dataset: Dataset, target: graph.Phase, artifacts: dict[str,
                  **{k: m[k] for k in ('seconds', 'compile_seconds') if k in m}} for p, m in timed]},
             'versions': {'python': platform.python_version(), 'w2s_jax': metadata.version('w2s_jax'),
                          **{name: metadata.version(name) for name in PACKAGES}}}
+
+
+def sizes(target: graph.Phase, seed: int) -> dict[str, int]:
+    """How many examples the teacher (none where labels were given) and the student learn from."""
+    trained = {'teacher_examples': target.needs[f'weak/{seed}'], 'student_examples': target.needs[f'ceiling/{seed}']}
+    rows = {k: p.needs['rows'] for k, p in trained.items() if isinstance(p, graph.Phase)}
+    return {k: len(r.value) for k, r in rows.items() if isinstance(r, graph.Source)}
 
 
 def publish(workdir: pathlib.Path, config, results: dict, artifact: Artifact, fresh: bool) -> None:

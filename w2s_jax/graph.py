@@ -76,7 +76,8 @@ def depths(phases: list[Phase]) -> dict[str, int]:
 
 def groups(phases: list[Phase]) -> list[list[Phase]]:
     """Phases in an order in which they can run, those of one depth and program together."""
-    depth, table = depths(phases), {}
+    depth = depths(phases)
+    table: dict[tuple[int, str], list[Phase]] = {}
     for phase in phases:
         table.setdefault((depth[phase.id], phase.group), []).append(phase)
     return [table[key] for key in sorted(table, key=lambda k: k[0])]
@@ -87,7 +88,7 @@ def execute(targets: list[Phase], store: Store, run: Callable, report: Callable 
 
     Args:
       run: (phases, inputs, folder) -> a result a phase, `(metrics, arrays, params)`; inputs are dicts of
-        Artifact or Source value by need, folder is kept until every result is stored.
+        Artifact or Source value by need, folder is kept until every result of the group is stored.
     """
     done: dict[str, Artifact] = {}
     for group in groups(order(targets)):
@@ -97,8 +98,8 @@ def execute(targets: list[Phase], store: Store, run: Callable, report: Callable 
             inputs = [{k: v.value if isinstance(v, Source) else done[v.id] for k, v in p.needs.items()} for p in unit]
             for phase, (metrics, arrays, params) in zip(unit, run(unit, inputs, folder), strict=True):
                 store.save(phase.kind, phase.id, phase.config, metrics, arrays, params)
-            shutil.rmtree(folder, ignore_errors=True)
-        done |= {p.id: store.find(p.kind, p.id) for p in group}
+        done |= {p.id: Artifact(store.path(p.kind, p.id)) for p in group}
+        _tidy(store, done)
     return done
 
 
@@ -116,6 +117,13 @@ def _unit(group: list[Phase], missing: list[Phase], store: Store):
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'members.json', [p.id for p in missing])
     return missing, folder
+
+
+def _tidy(store: Store, done: dict[str, Artifact]) -> None:
+    """Removes the folders of units that are stored, also where a process was killed before it could."""
+    for folder in (store.folder / 'pending').iterdir():
+        if set(_members(folder)) <= done.keys():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _members(folder) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run says: a bar on a terminal, plain lines elsewhere, and every number in `metrics.jsonl`."""
 import json
+import math
 import pathlib
 import sys
 import time
@@ -13,8 +14,9 @@ class Log:
 
     def __init__(self, path: pathlib.Path | None = None, stream=None, period: float = 10.0):
         self.stream = stream or sys.stderr
-        self.file = open(path, 'a') if path else None
-        self.period, self.last, self.bar = period, 0.0, None
+        self.path = path
+        self.period, self.last = period, 0.0
+        self.bar: tqdm | None = None
 
     def line(self, text: str) -> None:
         """One line for people."""
@@ -22,8 +24,9 @@ class Log:
         print(text, file=self.stream, flush=True)
 
     def progress(self, label: str, step: int, steps: int, metrics: dict[str, np.ndarray]) -> None:
-        """The metrics of a step, each `[R]`, one a run."""
-        self._write({'phase': label, 'step': step, **{k: np.asarray(v).tolist() for k, v in metrics.items()}})
+        """The metrics of a step, each `[R]`, one a run; null in the file where not finite."""
+        values = {k: [x if math.isfinite(x) else None for x in np.ravel(v).tolist()] for k, v in metrics.items()}
+        self._write({'phase': label, 'step': step, **values})
         text = f'loss {np.mean(metrics["loss"]):.4f}'
         if self.stream.isatty():
             if self.bar is None:
@@ -37,9 +40,9 @@ class Log:
             self._close_bar()
 
     def _write(self, record: dict) -> None:
-        if self.file:
-            self.file.write(json.dumps(record) + '\n')
-            self.file.flush()
+        if self.path:
+            with open(self.path, 'a') as file:
+                file.write(json.dumps(record) + '\n')
 
     def _close_bar(self) -> None:
         if self.bar is not None:

@@ -105,10 +105,10 @@ def pgr_interval(weak, student, ceiling, *, level=.95, resamples=2000, seed=0):
     mean = float(pgr(*means))
     # The contrast whose sign says on which side of `mean` the PGR of a draw lies.
     spread = _widening(models, np.array([mean - 1, 1, -mean]), level)
-    weak, student, ceiling = (means + spread * (draws - means)).T
-    gap = ceiling - weak
-    ratio = np.divide(student - weak, gap, where=gap > 0, out=np.full(len(gap), np.nan))
-    low, high = _bounds(np.where(gap > 0, ratio, -np.inf), np.where(gap > 0, ratio, np.inf), level)
+    of_weak, of_student, of_ceiling = (means + spread * (draws - means)).T
+    gap = of_ceiling - of_weak
+    ends = [np.divide(of_student - of_weak, gap, where=gap > 0, out=np.full(len(gap), end)) for end in (-np.inf, np.inf)]
+    low, high = _bounds(*ends, level)
     if np.isinf(low) or np.isinf(high):
         return undefined
     return {'mean': mean, 'low': low, 'high': high, 'defined': True}
@@ -143,7 +143,7 @@ def _draws(models, resamples, seed):
 def _widening(models, contrast, level):
     """The factor by which draws of a contrast [M] of accuracies have to be spread about their mean.
 
-    Their variance is that of examples plus that of seeds, and both contain the interaction of the two (which seed gets
+    Their variance is that of seeds plus that of examples, and both contain the interaction of the two (which seed gets
     which example right), where one should; and the variance of S seeds is known with S - 1 degrees of freedom only.
     Student's quantile for the seeds and the normal one for the examples are averaged by their shares in the variance
     (Cochran 1964, Biometrics 20, 191).
@@ -159,7 +159,7 @@ def _widening(models, contrast, level):
     drawn = of_seeds + of_examples
     if drawn == 0:
         return 1.
-    of_seeds = max(of_seeds - interaction, 0.)
+    of_examples = max(of_examples - interaction, 0.)
     variance = of_seeds + of_examples
     normal, student = special.ndtri(.5 + level / 2), special.stdtrit(seeds - 1, .5 + level / 2)
     return (of_seeds * student + of_examples * normal) / (variance * normal) * np.sqrt(variance / drawn)

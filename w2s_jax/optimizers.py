@@ -48,7 +48,10 @@ def decays(params):
 
 
 def build(optimizer: str, schedule_name: str, steps: int, hyper) -> optax.GradientTransformation:
-    """Clip, precondition, decay, scale. `hyper` holds learning_rate, weight_decay, beta2, clip (0: none), warmup (traced)."""
+    """Clip, precondition, decay, scale.
+
+    `hyper` holds learning_rate, weight_decay, beta2, clip (0: none) and warmup, all traced.
+    """
     return optax.chain(
         optax.clip_by_global_norm(jnp.where(hyper.clip > 0, hyper.clip, jnp.inf)),
         OPTIMIZERS[optimizer](hyper),

@@ -7,7 +7,9 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 
 from w2s_jax import evaluation, parallel, train
@@ -28,8 +30,8 @@ class Context:
     """
     dataset: Dataset
     models: dict[str, Model]
-    mesh: object
-    execution: object
+    mesh: jax.sharding.Mesh
+    execution: Any
     log: Callable
 
 

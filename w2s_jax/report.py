@@ -22,6 +22,7 @@ MEASURES = {
     'auroc': ('AUROC', 1, 3),
     'ece': ('calibration error (ECE)', 1, 3),
     'legal': ('legal answers %', 100, 1),
+    'labels': ('right labels given to students %', 100, 1),
 }
 
 
@@ -128,8 +129,8 @@ def headline(results):
     who = 'The student' if len(students) == 1 else f'The best of {len(students)} students'
     low, high = number(best['pgr'].get('low')), number(best['pgr'].get('high'))
     interval = f' (interval: {100 * low:.0f} to {100 * high:.0f} %)' if low is not None and high is not None else ''
-    return (f'{who} ({best["label"]}) recovers {100 * best["pgr"]["mean"]:.0f} % of the gap between its weak supervisor '
-            f'and the same model trained on ground truth{interval}.')
+    return (f'{who} ({best["label"]}) recovers {100 * best["pgr"]["mean"]:.0f} % of the gap between its weak '
+            f'supervisor and the same model trained on ground truth{interval}.')
 
 
 def _read(path):
@@ -156,7 +157,7 @@ def _check_lists(content, path, **lists):
 
 def _check_accuracies(results, path):
     """The numbers that no report can do without."""
-    results.setdefault('students', [])
+    results['students'] = results.get('students') or []
     entries = {'weak': results.get('weak'), 'ceiling': results.get('ceiling')}
     for name, entry in [*entries.items(), *((f'students[{i}]', s) for i, s in enumerate(results['students']))]:
         accuracy = entry.get('accuracy') if isinstance(entry, dict) else None
@@ -166,7 +167,7 @@ def _check_accuracies(results, path):
 
 def _loss_text(entry):
     loss, alpha = entry.get('loss'), number(entry.get('alpha'))
-    return '' if not loss else str(loss) if alpha is None else f'{loss}, α {alpha:g}'
+    return f'{loss}, α {alpha:g}' if loss and alpha else str(loss or '')
 
 
 def _followed_text(entry):
@@ -188,7 +189,7 @@ def _measures_in(results):
 
 def _measure_of(entry, name):
     _, factor, digits = MEASURES[name]
-    return measure_text(entry.get(name), factor, digits)
+    return measure_text(entry[name], factor, digits) if entry.get(name) else ''
 
 
 def _task_name(results):
@@ -198,10 +199,15 @@ def _task_name(results):
 def _timing(results):
     """[(phase, seconds, of which compiling)] as text, the total last."""
     timing = results.get('timing') or {}
-    rows = [(f'{p.get("kind", "")} {p.get("name", "")}'.strip(),
-             'reused' if p.get('skipped') else _seconds(p.get('seconds')), _seconds(p.get('compile_seconds')))
-            for p in timing.get('phases') or []]
-    return [*rows, ('all', _seconds(timing['total_seconds']), '')] if 'total_seconds' in timing else rows
+    rows = [(_phase_text(phase), _seconds(phase.get('seconds')), _seconds(phase.get('compile_seconds')))
+            for phase in timing.get('phases') or []]
+    return [*rows, ('this run', _seconds(timing['total_seconds']), '')] if 'total_seconds' in timing else rows
+
+
+def _phase_text(phase):
+    name = str(phase.get('name') or phase.get('kind') or 'phase')
+    seed = '' if phase.get('seed') is None else f', seed {phase["seed"]}'
+    return f'{name}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
 
 
 def _seconds(value):

@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, 'mallopt'):
         return False
-    return all([libc.mallopt(name, value) for name, value in _KEEP_MEMORY])
+    results = [libc.mallopt(name, value) for name, value in _KEEP_MEMORY]
+    return all(results)
 
 
 def quiet() -> None:

@@ -1,5 +1,7 @@
 """Artifacts on disk: content-addressed folders, written aside, renamed when whole, never changed after."""
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
@@ -9,6 +11,7 @@ import shutil
 from typing import Any
 
 import numpy as np
+import safetensors
 
 from w2s_jax.errors import StoreError
 from w2s_jax.models import weights
@@ -21,10 +24,28 @@ def digest(value: Any) -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a part."""
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + '\n')
-    part.rename(path)
+    """Writes JSON so that a reader sees the old file or the new one, never a part. Raises StoreError."""
+    part = path.with_name(f'.part-{path.name}')
+    text = json.dumps(value, indent=1, allow_nan=False) + '\n'
+    try:
+        part.write_text(text)
+        part.rename(path)
+    except OSError as e:
+        raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path):
+    """Keeps other processes out of a folder until the block or the process ends. Raises StoreError where one is in."""
+    with open(folder / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f'{folder}: another process is at work in it, expected none; '
+                             'wait for it, or choose another --workdir') from None
+        except OSError:
+            pass  # a file system that has no locks
+        yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +85,15 @@ class Store:
         self.folder = folder
         try:
             (folder / 'pending').mkdir(parents=True, exist_ok=True)
-            probe = folder / f'.writable-{os.getpid()}'
+            probe = folder / '.writable'
             probe.write_text('')
             probe.unlink()
         except OSError as e:
             raise StoreError(f'{folder}: cannot be written to ({(e.strerror or str(e)).lower()})') from None
+
+    def begun(self) -> bool:
+        """Whether it holds an artifact or a checkpoint."""
+        return any(self.folder.glob('*/DONE')) or any(self.folder.glob('pending/*/*/'))
 
     def path(self, kind: str, identity: str) -> pathlib.Path:
         return self.folder / f'{kind}-{identity}'
@@ -80,27 +105,34 @@ class Store:
 
     def save(self, kind: str, identity: str, config: dict, metrics: dict,
              arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
-        """Writes an artifact aside and renames it; one that is there already is left as it is."""
+        """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError."""
         path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{os.getpid()}'
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        write_json(part / 'config.json', config)
-        write_json(part / 'metrics.json', metrics)
-        if arrays is not None:
-            np.savez(part / 'predictions.npz', **arrays)
-        if params is not None:
-            (part / 'params').mkdir()
-            weights.save(part / 'params' / 'model.safetensors', params)
-        sums = {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest()
-                for f in sorted(part.rglob('*')) if f.is_file()}
-        write_json(part / 'DONE', sums)
-        _put(part, path)
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _write(part, config, metrics, arrays, params)
+            _put(part, path)
+        except (OSError, safetensors.SafetensorError) as e:  # a full disk, for one
+            raise StoreError(f'{path}: cannot be written ({e})') from None
         return Artifact(path)
 
     def clear_parts(self) -> None:
         """Removes what killed processes left half written."""
         for part in self.folder.glob('.part-*'):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> None:
+    write_json(part / 'config.json', config)
+    write_json(part / 'metrics.json', metrics)
+    if arrays is not None:
+        np.savez(part / 'predictions.npz', **arrays)
+    if params is not None:
+        (part / 'params').mkdir()
+        weights.save(part / 'params' / 'model.safetensors', params)
+    sums = {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest()
+            for f in sorted(part.rglob('*')) if f.is_file()}
+    write_json(part / 'DONE', sums)
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:

@@ -229,7 +229,8 @@ class History:
 def num_steps(examples: int, batch_size: int, epochs: int) -> int:
     """Optimiser steps in `epochs` passes. Raises ConfigError where a batch is larger than the data."""
     if examples < batch_size:
-        raise ConfigError(f'train.batch_size: {batch_size}, expected at most the {examples} training examples of a half')
+        raise ConfigError(f'train.batch_size: {batch_size}, '
+                          f'expected at most the {examples} training examples of a half')
     return examples // batch_size * epochs
 
 

@@ -14,9 +14,9 @@ from w2s_jax.models.zoo import GIVEN, Model
 
 def graph(config, dataset: Dataset, models: dict[str, Model]) -> Phase:
     """The evaluate phase, whose needs are all the others. `models` maps 'teacher' and 'student'."""
-    shared = {'inputs': _inputs(dataset.pool.inputs), 'test': _inputs(dataset.test.inputs)}
+    shared: dict[str, Phase | Source] = {'inputs': _inputs(dataset.pool.inputs), 'test': _inputs(dataset.test.inputs)}
     halves = {seed: trimmed_halves(dataset.pool.group, config.method.share, seed) for seed in config.seeds}
-    students = {losses_name: _loss(config, losses_name) for losses_name in _loss_names(config)}
+    students = {name: _loss(config, name) for name in _loss_names(config)}
     needs: dict[str, Phase | Source] = {
         'truth': _source(dataset.test.truth), 'test': shared['test'],
         **{f'extra/{k}': _source(v) for k, v in dataset.test.extras.items()}}
@@ -48,7 +48,8 @@ def trimmed_halves(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
         return a, b
     sizes = (int(len(group) * part - largest / 2) for part in (share, 1 - share))
     rng = np.random.default_rng((seed, 1))
-    return tuple(np.sort(rng.permutation(rows)[:max(1, size)]) for rows, size in zip((a, b), sizes, strict=True))
+    a, b = (np.sort(rng.permutation(rows)[:max(1, size)]) for rows, size in zip((a, b), sizes, strict=True))
+    return a, b
 
 
 def _supervision(config, dataset, models, shared, seed, rows_a, rows_b):
@@ -69,11 +70,12 @@ def _loss_names(config) -> list[str]:
 
 
 def _loss(config, name: str, part=None) -> dict:
-    """The loss part of a section; None in the config, and any other loss than the configured one, is the default."""
+    """The loss part of a section; what the config leaves open, or says of another loss, is the default."""
     part = part or config.student.loss
     configured = part if name == part.name else {}
     values = {k: configured.get(k) for k in ('alpha', 'alpha_warmup')}
-    return {'loss': name} | {k: losses.DEFAULTS.get(name, {}).get(k, 0.0) if v is None else v for k, v in values.items()}
+    defaults = losses.DEFAULTS.get(name, {})
+    return {'loss': name} | {k: defaults.get(k, 0.0) if v is None else v for k, v in values.items()}
 
 
 def _model_section(model: Model, dataset: Dataset) -> dict:

@@ -18,9 +18,11 @@ class TransformerConfig:
     """Sizes and switches. Hashable, so that a program can be compiled for it.
 
     norm_place: 'pre' (GPT-2, Llama), 'post' (BERT), or 'both' (a norm before and after, as in Gemma 2).
-    position: 'grid' is learned, and in each layer also a bias on attention by how far apart two tokens are in
-    files and ranks of a square board of `max_length` cells.  parallel_residual: attention and MLP read the same normed input (GPT-NeoX). norm_offset: the weight
-    is stored less this much (1 for Gemma). embed_norm: a norm right after the embeddings (BERT).
+    norm_offset: the weight is stored less this much (1 for Gemma).
+    embed_norm: a norm right after the embeddings (BERT).
+    position: 'grid' is 'learned', and in each layer also a bias on attention by how far apart two tokens
+      are in files and ranks of a square board of `max_length` cells.
+    parallel_residual: attention and MLP read the same residual stream (GPT-NeoX).
     """
     vocab_size: int
     d_model: int

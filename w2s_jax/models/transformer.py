@@ -1,5 +1,7 @@
 """One Flax Linen transformer for every family. Shapes: B sequences, L tokens, D model, H heads, C per head."""
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 
 from w2s_jax.models.config import TransformerConfig
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable] = {
     'gelu': functools.partial(jax.nn.gelu, approximate=False),
     'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
     'relu': jax.nn.relu,
@@ -136,8 +138,8 @@ class Transformer(nn.Module):
             x = x + embed(c.token_types, name='types')(jnp.zeros_like(tokens))
         if c.embed_norm:
             x = Norm(c, name='embed_norm')(x)
-        block = nn.remat(Block, prevent_cse=False) if c.remat == 'full' else Block
-        layers = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True},
+        block: Any = nn.remat(Block, prevent_cse=False) if c.remat == 'full' else Block
+        layers: Any = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True},
                          in_axes=nn.broadcast, length=c.num_layers)
         x, _ = layers(c, name='layers')(x, length)
         return Norm(c, name='final_norm')(x) if c.final_norm else x

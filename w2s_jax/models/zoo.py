@@ -136,7 +136,7 @@ def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: in
 
 
 ZOO: dict[str, Callable[[str, str, Dataset], Model]] = {
-    **{name: chess for name in CHESS_LADDER},
+    **dict.fromkeys(CHESS_LADDER, chess),
     **{f'mlp-{width}': perceptron for width in (4, 32, 128, 256, 2048)},
 }
 

@@ -15,7 +15,7 @@ def board_tokens(board: chess.Board) -> np.ndarray:
     for square in chess.scan_forward(board.clean_castling_rights()):
         mine = board.color_at(square) == board.turn
         tokens[square ^ flip] = vocabulary.MY_CASTLING_ROOK if mine else vocabulary.THEIR_CASTLING_ROOK
-    if board.has_legal_en_passant():
+    if board.ep_square is not None and board.has_legal_en_passant():
         tokens[board.ep_square ^ flip] = vocabulary.EN_PASSANT
     return tokens
 

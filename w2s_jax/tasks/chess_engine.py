@@ -63,7 +63,7 @@ def positions(play: Play, chunk: int, games: int) -> dict[str, np.ndarray]:
     """`games` games: tokens `[N, 64]` uint8, move `[N]` uint16, game `[N]` int32 (unique across chunks)."""
     rows: dict[str, list] = {'tokens': [], 'move': [], 'game': []}
     with _engine() as engine:
-        for g, game in zip(range(games), _games(play, chunk, engine)):
+        for g, game in zip(range(games), _games(play, chunk, engine), strict=False):
             for board, best in game:
                 rows['tokens'].append(chess_board.board_tokens(board))
                 rows['move'].append(chess_board.move_class(board, best))
@@ -75,7 +75,7 @@ def puzzles(play: Play, chunk: int, games: int) -> dict[str, np.ndarray]:
     """At most one puzzle a side and game; as `positions`, with legal `[N, 218]` uint16 (-1 filled), fen and gap."""
     rows: dict[str, list] = {'tokens': [], 'move': [], 'game': [], 'legal': [], 'fen': [], 'gap': []}
     with _engine() as engine:
-        for g, game in zip(range(games), _games(play, chunk, engine)):
+        for g, game in zip(range(games), _games(play, chunk, engine), strict=False):
             taken: set[bool] = set()
             for board, _ in game:
                 found = None if board.turn in taken else _puzzle(play, board, engine)

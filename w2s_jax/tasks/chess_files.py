@@ -118,7 +118,9 @@ def _columns(path: str, found, rated: bool) -> list[str]:
 
 def _pgn(path: str) -> Iterator[pd.DataFrame]:
     """One row a game, its text unparsed: parsing is slow and most games may not be needed."""
-    games, game, moves = [], [], False
+    games: list[str] = []
+    game: list[str] = []
+    moves = False
     with _text(path, errors='replace') as file:
         for line in file:
             tag = PGN_TAG.match(line)
@@ -227,7 +229,10 @@ class _Rows:
 
     def __init__(self, path: str, task):
         self.path, self.task = path, task
-        self.tokens, self.move, self.group, self.allowed = [], [], [], []
+        self.tokens: list[np.ndarray] = []
+        self.move: list[int] = []
+        self.group: list[int] = []
+        self.allowed: list[np.ndarray] = []
         self.seen: set[bytes] = set()
         self.bad: list[tuple[int, str]] = []
         self.tried = self.duplicates = 0
@@ -327,9 +332,11 @@ def _parsed(text: str) -> tuple[chess.Board, list[str]]:
         board = game.board() if game else chess.Board()
     except ValueError as e:
         raise _Unusable(_short(e)) from e
+    if not game:
+        return board, []
     if board.uci_variant != 'chess' or board.chess960:
         raise _Unusable(f'variant {_quoted(game.headers.get("Variant", ""))}, expected standard chess')
-    return _valid(board), [move.uci() for move in game.mainline_moves()] if game else []
+    return _valid(board), [move.uci() for move in game.mainline_moves()]
 
 
 class _Strict(chess.pgn.GameBuilder):
