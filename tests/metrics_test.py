@@ -79,8 +79,8 @@ def test_calibration_error_by_hand():
 
 def test_calibration_error_at_the_edges():
     assert metrics.expected_calibration_error([1., 0.], [True, False]) == 0
-    # .2 belongs to (.1, .2] and .3 to (.2, .3]: apart they are off by .8 and .3, in one bin they would be by .25.
-    assert metrics.expected_calibration_error([.2, .3], [True, False], bins=10) == pytest.approx((.8 + .3) / 2)
+    # .25 belongs to (0, .25] and .4 to (.25, .5]: apart they are off by .75 and .4, in one bin they would be by .175.
+    assert metrics.expected_calibration_error([.25, .4], [True, False], bins=4) == pytest.approx((.75 + .4) / 2)
 
 
 def test_calibrated_confidence_has_little_error():
@@ -207,6 +207,28 @@ def test_seeds_alone_give_students_interval(seeds):
     assert found['high'] - found['low'] == pytest.approx(high - low, rel=.05)
 
 
+def test_ratio_is_fiellers_where_the_gap_is_barely_significant():
+    """One seed, where normal theory over examples is near; at z = 2.2 the gap is negative in 1.3 % of the draws."""
+    kinds = {'000': 60, '010': 20, '001': 25, '011': 35, '110': 23, '100': 15, '111': 200, '101': 22}
+    rows = [[int(right) for right in kind] for kind, count in kinds.items() for _ in range(count)]
+    weak, student, ceiling = np.array(rows, bool).T[:, None]
+    recovered, gap = student[0] * 1. - weak[0], ceiling[0] * 1. - weak[0]
+    (v11, v12), (_, v22) = 1.96**2 * np.cov(recovered, gap) / 400
+    m, g = recovered.mean(), gap.mean()
+    low, high = sorted(np.roots([g * g - v22, 2 * (v12 - m * g), m * m - v11]))
+    found = metrics.pgr_interval(weak, student, ceiling, resamples=200_000)
+    assert found['low'] == pytest.approx(low, abs=.05) and found['high'] == pytest.approx(high, rel=.1)
+
+
+def test_spread_of_the_student_over_seeds_counts_where_the_gap_has_none():
+    rates = np.array([.65, .7, .75])
+    all_rates = np.stack([np.full(3, .6), rates, np.full(3, .8)])
+    weak, student, ceiling = np.arange(100_000) < 100_000 * all_rates[:, :, None]
+    found = metrics.pgr_interval(weak, student, ceiling, resamples=20_000)
+    low, high = stats.t.interval(.95, 2, .5, stats.sem(rates) / .2)
+    assert found['high'] - found['low'] == pytest.approx(high - low, rel=.05)
+
+
 @pytest.mark.parametrize('seed_spread', [0., .15])
 def test_coverage_in_short(seed_spread):
     """A bootstrap that resamples three seeds plainly covers in 85 % of these experiments where seeds differ."""
@@ -219,4 +241,4 @@ def test_coverage_in_short(seed_spread):
 @pytest.mark.parametrize('seeds', [3, 5, 8])
 def test_coverage(seeds, seed_spread):
     difference, ratio, _ = coverage(2000, seeds, 500, seed_spread)
-    assert .93 <= difference <= .985 and .93 <= ratio <= .985
+    assert .93 <= difference <= .985 and .93 <= ratio <= .985  # .945 to .977, and half of the noise of 2000

