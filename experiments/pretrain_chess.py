@@ -7,6 +7,7 @@
 
 Every stage goes on where it was stopped.
 """
+import dataclasses
 import json
 import pathlib
 import time
@@ -24,12 +25,12 @@ flags.DEFINE_string('model', 'chess-xs', 'train: the rung')
 flags.DEFINE_string('assets', '', 'install: where to (default: the package)')
 
 SEED = 0
-# samples seen, batch size, learning rate; from one short trial a rung, not tuned further
+# samples seen, batch size, learning rate, the rung it grows from; from one short trial a rung, not tuned further
 RECIPES = {
-    'chess-xs': (128_000, 64, 4e-3),
-    'chess-s': (800_000, 64, 2e-3),
-    'chess-m': (450_000, 64, 2e-3),
-    'chess-l': (400_000, 64, 1.2e-3),
+    'chess-xs': (128_000, 64, 4e-3, None),
+    'chess-s': (800_000, 64, 2e-3, None),
+    'chess-m': (450_000, 64, 2e-3, None),
+    'chess-l': (160_000, 64, 6e-4, 'chess-m'),
 }
 
 
@@ -48,6 +49,24 @@ def distinct(rows):
     return np.sort(np.unique(rows, axis=0, return_index=True)[1])
 
 
+def grown(model, smaller: dict):
+    """The model, starting as a shallower one of the same width: the layers it has more begin as the identity.
+
+    In the spirit of progressive stacking (Gong et al. 2019, ICML): a larger model for fewer steps.
+    """
+    import jax
+    import numpy as np
+
+    def place(path, new, old):
+        if new.shape == old.shape:
+            return old
+        adds_to_stream = any(k.key in ('out', 'down') for k in path)
+        rest = np.zeros_like(new[len(old):]) if adds_to_stream else np.asarray(new[len(old):])
+        return np.concatenate([old, rest])
+    params = jax.tree_util.tree_map_with_path(place, jax.device_get(model.init(jax.random.key(SEED + 1))), smaller)
+    return dataclasses.replace(model, load=lambda: params)
+
+
 def train(build: pathlib.Path, name: str) -> None:
     """Trains one rung to predict the engine's move and writes weights and `card.json`."""
     import numpy as np
@@ -58,7 +77,7 @@ def train(build: pathlib.Path, name: str) -> None:
     from w2s_jax.models import weights, zoo
     from w2s_jax.tasks import chess_moves
 
-    samples, batch_size, learning_rate = RECIPES[name]
+    samples, batch_size, learning_rate, smaller = RECIPES[name]
     positions, puzzles = read_chunks(build / 'positions'), read_chunks(build / 'puzzles')
     pool, held_out = distinct(positions['tokens']), np.arange(1000)
     inputs = {'tokens': positions['tokens'][pool][:, None]}
@@ -66,7 +85,10 @@ def train(build: pathlib.Path, name: str) -> None:
     runs = training.Runs(inputs, np.arange(len(pool))[None], positions['move'][pool].astype(np.int32)[None],
                          np.array([SEED]), hyper, {'tokens': puzzles['tokens'][held_out][:, None]}, evaluations=20)
     static = training.Static('xent', samples // batch_size, batch_size, chess_moves.NUM_MOVES)
-    trainer = training.Trainer(zoo.untrained_chess(name), static, parallel.make_mesh(), how='map')
+    model = zoo.untrained_chess(name)
+    if smaller:
+        model = grown(model, weights.load(build / f'{smaller}.safetensors'))
+    trainer = training.Trainer(model, static, parallel.make_mesh(), how='map')
     checkpoint = Checkpoint(build / 'checkpoints' / name)
     start = time.time()
 
@@ -80,7 +102,7 @@ def train(build: pathlib.Path, name: str) -> None:
     params = jax.tree.map(lambda x: np.asarray(x[0]), params)
     accuracy = [float((w[0] == puzzles['move'][held_out]).mean()) for w in history.watched]
     card = {'model': name, 'parameters': zoo.count(params), 'seed': SEED, 'positions': len(pool),
-            'samples_seen': samples, 'steps': static.steps, 'batch_size': batch_size,
+            'grown_from': smaller, 'samples_seen': samples, 'steps': static.steps, 'batch_size': batch_size,
             'learning_rate': learning_rate, 'final_loss': float(history.loss[-200:].mean()),
             'puzzle_accuracy': accuracy[-1], 'puzzle_accuracy_curve': accuracy}
     weights.save(build / f'{name}.safetensors', params, 'float16', {'model': name})
@@ -136,11 +158,13 @@ move with a quarter of the moves random; the label is the engine's own choice.
 at 30,000 nodes (both lines), does not take what just moved, the solver is not lost after it nor winning without
 it. No puzzle's position is among the training positions.
 **Training**: cross-entropy on the engine's move, AdamW (weight decay 0.01, beta2 0.98, clip 1), cosine schedule with
-3 % warm-up, batch 64, seed 0, one CPU core a rung.
+3 % warm-up, batch 64, seed 0, one CPU core a rung. A rung that grew from a smaller one starts as that one, its further
+layers the identity (progressive stacking); samples, steps and loss are those of its own part. Larger rungs saw fewer
+samples: all of them are far from converged.
 **Intended use**: a quick and honest ladder for weak-to-strong experiments. They play bad chess.
 
-| rung | parameters | samples seen | steps | learning rate | final loss | accuracy on the puzzles | legal answers |
-|---|---|---|---|---|---|---|---|
+| rung | parameters | grown from | samples seen | steps | learning rate | final loss | accuracy on the puzzles | legal answers |
+|---|---|---|---|---|---|---|---|---|
 {rows}
 
 Rebuild: the commands on top of `experiments/pretrain_chess.py`.
@@ -149,7 +173,7 @@ Rebuild: the commands on top of `experiments/pretrain_chess.py`.
 
 def model_card(cards: list[dict], puzzles: int, games: int) -> str:
     """The model card, in Markdown."""
-    rows = '\n'.join(f'| {c["model"]} | {c["parameters"]:,} | {c["samples_seen"]:,} | {c["steps"]:,} | '
+    rows = '\n'.join(f'| {c["model"]} | {c["parameters"]:,} | {c.get("grown_from") or ""} | {c["samples_seen"]:,} | {c["steps"]:,} | '
                      f'{c["learning_rate"]} | {c["final_loss"]:.3f} | {c["all_puzzles"]:.1%} | {c["legal"]:.1%} |'
                      for c in cards)
     return CARD.format(positions=cards[0]['positions'], puzzles=puzzles, games=games, rows=rows)

@@ -149,10 +149,10 @@ def test_interval_ignores_the_order_of_seeds_and_examples():
     rng = np.random.default_rng(1)
     rows, columns = rng.permutation(3), rng.permutation(1000)
     shuffled = metrics.pgr_interval(*(model[rows][:, columns] for model in (weak, student, ceiling)))
-    # Examples exactly; seeds up to the noise of the draws.
+    # Seeds up to the noise of the draws.
     assert shuffled['low'] == pytest.approx(metrics.pgr_interval(weak, student, ceiling)['low'], abs=.02)
     columns_only = metrics.pgr_interval(*(model[:, columns] for model in (weak, student, ceiling)))
-    assert columns_only == metrics.pgr_interval(weak, student, ceiling)
+    assert columns_only == pytest.approx(metrics.pgr_interval(weak, student, ceiling))
 
 
 def test_a_student_that_is_its_teacher_or_the_ceiling_is_certain():
@@ -169,6 +169,14 @@ def test_pgr_is_undefined_where_the_gap_is_noise():
     weak, student, ceiling = models()
     assert metrics.pgr_interval(ceiling, student, weak) == undefined
     assert metrics.pgr_interval(weak, student, weak) == undefined
+
+
+def test_pgr_is_undefined_where_the_interval_of_the_gap_ends_at_zero():
+    """The ceiling is right on one more example: in a third of the resamples that example is missing."""
+    weak = np.arange(1000)[None] < 600
+    ceiling = np.arange(1000)[None] < 601
+    assert metrics.paired_difference(ceiling, weak)['low'] == pytest.approx(0, abs=1e-12)
+    assert not metrics.pgr_interval(weak, weak, ceiling)['defined']
 
 
 def test_pgr_is_undefined_where_seeds_disagree_about_the_gap():

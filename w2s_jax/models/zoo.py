@@ -59,7 +59,7 @@ CHESS_LADDER = {
     'chess-xs': chess_config(32, 2, 1, 'learned'),
     'chess-s': chess_config(64, 3, 2, 'learned'),
     'chess-m': chess_config(128, 3, 4, 'grid'),
-    'chess-l': chess_config(192, 4, 3, 'grid'),
+    'chess-l': chess_config(128, 8, 4, 'grid'),
 }
 
 
