@@ -163,7 +163,7 @@ layers the identity (progressive stacking); samples, steps and loss are those of
 samples: all of them are far from converged.
 **Intended use**: a quick and honest ladder for weak-to-strong experiments. They play bad chess.
 
-| rung | parameters | grown from | samples seen | steps | learning rate | final loss | accuracy on the puzzles | legal answers |
+| rung | parameters | grown from | samples seen | steps | learning rate | loss | puzzle accuracy | legal answers |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
@@ -173,9 +173,9 @@ Rebuild: the commands on top of `experiments/pretrain_chess.py`.
 
 def model_card(cards: list[dict], puzzles: int, games: int) -> str:
     """The model card, in Markdown."""
-    rows = '\n'.join(f'| {c["model"]} | {c["parameters"]:,} | {c.get("grown_from") or ""} | {c["samples_seen"]:,} | {c["steps"]:,} | '
-                     f'{c["learning_rate"]} | {c["final_loss"]:.3f} | {c["all_puzzles"]:.1%} | {c["legal"]:.1%} |'
-                     for c in cards)
+    rows = '\n'.join(
+        f'| {c["model"]} | {c["parameters"]:,} | {c.get("grown_from") or ""} | {c["samples_seen"]:,} | {c["steps"]:,} '
+        f'| {c["learning_rate"]} | {c["final_loss"]:.3f} | {c["all_puzzles"]:.1%} | {c["legal"]:.1%} |' for c in cards)
     return CARD.format(positions=cards[0]['positions'], puzzles=puzzles, games=games, rows=rows)
 
 

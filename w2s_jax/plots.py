@@ -45,7 +45,7 @@ def participants(results):
     """[(label, colour, entry)]: weak, the untrained student where it was measured, the students, the ceiling."""
     found = [('weak', WEAK, results['weak'])]
     if results.get('zero_shot'):
-        found.append(('student, untrained', UNTRAINED, results['zero_shot']))
+        found.append(('student, zero-shot', UNTRAINED, results['zero_shot']))
     found += [(s['label'], colour, s) for s, (colour, _) in zip(results['students'], _student_styles(), strict=False)]
     return [*found, ('ceiling', CEILING, results['ceiling'])]
 
