@@ -215,6 +215,13 @@ def test_seeds_alone_give_students_interval(seeds):
     assert found['high'] - found['low'] == pytest.approx(high - low, rel=.05)
 
 
+def test_chance_alone_is_counted_once():
+    """Every cell is independent, so seeds and examples both show the same variance; so many seeds that t is normal."""
+    a, b = models(seeds=400, examples=400)[:2]
+    found = metrics.paired_difference(b, a)
+    assert found['high'] - found['low'] == pytest.approx(2 * 1.96 * np.std(b * 1. - a) / 400, rel=.15)
+
+
 def test_ratio_is_fiellers_where_the_gap_is_barely_significant():
     """One seed, where normal theory over examples is near; at z = 2.2 the gap is negative in 1.3 % of the draws."""
     kinds = {'000': 60, '010': 20, '001': 25, '011': 35, '110': 23, '100': 15, '111': 200, '101': 22}
@@ -237,11 +244,11 @@ def test_spread_of_the_student_over_seeds_counts_where_the_gap_has_none():
     assert found['high'] - found['low'] == pytest.approx(high - low, rel=.05)
 
 
-@pytest.mark.parametrize('seed_spread', [0., .15])
+@pytest.mark.parametrize('seed_spread', [0., .3])
 def test_coverage_in_short(seed_spread):
-    """A bootstrap that resamples three seeds plainly covers in 85 % of these experiments where seeds differ."""
+    """Plain resampling of three seeds and the examples covers in 91 % where seeds differ by .15, and in 84 % by .3."""
     difference, ratio, defined = coverage(300, 3, 500, seed_spread, resamples=400)
-    assert difference >= .92 and ratio >= .92 and defined > .8
+    assert difference >= .92 and ratio >= .92 and defined > .4
 
 
 @pytest.mark.slow
@@ -249,4 +256,4 @@ def test_coverage_in_short(seed_spread):
 @pytest.mark.parametrize('seeds', [3, 5, 8])
 def test_coverage(seeds, seed_spread):
     difference, ratio, _ = coverage(2000, seeds, 500, seed_spread)
-    assert .93 <= difference <= .985 and .93 <= ratio <= .985  # .945 to .977, and half of the noise of 2000
+    assert .93 <= difference <= .985 and .93 <= ratio <= .985

@@ -116,7 +116,13 @@ def test_everything_optional_may_be_missing(tmp_path, results):
     assert page.count('<svg') == 5
 
 
-def test_an_untrained_student_and_no_trained_one(tmp_path, results, evaluation):
+@pytest.mark.parametrize(('before', 'said'), [(0.70, False), (0.71, True)])
+def test_headline_says_when_fine_tuning_did_harm(results, before, said):
+    results['zero_shot'] = {'model': 'big', 'accuracy': _measure(before)}
+    assert ('not fine-tuned at all, is right more often (71.0 %)' in report.headline(results)) == said
+
+
+def test_a_student_before_fine_tuning_and_none_after(tmp_path, results, evaluation):
     results['zero_shot'] = {'model': 'big', 'accuracy': _measure(0.123)}
     results['students'] = []
     assert '12.3 ± 0.4' in _write(tmp_path, results, evaluation)
@@ -152,6 +158,7 @@ def test_missing_and_damaged_files_are_named(tmp_path, results, evaluation, name
 @pytest.mark.parametrize('breakage', [
     lambda r: r.pop('weak'),
     lambda r: r['ceiling'].update(accuracy={'mean': None}),
+    lambda r: r.update(zero_shot={'model': 'big'}),
     lambda r: r['students'][1].pop('label'),
     lambda r: r.update(students={'a': 1}),
     lambda r: r['students'][0].update(accuracy=0.5),

@@ -1,5 +1,6 @@
 """What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
 import itertools
+import os
 import re
 import sys
 import traceback
@@ -25,8 +26,8 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted; run the same command again to go on', file=sys.stderr)
-        sys.exit(130)
+        print('interrupted; run the same command again to go on', file=sys.stderr, flush=True)
+        os._exit(130)  # what orbax does in the background may abort an exit that is more polite
 
 
 def parse(argv: list[str]) -> None:

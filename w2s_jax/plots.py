@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 INK, RULE = '#22262e', '#c9ced6'
-WEAK, CEILING, UNTRAINED = '#d55e00', '#009e73', '#7a828e'
+WEAK, CEILING, ZERO_SHOT = '#d55e00', '#009e73', '#7a828e'
 STUDENTS = ('#0072b2', '#cc79a7', '#e69f00', '#56b4e9')
 DASHES = ('-', '--', ':', '-.')
 
 # In a page, colours are variables, so that text and light lines follow the reader's light or dark theme.
-PAGE_COLOURS = {INK: 'var(--ink)', RULE: 'var(--rule)', UNTRAINED: 'var(--untrained)', '#0072b2': 'var(--student)'}
+PAGE_COLOURS = {INK: 'var(--ink)', RULE: 'var(--rule)', ZERO_SHOT: 'var(--zero-shot)', '#0072b2': 'var(--student)'}
 
 STYLE: dict[Any, Any] = {
     'font.size': 9.5, 'axes.titlesize': 10.5, 'axes.titlelocation': 'left', 'axes.titleweight': 'bold',
     'text.color': INK, 'axes.labelcolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
     'axes.edgecolor': RULE, 'grid.color': RULE, 'grid.linewidth': 0.6, 'axes.grid': True, 'axes.axisbelow': True,
-    'axes.spines.top': False, 'axes.spines.right': False, 'xtick.major.size': 0, 'ytick.major.size': 0,
-    'legend.frameon': False, 'legend.handlelength': 2.4,
+    'axes.spines.top': False, 'axes.spines.right': False, 'xtick.major.size': 0, 'xtick.major.pad': 6,
+    'ytick.major.size': 0, 'legend.frameon': False, 'legend.handlelength': 2.4,
     'text.parse_math': False,  # labels are the user's, and a dollar sign is no formula
     'svg.fonttype': 'none', 'svg.hashsalt': 'w2s_jax',
 }
@@ -42,10 +42,10 @@ def number(value):
 
 
 def participants(results):
-    """[(label, colour, entry)]: weak, the untrained student where it was measured, the students, the ceiling."""
+    """[(label, colour, entry)]: weak, the model before fine-tuning where it was measured, students, ceiling."""
     found = [('weak', WEAK, results['weak'])]
     if results.get('zero_shot'):
-        found.append(('student, zero-shot', UNTRAINED, results['zero_shot']))
+        found.append(('student, zero-shot', ZERO_SHOT, results['zero_shot']))
     found += [(s['label'], colour, s) for s, (colour, _) in zip(results['students'], _student_styles(), strict=False)]
     return [*found, ('ceiling', CEILING, results['ceiling'])]
 

@@ -120,7 +120,7 @@ def html(results, evaluation):
 
 
 def headline(results):
-    """The finding in one sentence, about the student with the highest defined PGR."""
+    """The finding in a sentence or two, about the student with the highest defined PGR."""
     students = results['students']
     defined = [s for s in students if (s.get('pgr') or {}).get('defined') and number(s['pgr'].get('mean')) is not None]
     if not defined:
@@ -130,7 +130,15 @@ def headline(results):
     low, high = number(best['pgr'].get('low')), number(best['pgr'].get('high'))
     interval = f' (interval: {100 * low:.0f} to {100 * high:.0f} %)' if low is not None and high is not None else ''
     return (f'{who} ({best["label"]}) recovers {100 * best["pgr"]["mean"]:.0f} % of the gap between its weak '
-            f'supervisor and the same model trained on ground truth{interval}.')
+            f'supervisor and the same model trained on ground truth{interval}.{_caveat(results, best)}')
+
+
+def _caveat(results, student):
+    """PGR says nothing about what the strong model could do before it was fine-tuned, so the headline must."""
+    if not results.get('zero_shot') or results['zero_shot']['accuracy']['mean'] <= student['accuracy']['mean']:
+        return ''
+    before = results['zero_shot']['accuracy']['mean']
+    return f' But the same model, not fine-tuned at all, is right more often ({100 * before:.1f} %).'
 
 
 def _read(path):
@@ -159,6 +167,8 @@ def _check_accuracies(results, path):
     """The numbers that no report can do without."""
     results['students'] = results.get('students') or []
     entries = {'weak': results.get('weak'), 'ceiling': results.get('ceiling')}
+    if results.get('zero_shot'):
+        entries['zero_shot'] = results['zero_shot']
     for name, entry in [*entries.items(), *((f'students[{i}]', s) for i, s in enumerate(results['students']))]:
         accuracy = entry.get('accuracy') if isinstance(entry, dict) else None
         if not isinstance(accuracy, dict) or number(accuracy.get('mean')) is None:

@@ -1,5 +1,6 @@
 """What a process sets up before JAX allocates anything. Called by the entry points, never on import."""
 import ctypes
+import logging
 import sys
 
 import absl.logging
@@ -21,6 +22,7 @@ def keep_freed_memory() -> bool:
 
 
 def quiet() -> None:
-    """Leaves out what libraries log about their own workings."""
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    absl.logging.set_stderrthreshold('error')
+    """Leaves out what libraries log about their own workings; orbax logs tracebacks of what it then raises."""
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    absl.logging.set_stderrthreshold('fatal')
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
