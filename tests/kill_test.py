@@ -56,16 +56,16 @@ def finish(args, folder: pathlib.Path) -> int:
     return watch.events()
 
 
-def kill_after(events: int, args, folder: pathlib.Path) -> bool:
-    """Runs, and kills the process after so many events. Returns whether it was still at work."""
+def stop_after(events: int, how: signal.Signals, args, folder: pathlib.Path) -> None:
+    """Runs, and ends the process after so many events."""
     watch = Watch(folder)
     process = start(args, folder)
     while process.poll() is None and watch.events() < events:
         time.sleep(.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr.read()
-    return process.returncode != 0
+    process.send_signal(how)
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how], err
+    assert 'Traceback' not in err
 
 
 def outcome(folder: pathlib.Path) -> dict:
@@ -86,14 +86,12 @@ def artifacts(folder: pathlib.Path) -> dict[str, dict[str, bytes]]:
     return out
 
 
-def check_kills(args, tmp_path: pathlib.Path, kills: int) -> None:
+def check_stops(args, tmp_path: pathlib.Path, stops: list[signal.Signals]) -> None:
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     total = finish(args, whole)
-    rng, done = np.random.default_rng(kills), 0
-    while done < kills:
-        after = int(rng.integers(1, max(2, total // (kills + 1))))
-        assert kill_after(after, args, killed), f'finished before it could be killed ({done} times)'
-        done += 1
+    rng = np.random.default_rng(len(stops))
+    for how in stops:
+        stop_after(int(rng.integers(1, max(2, total // (len(stops) + 1)))), how, args, killed)
     finish(args, killed)
     assert outcome(killed) == outcome(whole)
     assert artifacts(killed) == artifacts(whole)
@@ -102,15 +100,15 @@ def check_kills(args, tmp_path: pathlib.Path, kills: int) -> None:
 
 
 def test_three_kills_change_no_number(tmp_path):
-    check_kills(SALIENT, tmp_path, kills=3)
+    check_stops(SALIENT, tmp_path, [signal.SIGKILL] * 3)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f'not there: {", ".join(MISSING)}')
 def test_ten_kills_of_the_quickstart_change_no_number(tmp_path):
-    check_kills(QUICKSTART, tmp_path, kills=10)
+    check_stops(QUICKSTART, tmp_path, [signal.SIGKILL] * 10)
 
 
 @pytest.mark.slow
-def test_thirty_kills_change_no_number(tmp_path):
-    check_kills(SALIENT, tmp_path, kills=30)
+def test_kills_and_interruptions_in_turn_change_no_number(tmp_path):
+    check_stops(SALIENT, tmp_path, [signal.SIGKILL, signal.SIGINT] * 12)

@@ -26,9 +26,9 @@ class Checkpoint:
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, {'state': state, 'history': history})
         try:
             saved = self.manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (ValueError, KeyError, OSError) as e:
+        except Exception as e:  # orbax raises bare ones too
             raise StoreError(f'{self.folder}/{step}: unreadable checkpoint ({type(e).__name__}); '
-                             'delete the folder to train from the start') from None
+                             'delete it to go on from the one before, or from the start') from None
         return saved['state'], saved['history']
 
     def save(self, step: int, state, history: dict) -> None:
