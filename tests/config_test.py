@@ -66,7 +66,7 @@ BAD = [
     *((field, value) for field in configs._RANGES for value in (NAN, INF, -INF, -1)),
     *((f'{who}.{field}', value) for who in ('teacher', 'student') for field, value in (
         ('loss.alpha', -.1), ('loss.alpha', 1.1), ('loss.alpha_warmup', 1.5), ('learning_rate', -1e-3), ('epochs', 0),
-        ('mode', 'lora'), ('loss.name', 'xnet'))),
+        ('mode', 'lorra'), ('loss.name', 'xnet'))),
     ('optimizer.learning_rate', 1e4), ('optimizer.beta2', 0.0), ('optimizer.beta2', 1.0), ('optimizer.warmup', 1.01),
     ('train.epochs', 0), ('train.batch_size', 0), ('train.accumulate', 0), ('train.accumulate', 3),
     ('train.accumulate', 64), ('train.evaluations', 0), ('train.watch', 0), ('train.runs', 'pmap'),

@@ -1,4 +1,6 @@
 """Halves, order and identity of data."""
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,9 @@ def test_every_epoch_is_a_new_order_of_whole_batches(n, batch_size):
     per_epoch = n // batch_size
     epochs = []
     for epoch in range(4):
-        rows = np.concatenate([data.batch_rows(1, epoch * per_epoch + i, n, batch_size) for i in range(per_epoch)])
+        batches = data.epoch_batches(1, epoch, n, batch_size)
+        assert batches.shape == (per_epoch, batch_size)
+        rows = batches.ravel()
         assert len(set(rows)) == len(rows) == per_epoch * batch_size  # no row twice
         assert rows.min() >= 0 and rows.max() < n
         epochs.append(tuple(rows))
@@ -66,29 +70,84 @@ def test_every_epoch_is_a_new_order_of_whole_batches(n, batch_size):
 
 
 def test_over_epochs_every_row_is_seen():
-    seen = np.concatenate([data.batch_rows(0, step, 100, 32) for step in range(3 * 20)])
+    seen = np.concatenate([data.epoch_batches(0, epoch, 100, 32).ravel() for epoch in range(20)])
     counts = np.bincount(seen, minlength=100)
     assert counts.min() > 0 and counts.max() <= 20
 
 
-def test_the_rows_of_a_step_depend_on_seed_and_step_alone():
-    forwards = [data.batch_rows(s, t, 50, 8) for s in (0, 1) for t in range(20)]
-    data._permutation.cache_clear()
-    backwards = [data.batch_rows(s, t, 50, 8) for s in (1, 0) for t in reversed(range(20))][::-1]
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
+    forwards = [data.epoch_batches(s, t, 50, 8) for s in (0, 1) for t in range(5)]
+    backwards = [data.epoch_batches(s, t, 50, 8) for s in (1, 0) for t in reversed(range(5))][::-1]
     np.testing.assert_array_equal(forwards, backwards)
-    assert not np.array_equal(forwards[:20], forwards[20:])
+    assert not np.array_equal(forwards[:5], forwards[5:])
+
+
+def lengths_of_texts(n=1000):
+    return np.clip(np.random.default_rng(0).lognormal(3.5, .6, n), 1, 500).astype(int)
+
+
+@pytest.mark.parametrize('window', [2, 8, 1000])
+def test_batches_dealt_out_by_length_hold_the_same_rows_with_less_padding(window):
+    lengths = lengths_of_texts()
+    plain, dealt = (data.epoch_batches(3, 1, 1000, 32, lengths, w) for w in (1, window))
+    np.testing.assert_array_equal(plain, data.epoch_batches(3, 1, 1000, 32))
+    assert sorted(plain.ravel()) == sorted(dealt.ravel())  # the same rows are left out of the epoch
+    assert lengths[dealt].max(1).sum() < .8 * lengths[plain].max(1).sum()
+    in_window = [set(plain[i:i + window].ravel()) for i in range(0, len(plain), window)]
+    assert all(any(set(b) <= w for w in in_window) for b in dealt)
+
+
+def test_stacked_runs_meet_long_batches_at_the_same_steps():
+    lengths = lengths_of_texts()
+    longest = [lengths[data.epoch_batches(seed, 0, 1000, 20, lengths, 50)].max(1) for seed in (0, 1)]
+    assert np.corrcoef(*longest)[0, 1] > .9
+    assert (np.diff(longest[0]) < 0).any()  # and yet not in order of length
+
+
+@pytest.mark.parametrize('number', [1, 2, 4, 7])
+def test_shapes_hold_every_text_and_pad_least(number):
+    lengths = np.clip(lengths_of_texts(), 1, 60)
+
+    def padding(shapes):
+        return sum(min(s for s in shapes if s >= n) - n for n in lengths)
+    shapes = data.choose_shapes(lengths, number)
+    assert len(shapes) <= number and list(shapes) == sorted(shapes) and shapes[-1] >= lengths.max()
+    assert all(s % 8 == 0 for s in shapes)
+    top = -(-lengths.max() // 8) * 8
+    others = itertools.combinations(range(8, top, 8), min(number, top // 8) - 1)
+    assert padding(shapes) == min(padding((*o, top)) for o in others)
+
+
+def test_shapes_of_odd_texts():
+    assert data.choose_shapes(np.array([1]), 4) == (8,)
+    assert data.choose_shapes(np.array([512] * 5), 4) == (512,)
+    assert len(data.choose_shapes(np.arange(1, 5000), 4)) == 4
+
+
+def test_trim_cuts_padding_alone():
+    tokens = np.arange(1, 61).reshape(2, 1, 30)
+    length = np.array([[5], [9]])
+    got = data.trim({'tokens': tokens, 'length': length}, (8, 16, 40))
+    np.testing.assert_array_equal(got['tokens'], tokens[..., :16])
+    wide = data.trim({'tokens': tokens, 'length': length + 20}, (8, 16, 40))['tokens']
+    assert wide.shape == (2, 1, 40) and (wide[..., 30:] == 0).all() and (wide[..., :30] == tokens).all()
+    assert data.trim({'tokens': tokens}, ()) == {'tokens': tokens}
 
 
 @pytest.mark.parametrize(('n', 'batch_size'), [(10, 4), (8, 4), (3, 5), (1, 1)])
 def test_eval_batches_have_one_shape_and_say_how_many_rows_are_real(n, batch_size):
-    inputs = {'a': np.arange(2 * n).reshape(n, 2), 'b': np.arange(n) * 1.5}
-    batches = list(data.eval_batches(inputs, batch_size))
-    assert all(b['a'].shape == (batch_size, 2) and b['b'].shape == (batch_size,) for b, _ in batches)
-    assert sum(real for _, real in batches) == n
-    for name, values in inputs.items():
-        np.testing.assert_array_equal(np.concatenate([b[name][:real] for b, real in batches]), values)
-        last, real = batches[-1]
-        assert (last[name][real:] == values[-1]).all()
+    batches = list(data.eval_batches(n, batch_size))
+    assert all(at.shape == (batch_size,) for at, _ in batches)
+    np.testing.assert_array_equal(np.concatenate([at[:real] for at, real in batches]), np.arange(n))
+    at, real = batches[-1]
+    assert (at[real:] == n - 1).all()
+
+
+def test_texts_have_an_identity_by_content():
+    texts = np.array([['a', 'bc'], ['ab', 'c']], object)
+    assert data.fingerprint(texts) == data.fingerprint(texts.copy())
+    assert len({data.fingerprint(x) for x in (texts, texts[::-1], texts.T, texts.ravel(),
+                                               np.array([['a', 'bc'], ['a', 'bc']], object))}) == 5
 
 
 def test_take_keeps_the_order_and_every_field():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import heads, zoo
+from w2s_jax.models import heads, modes, zoo
 from w2s_jax.models.config import TransformerConfig
-from w2s_jax.models.transformer import Transformer, rotate
+from w2s_jax.models.transformer import Shared, Transformer, rotary_table, rotate
 from w2s_jax.tasks import chess_moves
 
 TINY = TransformerConfig(vocab_size=11, d_model=16, num_layers=2, num_heads=4, d_ff=32, max_length=8)
@@ -81,7 +81,7 @@ def test_scanned_layers_equal_a_loop():
     x = params['tokens']['embedding'][tokens]
     block = _block(dataclasses.replace(TINY, position='none'))
     for i in range(2):
-        x, _ = block.apply({'params': jax.tree.map(lambda p, i=i: p[i], layers)}, x, None)
+        x, _ = block.apply({'params': jax.tree.map(lambda p, i=i: p[i], layers)}, x, Shared())
     chex.assert_trees_all_close(scanned, x, atol=1e-5)
     first = {'tokens': params['tokens'], 'layers': jax.tree.map(lambda p: p[:1], layers)}
     assert not np.allclose(one.apply({'params': first}, tokens), scanned)
@@ -107,11 +107,12 @@ def test_rotation_is_relative():
     q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in (0, 1))
 
     def product(i, j, fraction=1.):
-        at = lambda x, n: rotate(x, jnp.array([n]), 10_000., fraction)
+        table = rotary_table(dataclasses.replace(TINY, head_dim=8, rotary_fraction=fraction), 10)[0]
+        at = lambda x, n: rotate(x, *table[:, n:n + 1])
         return float(jnp.sum(at(q, i) * at(k, j)))
     assert product(3, 1) == pytest.approx(product(7, 5), abs=1e-5)
     assert product(3, 1) != pytest.approx(product(3, 2), abs=1e-3)
-    kept = rotate(q, jnp.array([5]), 10_000., .5)
+    kept = rotate(q, *rotary_table(dataclasses.replace(TINY, head_dim=8, rotary_fraction=.5), 10)[0, :, 5:6])
     np.testing.assert_array_equal(kept[..., 4:], q[..., 4:])
 
 
@@ -168,12 +169,12 @@ def test_picking_moves_has_the_gradient_of_a_gather():
 
 @pytest.mark.parametrize('name', zoo.CHESS_LADDER)
 def test_built_in_weights_fit_and_are_finite(name):
-    model = zoo._pretrained_chess(name)
-    assert zoo.count(model.load()) == model.num_params
-    assert model.fingerprint
+    model = zoo.pretrained_chess(name)
+    assert modes.count(model.load()) == model.num_params
+    assert model.weights
 
 
 def test_pretrained_leaves_take_the_place_of_drawn_ones():
     drawn = {'a': {'x': jnp.zeros(2), 'y': jnp.zeros(2)}, 'head': jnp.zeros(3)}
-    got = zoo.overlay(drawn, {'a': {'x': jnp.ones(2)}})
+    got = modes.overlay(drawn, {'a': {'x': jnp.ones(2)}})
     assert got['a']['x'].all() and not got['a']['y'].any() and not got['head'].any()

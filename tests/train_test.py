@@ -22,11 +22,11 @@ def init(key, pretrained=None):
     return MODULE.init(key, EXAMPLE)['params']
 
 
-def apply(params, inputs):
+def apply(params, inputs, frozen=None):
     return MODULE.apply({'params': params}, inputs['features'])
 
 
-MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda: None, num_params=200, name='tiny')
+MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda: None, frozen=lambda: None, num_params=200, name='tiny')
 STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
@@ -47,7 +47,8 @@ def steps(static, number=5, place=lambda x: x, **changes):
     state = train.init_state(hyper(**changes), 0, None, init=init, static=static)
     step = jax.jit(functools.partial(train.train_step, apply=apply, static=static))
     for i in range(number):
-        state, metrics = step(dataclasses.replace(state, step=state.step), place(batch(i)), hyper(**changes))
+        b = place(batch(i))
+        state, metrics = step(state, b.pop('inputs'), b, hyper(**changes))
     return state, metrics
 
 
@@ -59,9 +60,9 @@ def test_microbatches_give_the_plain_gradient(loss, accumulate):
     state = dataclasses.replace(state, step=jnp.int32(10))
     b = batch()
     b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
-    (want, _), grads = train.gradients(state, b, hyper(), apply, plain)
+    (want, _), grads = train.gradients(state, b, hyper(), None, apply, plain)
     parts = dataclasses.replace(plain, accumulate=accumulate)
-    (got, _), summed = train.accumulated_gradients(state, b, hyper(), apply, parts)
+    (got, _), summed = train.accumulated_gradients(state, b, hyper(), None, apply, parts)
     chex.assert_trees_all_close((got, summed), (want, grads), atol=1e-6)
 
 
@@ -69,9 +70,9 @@ def test_a_loss_per_microbatch_would_be_seen():
     """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
     plain = dataclasses.replace(STATIC, loss='confidence')
     state = dataclasses.replace(train.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
-    (_, _), whole = train.gradients(state, batch(), hyper(alpha=1.), apply, plain)
+    (_, _), whole = train.gradients(state, batch(), hyper(alpha=1.), None, apply, plain)
     halves = [jax.tree.map(lambda x, h=h: x[h::2], batch()) for h in (0, 1)]
-    parts = [train.gradients(state, h, hyper(alpha=1.), apply, plain)[1] for h in halves]
+    parts = [train.gradients(state, h, hyper(alpha=1.), None, apply, plain)[1] for h in halves]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (mean, whole)), strict=True)) > 1e-3
 
@@ -122,6 +123,76 @@ def test_stacked_runs_equal_single_ones(how):
         np.testing.assert_allclose(history.loss[:, i], own.loss[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize('how', ['vmap', 'map'])
+def test_runs_that_see_the_same_rows_share_their_inputs(how):
+    grid = runs((0, 0, 1, 1), rate=(3e-2, 1e-2, 3e-2, 1e-2))
+    rng = np.random.default_rng(0)
+    grid = dataclasses.replace(grid, rows=grid.rows[[0, 0, 1, 1]], targets=rng.integers(0, 2, (4, 64)).astype(np.int32))
+    inputs, supervision = grid.batch(3, 16)
+    assert grid.streams == 2 and len(inputs['features']) == 2 and len(supervision['targets']) == 4
+    shared, history = fit(STATIC, grid, how)
+    for i in range(4):
+        one = dataclasses.replace(grid, rows=grid.rows[[i]], targets=grid.targets[[i]], seeds=grid.seeds[[i]],
+                                  hyper=jax.tree.map(lambda x, i=i: x[[i]], grid.hyper))
+        alone, own = fit(STATIC, one, how)
+        np.testing.assert_allclose(history.loss[:, i], own.loss[:, 0], atol=1e-5)
+        chex.assert_trees_all_close(train.one_run(shared, i), train.one_run(alone, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(('seeds', 'streams'), [((0, 1, 2), 3), ((5, 5), 1), ((0, 0, 1), 3), ((1, 1, 2, 2, 1, 1), 3)])
+def test_only_equal_blocks_of_neighbours_share(seeds, streams):
+    assert runs(seeds, rate=(1e-2,) * 6).streams == streams
+
+
+def texts(n=40, seed=0):
+    """Inputs as a language model takes them, with junk after the end of each text."""
+    rng = np.random.default_rng(seed)
+    length = rng.integers(1, 25, (n, 1)).astype(np.int32)
+    return {'tokens': rng.integers(0, 50, (n, 1, 24)).astype(np.int32), 'length': length}
+
+
+def bag(params, inputs, frozen=None):
+    """A model of texts that looks at real tokens alone: the mean of their embeddings."""
+    tokens, length = inputs['tokens'][:, 0], inputs['length']
+    real = jnp.arange(tokens.shape[1])[None] < length
+    return jnp.where(real[..., None], params['table'][tokens], 0).sum(1) / length
+
+
+BAG = types.SimpleNamespace(**vars(MODEL) | {
+    'apply': bag, 'init': lambda key, pretrained=None: {'table': jax.random.normal(key, (50, 2))}})
+
+
+def test_texts_are_padded_to_few_lengths_and_predictions_come_back_in_order():
+    inputs = texts()
+    trainer = train.Trainer(BAG, STATIC, parallel.make_mesh(), 'vmap', 8, shapes=(8, 16, 24))
+    params = jax.vmap(BAG.init)(jax.random.split(jax.random.key(0), 2))
+    want = jax.nn.softmax(jnp.stack([bag(train.one_run(params, r), inputs) for r in range(2)]))
+    np.testing.assert_allclose(trainer.predict(params, inputs), want, atol=1e-6)
+    rows = np.random.default_rng(1).integers(0, 40, (2, 21))
+    np.testing.assert_allclose(trainer.predict(params, inputs, rows), np.take_along_axis(want, rows[..., None], 1),
+                               atol=1e-6)
+
+
+@chex.assert_max_traces(n=3)
+def traced_bag(params, inputs, frozen=None):
+    return bag(params, inputs)
+
+
+def test_one_program_a_length():
+    inputs = texts(200)
+    model = types.SimpleNamespace(**vars(BAG) | {'apply': traced_bag})
+    rows = np.stack([np.random.default_rng(s).permutation(200)[:160] for s in range(2)])
+    r = train.Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, window=4)
+    trainer = train.Trainer(model, STATIC, parallel.make_mesh(), 'vmap', 16, shapes=(8, 16, 24))
+    state, seen = trainer.init(r), set()
+    for step in range(20):
+        batch, supervision = r.batch(step, 16)
+        placed = trainer.place(batch)
+        seen.add(placed['tokens'].shape[-1])
+        state, _ = trainer.step(state, placed, parallel.place_batch(supervision, trainer.mesh), r.hyper, None)
+    assert seen == {8, 16, 24}
+
+
 def test_training_learns_and_watches():
     params, history = fit(STATIC, runs())
     assert history.loss.shape == (20, 3) and np.isfinite(history.loss).all()
@@ -136,9 +207,9 @@ def test_training_learns_and_watches():
 def test_one_program_serves_every_seed_and_rate():
     traces = []
 
-    def counted(params, inputs):
+    def counted(params, inputs, frozen):
         traces.append(1)
-        return apply(params, inputs)
+        return apply(params, inputs, frozen)
     model = types.SimpleNamespace(**vars(MODEL) | {'apply': counted})
     static = dataclasses.replace(STATIC, steps=4)
     train.Trainer(model, static, parallel.make_mesh(), 'vmap').fit(runs())
@@ -174,11 +245,10 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(tm
 
     class Poison(train.Runs):
         def batch(self, step, batch_size):
-            b = super().batch(step, batch_size)
+            inputs, supervision = super().batch(step, batch_size)
             if step >= 9:
-                b['inputs']['features'] = b['inputs']['features'].copy()
-                b['inputs']['features'][1, 0] = np.nan
-            return b
+                inputs['features'][1, 0] = np.nan
+            return inputs, supervision
     with pytest.raises(NonFiniteError, match='seed 1 is nan at step 9'):
         fit(STATIC, Poison(**vars(r)), checkpoint=checkpoint, checkpoint_every=4)
     checkpoint.close()
@@ -194,7 +264,7 @@ def test_the_state_is_donated_and_predictions_are_not():
     state = trainer.init(r)
     trainer.predict(state.params, r.watch)
     assert not any(x.is_deleted() for x in jax.tree.leaves(state.params))
-    trainer.step(state, parallel.place_batch(r.batch(0, 16), parallel.make_mesh()), r.hyper)
+    trainer.step(state, *parallel.place_batch(r.batch(0, 16), parallel.make_mesh()), r.hyper, None)
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
 

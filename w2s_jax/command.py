@@ -23,11 +23,17 @@ def run(main: Callable[[], None]) -> None:
         runtime.keep_freed_memory()
         main()
     except UserError as e:
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+        leave(f'error: {e}', 2)
     except KeyboardInterrupt:
-        print('interrupted; run the same command again to go on', file=sys.stderr, flush=True)
-        os._exit(130)  # what orbax does in the background may abort an exit that is more polite
+        leave('interrupted; run the same command again to go on', 130)
+
+
+def leave(message: str, status: int) -> None:
+    """Ends the process at once: at a polite exit orbax's background work prints tracebacks, and may abort."""
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def parse(argv: list[str]) -> None:

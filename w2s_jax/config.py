@@ -7,12 +7,13 @@ from ml_collections import config_dict
 from w2s_jax import losses, optimizers
 from w2s_jax.errors import ConfigError
 from w2s_jax.methods import METHODS
-from w2s_jax.models.zoo import GIVEN, ZOO
+from w2s_jax.models import zoo
+from w2s_jax.models.modes import MODES
 from w2s_jax.tasks import TASKS
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
 EXECUTION = ('mesh.', 'report.html', 'train.accumulate', 'train.eval_batch_size', 'train.checkpoint_every',
-             'train.runs')
+             'train.runs', 'train.shapes')
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -25,7 +26,7 @@ def default_config() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.task = section(
         name='chess',
-        path='',  # a file; '' for what is built in
+        path='',  # a file or folder; '' for what is built in, or for the hub
         test_path='',  # '' cuts the test set from the same rows
         train_size=0,  # rows of the pool, both halves together; 0: all
         test_size=0,  # 0: a fifth
@@ -33,6 +34,12 @@ def default_config() -> ml_collections.ConfigDict:
         min_rating=0, max_rating=0,  # puzzles; 0: no limit
         positions_per_game=4,  # games
         max_bad_rows=0.01,  # the share of unusable rows that is tolerated
+        max_length=512,  # tokens of a text, at most the model's own limit
+        truncate='',  # which end a longer text loses: end, start, '' as the task has it
+        text='', question='', options='', answer='', label='', group='',  # columns of task files
+        prompt='', chosen='', rejected='',  # columns of task preference
+        template='',  # text with {column} in it; '' for the task's own
+        classes='',  # names in order, separated by commas; '' as they occur
     )
     c.teacher = _model('chess-xs')
     c.student = _model('chess-m')
@@ -42,8 +49,13 @@ def default_config() -> ml_collections.ConfigDict:
         labels='soft',  # soft: the teacher's probabilities; hard: its answer
         share=0.5,  # of the pool, for the teacher; the rest is labelled for the student
     )
-    c.optimizer = section(name='adamw', schedule='cosine', learning_rate=3e-4, weight_decay=0.0, beta2=0.999,
-                          clip=1.0, warmup=0.05)  # clip: the gradient's norm, 0: not; warmup: fraction of training
+    c.optimizer = section(
+        name='adamw', schedule='cosine',
+        learning_rate=None,  # None: the model's own default (models/defaults.py)
+        weight_decay=0.0, beta2=0.999,
+        clip=1.0,  # the gradient's norm; 0: not
+        warmup=0.05,  # fraction of training
+    )
     c.train = section(
         epochs=2, batch_size=32,
         accumulate=1,  # microbatches a step; changes memory, not results
@@ -51,6 +63,8 @@ def default_config() -> ml_collections.ConfigDict:
         evaluations=4,  # points of the learning curves
         watch=256,  # test rows that the curves are measured on
         checkpoint_every=100,  # steps
+        shapes=4,  # lengths that texts are padded to; a program is compiled for each
+        window=8,  # batches of texts dealt out by length together; 1: no regard to length
         runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
     )
     c.seeds = (0, 1, 2)
@@ -62,9 +76,15 @@ def default_config() -> ml_collections.ConfigDict:
 
 def _model(model: str) -> ml_collections.ConfigDict:
     loss = section(name='xent', alpha=None, alpha_warmup=None)  # None: the loss's own default
-    fields = section(model=model, mode='full', learning_rate=None)  # None: optimizer.learning_rate
+    fields = section(
+        model=model,  # a name of models/zoo.py, a folder, or a hub id
+        mode='full',  # full, lora, probe (the head alone, on features computed once)
+        dtype='float32',  # of the computation: float32, bfloat16
+        learning_rate=None,  # None: optimizer.learning_rate
+    )
     fields.epochs = config_dict.placeholder(int)  # None: train.epochs
     fields.loss = loss
+    fields.lora = section(rank=8, alpha=16.0, targets='attention/|mlp/')  # targets: a regular expression on paths
     return fields
 
 
@@ -74,6 +94,9 @@ _RANGES = {  # field: (low, high, which of the two are allowed)
     'teacher.loss.alpha': (0, 1, '[]'), 'student.loss.alpha': (0, 1, '[]'),
     'teacher.loss.alpha_warmup': (0, 1, '[]'), 'student.loss.alpha_warmup': (0, 1, '[]'),
     'teacher.learning_rate': (0, 1e3, '[]'), 'student.learning_rate': (0, 1e3, '[]'),
+    'teacher.lora.rank': (1, 10**6, '[]'), 'student.lora.rank': (1, 10**6, '[]'),
+    'teacher.lora.alpha': (0, 1e6, '(]'), 'student.lora.alpha': (0, 1e6, '(]'),
+    'task.max_length': (4, 10**6, '[]'), 'train.shapes': (1, 64, '[]'), 'train.window': (1, 10**6, '[]'),
     'teacher.epochs': (1, 10**9, '[]'), 'student.epochs': (1, 10**9, '[]'),
     'method.share': (0, 1, '()'),
     'optimizer.learning_rate': (0, 1e3, '[]'), 'optimizer.weight_decay': (0, 1e3, '[]'),
@@ -90,13 +113,15 @@ def validate(config) -> None:
     _check_fields(config, default_config(), '')
     for prefix in ('teacher', 'student'):
         part = config[prefix]
-        if not (prefix == 'teacher' and part.model == GIVEN):
-            optimizers.known(f'{prefix}.model', part.model, ZOO)
+        if not (prefix == 'teacher' and part.model == zoo.GIVEN):
+            zoo.check_name(f'{prefix}.model', part.model)
         losses.get_loss(part.loss.name, f'{prefix}.loss.name')
-        optimizers.known(f'{prefix}.mode', part.mode, {'full': None})
+        optimizers.known(f'{prefix}.mode', part.mode, MODES)
+        optimizers.known(f'{prefix}.dtype', part.dtype, dict.fromkeys(('float32', 'bfloat16')))
     for name in config.method.baselines:
         losses.get_loss(name, 'method.baselines')
     optimizers.known('task.name', config.task.name, TASKS)
+    optimizers.known('task.truncate', config.task.truncate, dict.fromkeys(('', 'end', 'start')))
     optimizers.known('method.name', config.method.name, METHODS)
     optimizers.known('method.labels', config.method.labels, {'soft': None, 'hard': None})
     optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)

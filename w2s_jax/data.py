@@ -4,7 +4,6 @@ Everything here is numpy on the host and a pure function of integers: which rows
 sees follows from (s, t) alone, so a run resumes exactly with no iterator state.
 """
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -42,7 +41,9 @@ class Examples:
 class Dataset:
     """A task, loaded: the pool that the two training halves are cut from, and the test set.
 
+    inputs of language tasks are `text` `[N, S]` (objects, str): S = 1, or 2 for a pair of completions.
     notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
+    truncate: which end a text that is too long loses its tokens at, 'end' or 'start'.
     """
     name: str
     num_classes: int
@@ -50,6 +51,7 @@ class Dataset:
     test: Examples
     notes: dict = dataclasses.field(default_factory=dict)
     render: Callable[[Inputs, dict[str, int]], str] | None = None
+    truncate: str = 'end'
 
 
 def take(inputs: Inputs, index: np.ndarray) -> Inputs:
@@ -77,37 +79,86 @@ def split_groups(group: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     return a, b
 
 
-@functools.lru_cache(maxsize=64)
-def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-def batch_rows(seed: int, step: int, n: int, batch_size: int) -> np.ndarray:
-    """The `[batch_size]` rows of `[0, n)` that training step `step` sees: a new order every epoch.
+def epoch_batches(seed: int, epoch: int, n: int, batch_size: int, lengths: np.ndarray | None = None,
+                  window: int = 1) -> np.ndarray:
+    """The rows of `[0, n)` that each batch of an epoch sees, `[n // batch_size, batch_size]`: a new order every epoch.
 
     Only whole batches: the rows that do not fill the last one are left out of that epoch, so that a loss
-    which looks at the whole batch never sees padding.
+    which looks at the whole batch never sees padding. With `lengths` `[n]` the rows of `window` batches at a
+    time are dealt out by length, so that a batch holds texts of like length and little padding; the order of the
+    batches is then drawn from the epoch alone, so that stacked runs meet long batches at the same steps.
     """
-    per_epoch = n // batch_size
-    epoch, i = divmod(step, per_epoch)
-    return _permutation(seed, epoch, n)[i * batch_size:(i + 1) * batch_size]
+    whole = n // batch_size * batch_size
+    order = np.random.default_rng((seed, epoch)).permutation(n)[:whole]
+    if lengths is None or window <= 1:
+        return order.reshape(-1, batch_size)
+    parts = [order[i:i + window * batch_size] for i in range(0, whole, window * batch_size)]
+    batches = np.concatenate([part[np.argsort(lengths[part], kind='stable')] for part in parts])
+    return batches.reshape(-1, batch_size)[np.random.default_rng(epoch).permutation(whole // batch_size)]
 
 
-def eval_batches(inputs: Inputs, batch_size: int) -> Iterator[tuple[Inputs, int]]:
-    """Fixed-shape batches in order; the last is filled up with its own last row. Yields (batch, real rows)."""
-    n = len(next(iter(inputs.values())))
+def eval_batches(n: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Positions in `[0, n)`, batch by batch, always `[batch_size]`, the last filled up with its own last one.
+
+    Yields (positions, how many of them are real).
+    """
     for start in range(0, n, batch_size):
-        index = np.minimum(np.arange(start, start + batch_size), n - 1)
-        yield take(inputs, index), min(batch_size, n - start)
+        yield np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start)
+
+
+def longest(inputs: Inputs) -> np.ndarray | None:
+    """`[N]` tokens of each row's longest text; None where inputs have no `length`."""
+    return inputs['length'].max(axis=-1) if 'length' in inputs else None
+
+
+def choose_shapes(lengths: np.ndarray, number: int, step: int = 8) -> tuple[int, ...]:
+    """At most `number` lengths to pad texts of `lengths` `[N]` to, multiples of `step`, so that the padding is least.
+
+    A program is compiled for each, so their number bounds the compilations. By dynamic programming over
+    the multiples of `step` (all texts up to 64 of them; longer ones on a coarser grid).
+    """
+    step = max(step, -(-int(lengths.max()) // (64 * step)) * step)
+    size = -(-np.maximum(lengths, 1) // step)  # in steps
+    count = np.cumsum(np.bincount(size))  # texts of at most so many steps
+    top = len(count) - 1
+    cost = np.where(np.arange(top + 1) > 0, count * np.arange(top + 1), 0).astype(float)  # one shape for all up to i
+    choices = []
+    for _ in range(min(number, top) - 1):
+        table = cost[:, None] + (count[None, :] - count[:, None]) * np.arange(top + 1)[None, :]
+        table[np.tril_indices(top + 1)] = np.inf
+        table[0] = count * np.arange(top + 1)
+        choices.append(table.argmin(0))
+        cost = table.min(0)
+    shapes, end = {top}, top
+    for choice in reversed(choices):
+        end = int(choice[end])
+        shapes.add(end)
+    return tuple(int(s * step) for s in sorted(shapes - {0}))
+
+
+def trim(inputs: Inputs, shapes: tuple[int, ...]) -> Inputs:
+    """Inputs whose `tokens` `[..., L]` are cut or padded to the least of `shapes` that holds every text in them."""
+    if not shapes:
+        return inputs
+    need = int(inputs['length'].max())
+    size = next(s for s in shapes if s >= need)
+    tokens = inputs['tokens'][..., :size]
+    width = [(0, 0)] * (tokens.ndim - 1) + [(0, size - tokens.shape[-1])]
+    return inputs | {'tokens': np.pad(tokens, width) if tokens.shape[-1] < size else tokens}
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:
-    """A SHA-256 over dtypes, shapes and bytes: the identity of data in a phase's id."""
+    """A SHA-256 over dtypes, shapes and bytes (of texts, their UTF-8): the identity of data in a phase's id."""
     digest = hashlib.sha256()
     for a in arrays:
         if a is None:
             digest.update(b'none')
             continue
         digest.update(f'{a.dtype.str}{a.shape}'.encode())
-        digest.update(np.ascontiguousarray(a).data)
+        if a.dtype == object:
+            for text in map(str.encode, a.ravel()):
+                digest.update(len(text).to_bytes(8))
+                digest.update(text)
+        else:
+            digest.update(np.ascontiguousarray(a).data)
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from w2s_jax.errors import ConfigError, StoreError
 from w2s_jax.log import Log
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
+from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact, Store, alone, write_json
 from w2s_jax.tasks import TASKS
 
@@ -37,7 +38,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
         models = load_models(config, dataset)
         store.clear_parts()
         target = METHODS[config.method.name](config, dataset, models)
-        context = phases.make_context(config, dataset, {m.name: m for m in models.values()}, log.progress)
+        context = phases.make_context(config, dataset, models, log.progress)
         done = {p.id for p in graph.order([target]) if store.find(p.kind, p.id)}
         artifacts = graph.execute([target], store, functools.partial(phases.run, context=context), log.line)
         results = assemble(config, dataset, target, artifacts, done, time.perf_counter() - began)
@@ -56,14 +57,14 @@ def load_plugins(config) -> None:
             raise ConfigError(f'plugins: cannot import {name!r} ({reason})') from None
 
 
-def load_models(config, dataset: Dataset) -> dict[str, zoo.Model]:
+def load_models(config, dataset: Dataset) -> dict[str, Model]:
     """The models of the config by role; no teacher where the weak labels come with the data."""
     roles = ['teacher', 'student']
     if config.teacher.model == zoo.GIVEN:
         if dataset.pool.given is None or dataset.test.given is None:
             raise ConfigError(f"teacher.model: 'given', but task {dataset.name!r} brings no weak labels")
         roles = ['student']
-    models = {role: zoo.get(config[role].model, f'{role}.model', dataset) for role in roles}
+    models = {role: zoo.get(config[role], role, dataset) for role in roles}
     for model in models.values():
         model.load()  # a damaged weight file should not stop an experiment half-way
     return models
@@ -92,6 +93,10 @@ def assemble(config, dataset: Dataset, target: graph.Phase, artifacts: dict[str,
     task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes, **sizes(target, config.seeds[0]),
             'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test)}
     timed = [(p, artifacts[p.id].metrics) for p in graph.order([target]) if p is not target]
+    tokens = [{'of': p.label} | {k: m[k] for k in ('texts', 'truncated', 'tokens', 'longest')}
+              for p, m in timed if p.kind == 'tokens']
+    if tokens:
+        task['tokens'] = tokens
     return {'task': task, **measured,
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.kind, 'name': p.label, 'seed': p.section.get('seed'), 'skipped': p.id in done,

@@ -27,7 +27,7 @@ class Log:
         """The metrics of a step, each `[R]`, one a run; null in the file where not finite."""
         values = {k: [x if math.isfinite(x) else None for x in np.ravel(v).tolist()] for k, v in metrics.items()}
         self._write({'phase': label, 'step': step, **values})
-        text = f'loss {np.mean(metrics["loss"]):.4f}'
+        text = f'loss {np.mean(metrics["loss"]):.4f}' if 'loss' in metrics else ''
         if self.stream.isatty():
             if self.bar is None:
                 self.bar = tqdm(total=steps, initial=0, desc=f'  {label}', file=self.stream, leave=False)

@@ -43,7 +43,7 @@ def decays(params):
     """Which leaves weight decay touches: matrices, not biases or norms (the layer axis of a scan not counted)."""
     def is_matrix(path, leaf):
         name = jax.tree_util.keystr(path)
-        return leaf.ndim - ('layers' in name) >= 2
+        return leaf.ndim - ('layers' in name) >= 2 and not name.endswith("['bias']")
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 

@@ -27,6 +27,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def place_rows(batch, mesh: Mesh):
+    """As `place_batch`, for arrays `[B, ...]`."""
+    return jax.tree.map(lambda x: x[0], place_batch(jax.tree.map(lambda x: x[None], batch), mesh))
+
+
 def place_batch(batch, mesh: Mesh):
     """Puts arrays `[R, B, ...]` on the mesh, B split over its data axes where it divides, else copied."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']

@@ -1,8 +1,9 @@
 """Training as pure functions: a state and a batch in, a state and metrics out; and the loop around them.
 
-`apply(params, inputs) -> logits [B, K]` is all that is asked of a model. Runs that share their static
-part (`Static`) are stacked on a leading axis R and trained in one program; what differs between them is
-`Hyper`, which is traced.
+`apply(params, inputs, frozen) -> logits [B, K]` is all that is asked of a model; `frozen` is what it does not
+train, shared by all runs. Runs that share their static part (`Static`) are stacked on a leading axis R and
+trained in one program; what differs between them is `Hyper`, which is traced. Runs that also see the same rows
+in the same order share their inputs, whose leading axis U is then shorter (R is U blocks of such runs).
 """
 import dataclasses
 import functools
@@ -78,10 +79,10 @@ def whole_batch_loss(logits, batch, state, hyper, static):
     return losses.weighted_mean(per_example, batch['weight']), (aux, loss_state)
 
 
-def gradients(state, batch, hyper, apply, static):
+def gradients(state, batch, hyper, frozen, apply, static):
     """(loss, (aux, loss_state)), gradients: one forward and backward over the whole batch."""
     def objective(params):
-        return whole_batch_loss(apply(params, batch['inputs']), batch, state, hyper, static)
+        return whole_batch_loss(apply(params, batch['inputs'], frozen), batch, state, hyper, static)
     return jax.value_and_grad(objective, has_aux=True)(state.params)
 
 
@@ -95,7 +96,7 @@ def join(x):
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
-def accumulated_gradients(state, batch, hyper, apply, static):
+def accumulated_gradients(state, batch, hyper, frozen, apply, static):
     """The same as `gradients`, in microbatches, exactly, for any loss: a sum, divided once.
 
     A loss may look at the whole batch (a threshold does), so the logits of all microbatches come first,
@@ -110,7 +111,7 @@ def accumulated_gradients(state, batch, hyper, apply, static):
 
         def add_part(carry, part):
             def objective(params):
-                loss, extra = whole_batch_loss(apply(params, part['inputs']), part, state, hyper, static)
+                loss, extra = whole_batch_loss(apply(params, part['inputs'], frozen), part, state, hyper, static)
                 return loss * jnp.sum(part['weight']) / total, extra
             (loss, (aux, _)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
             return jax.tree.map(jnp.add, carry, (loss, grads)), aux
@@ -118,25 +119,25 @@ def accumulated_gradients(state, batch, hyper, apply, static):
         (loss, grads), aux = jax.lax.scan(add_part, (jnp.zeros(()), zeros), parts)
         return (loss, (jax.tree.map(lambda x: x.mean(0), aux), state.loss_state)), grads
 
-    logits = join(jax.lax.map(lambda inputs: apply(state.params, inputs), parts['inputs']))
+    logits = join(jax.lax.map(lambda inputs: apply(state.params, inputs, frozen), parts['inputs']))
     (loss, extra), cotangent = jax.value_and_grad(whole_batch_loss, has_aux=True)(logits, batch, state, hyper, static)
 
     def add_pulled(total, part):
         inputs, pulled = part
-        _, pull = jax.vjp(lambda params: apply(params, inputs), state.params)
+        _, pull = jax.vjp(lambda params: apply(params, inputs, frozen), state.params)
         return jax.tree.map(jnp.add, total, pull(pulled)[0]), None
 
     grads, _ = jax.lax.scan(add_pulled, zeros, (parts['inputs'], split(cotangent, static.accumulate)))
     return (loss, extra), grads
 
 
-def train_step(state: TrainState, batch, hyper: Hyper, *, apply: Callable, static: Static):
-    """One optimiser step on a batch of `inputs`, `targets` (`[B, K]` or `[B]`) and `weight` `[B]`.
+def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static):
+    """One optimiser step on a batch: `inputs`, and as supervision `targets` (`[B, K]` or `[B]`) and `weight` `[B]`.
 
     Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
     """
     grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
-    (loss, (aux, loss_state)), grads = grad_fn(state, batch, hyper, apply, static)
+    (loss, (aux, loss_state)), grads = grad_fn(state, {'inputs': inputs, **supervision}, hyper, frozen, apply, static)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **aux}
@@ -144,16 +145,29 @@ def train_step(state: TrainState, batch, hyper: Hyper, *, apply: Callable, stati
                       loss_state), metrics
 
 
-def predict_step(params, inputs, *, apply: Callable):
+def predict_step(params, inputs, frozen=None, *, apply: Callable):
     """Class probabilities `[B, K]` float32."""
-    return jax.nn.softmax(apply(params, inputs).astype(jnp.float32), axis=-1)
+    return jax.nn.softmax(apply(params, inputs, frozen).astype(jnp.float32), axis=-1)
 
 
 def over_runs(fn: Callable, how: str) -> Callable:
-    """`fn` over a leading run axis of all its arguments: side by side (`vmap`) or in turn (`map`)."""
-    if how == 'vmap':
-        return jax.vmap(fn)
-    return lambda *args: jax.lax.map(lambda a: fn(*a), args)
+    """`fn(own, inputs, *more, frozen)` over runs: side by side (`vmap`) or in turn (`map`).
+
+    own and more have a leading axis R, inputs `[U, ...]` with R = U blocks of runs, frozen none.
+    """
+    def stacked(own, inputs, *rest):
+        *more, frozen = rest
+        runs, streams = (len(jax.tree.leaves(x)[0]) for x in (own, inputs))
+        blocks = jax.tree.map(lambda x: x.reshape(streams, runs // streams, *x.shape[1:]), (own, tuple(more)))
+
+        def block(own, inputs, more):
+            return each(lambda o, m: fn(o, inputs, *m, frozen))(own, more)
+
+        out = each(block)(blocks[0], inputs, blocks[1])
+        return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), out)
+
+    each = jax.vmap if how == 'vmap' else lambda f: lambda *args: jax.lax.map(lambda a: f(*a), args)
+    return stacked
 
 
 def choose_how(how: str, num_params: int) -> str:
@@ -166,25 +180,26 @@ def choose_how(how: str, num_params: int) -> str:
 
 @functools.cache
 def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Callable:
-    """The jitted step over runs: (states, batch, hypers) -> (states, metrics), states donated."""
+    """The jitted step over runs: (states, inputs, supervision, hypers, frozen) -> (states, metrics), states donated."""
     step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
     return jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
 
 @functools.cache
 def compiled_predict(apply: Callable, how: str, mesh) -> Callable:
-    """The jitted prediction over runs: (params, inputs) -> `[R, B, K]`."""
+    """The jitted prediction over runs: (params, inputs, frozen) -> `[R, B, K]`."""
     return jax.jit(over_runs(functools.partial(predict_step, apply=apply), how),
                    out_shardings=parallel.replicated(mesh))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
     """R runs that train in one program.
 
     inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
     float32 or `[R, n]` int32.  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each `[M, ...]`, to
     predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
+    window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
     """
     inputs: data.Inputs
     rows: np.ndarray
@@ -193,15 +208,33 @@ class Runs:
     hyper: Hyper
     watch: data.Inputs
     evaluations: int
+    window: int = 1
 
-    def batch(self, step: int, batch_size: int) -> dict:
-        """The `[R, B, ...]` batch of a step."""
+    @functools.cached_property
+    def streams(self) -> int:
+        """U: the runs are so many equal blocks of neighbours that see the same rows in the same order."""
+        same = (self.seeds[1:] == self.seeds[:-1]) & (self.rows[1:] == self.rows[:-1]).all(-1)
+        blocks = np.split(np.arange(len(self.seeds)), np.flatnonzero(~same) + 1)
+        return len(blocks) if len({len(b) for b in blocks}) == 1 else len(self.seeds)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  (a few epochs' orders, gone with the process)
+    def _epoch(self, epoch: int, batch_size: int) -> np.ndarray:
+        lengths = data.longest(self.inputs)
+        firsts = range(0, len(self.seeds), len(self.seeds) // self.streams)
+        return np.stack([data.epoch_batches(int(self.seeds[r]), epoch, self.rows.shape[1], batch_size,
+                                            None if lengths is None else lengths[self.rows[r]], self.window)
+                         for r in firsts])
+
+    def batch(self, step: int, batch_size: int) -> tuple[data.Inputs, dict]:
+        """Inputs `[U, B, ...]`, and targets `[R, B, ...]` with weights `[R, B]`, of a step."""
         runs, n = self.rows.shape
-        at = np.stack([data.batch_rows(int(s), step, n, batch_size) for s in self.seeds])
-        rows = np.take_along_axis(self.rows, at, axis=1)
-        targets = self.targets[np.arange(runs)[:, None], at]
-        return {'inputs': data.take(self.inputs, rows), 'targets': targets,
-                'weight': np.ones(at.shape, np.float32)}
+        epoch, i = divmod(step, n // batch_size)
+        at = self._epoch(epoch, batch_size)[:, i]
+        block = runs // self.streams
+        inputs = data.take(self.inputs, np.take_along_axis(self.rows[::block], at, axis=1))
+        at = np.repeat(at, block, axis=0)
+        return inputs, {'targets': self.targets[np.arange(runs)[:, None], at],
+                        'weight': np.ones(at.shape, np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,14 +268,19 @@ def num_steps(examples: int, batch_size: int, epochs: int) -> int:
 
 
 class Trainer:
-    """Binds a model, a program and a place. Everything it calls is a pure function above."""
+    """Binds a model, a program and a place. Everything it calls is a pure function above.
 
-    def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64):
+    shapes: the lengths that texts are padded to, each compiled for once; () where inputs are no texts.
+    """
+
+    def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64,
+                 shapes: tuple[int, ...] = ()):
         how = choose_how(how, model.num_params)
-        self.model, self.static, self.mesh = model, static, mesh
+        self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
         self.eval_batch_size = eval_batch_size
         self.step = compiled_step(model.apply, static, how, mesh)
         self.forward = compiled_predict(model.apply, how, mesh)
+        self.frozen = jax.device_put(model.frozen(), parallel.replicated(mesh))
         self.compile_seconds = 0.0
 
     def init(self, runs: Runs) -> TrainState:
@@ -251,21 +289,27 @@ class Trainer:
         make = jax.jit(jax.vmap(init, (0, 0, None)), out_shardings=parallel.replicated(self.mesh))
         return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load())
 
+    def place(self, inputs: data.Inputs):
+        """Inputs `[U, B, ...]` on the devices, texts padded to one of the shapes."""
+        return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh)
+
     def predict(self, params, inputs: data.Inputs, rows: np.ndarray | None = None, reduce: Callable = lambda p: p):
         """Probabilities `[R, N, K]` of inputs `[N, ...]`; with `rows` `[R, n]`, of each run's own rows.
 
         reduce: a function of a batch's probabilities `[R, B, K]` to a tree of `[R, B, ...]`, so that what is
         not needed is not kept.
         """
-        runs = len(jax.tree.leaves(params)[0])
-        total = len(next(iter(inputs.values())))
-        rows = np.broadcast_to(np.arange(total), (runs, total)) if rows is None else rows
+        rows = np.arange(len(next(iter(inputs.values()))))[None] if rows is None else rows
+        lengths = data.longest(inputs)
+        order = np.argsort(np.zeros(rows.shape) if lengths is None else lengths[rows], axis=1, kind='stable')
         out = []
-        for index, real in data.eval_batches({'row': rows.T}, min(self.eval_batch_size, rows.shape[1])):
-            placed = parallel.place_batch(data.take(inputs, index['row'].T), self.mesh)
-            probabilities = np.asarray(self.forward(params, placed))
+        for at, real in data.eval_batches(rows.shape[1], min(self.eval_batch_size, rows.shape[1])):
+            placed = self.place(data.take(inputs, np.take_along_axis(rows, order[:, at], axis=1)))
+            probabilities = np.asarray(self.forward(params, placed, self.frozen))
             out.append(jax.tree.map(lambda x, real=real: x[:, :real], reduce(probabilities)))
-        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *out)
+        back = np.argsort(order, axis=1, kind='stable')
+        back = np.broadcast_to(back, (len(jax.tree.leaves(params)[0]), back.shape[1]))
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[np.arange(len(back))[:, None], back], *out)
 
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
         """Trains all runs to the end, from the last checkpoint where there is one.
@@ -282,11 +326,12 @@ class Trainer:
         pending: list[tuple[int, dict]] = []
         start = int(state.step[0])
         for step in range(start, self.static.steps):
-            batch = parallel.place_batch(runs.batch(step, self.static.batch_size), self.mesh)
-            began = time.perf_counter()
-            state, metrics = self.step(state, batch, runs.hyper)
-            if step == start:
-                self.compile_seconds = time.perf_counter() - began
+            inputs, supervision = runs.batch(step, self.static.batch_size)
+            inputs, supervision = self.place(inputs), parallel.place_batch(supervision, self.mesh)
+            known, began = self.step._cache_size(), time.perf_counter()
+            state, metrics = self.step(state, inputs, supervision, runs.hyper, self.frozen)
+            if self.step._cache_size() > known:
+                self.compile_seconds += time.perf_counter() - began
             pending.append((step, metrics))
             done = step + 1
             if done in history.steps:

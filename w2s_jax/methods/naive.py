@@ -9,24 +9,28 @@ import numpy as np
 from w2s_jax import losses
 from w2s_jax.data import Dataset, Inputs, fingerprint, split_groups
 from w2s_jax.graph import Phase, Source
-from w2s_jax.models.zoo import GIVEN, Model
+from w2s_jax.models.modes import Model
+from w2s_jax.models.zoo import GIVEN
+
+_PART = {'inputs': 'pool', 'test': 'test set'}
 
 
 def graph(config, dataset: Dataset, models: dict[str, Model]) -> Phase:
     """The evaluate phase, whose needs are all the others. `models` maps 'teacher' and 'student'."""
-    shared: dict[str, Phase | Source] = {'inputs': _inputs(dataset.pool.inputs), 'test': _inputs(dataset.test.inputs)}
+    raw = {'inputs': _inputs(dataset.pool.inputs), 'test': _inputs(dataset.test.inputs)}
+    shared = {role: prepared(config, dataset, model, raw) for role, model in models.items()}
     halves = {seed: trimmed_halves(dataset.pool.group, config.method.share, seed) for seed in config.seeds}
     students = {name: _loss(config, name) for name in _loss_names(config)}
     needs: dict[str, Phase | Source] = {
-        'truth': _source(dataset.test.truth), 'test': shared['test'],
+        'truth': _source(dataset.test.truth), 'test': raw['test'],
         **{f'extra/{k}': _source(v) for k, v in dataset.test.extras.items()}}
     if models['student'].answers:
         needs['zero_shot'] = Phase('zero_shot', _model_section(models['student'], dataset),
-                                   {'test': shared['test']}, 'zero-shot')
+                                   {'test': shared['student']['test']}, 'zero-shot')
     for seed, (rows_a, rows_b) in halves.items():
-        weak, labels = _supervision(config, dataset, models, shared, seed, rows_a, rows_b)
+        weak, labels = _supervision(config, dataset, models, shared.get('teacher'), seed, rows_a, rows_b)
         truth_b = _source(dataset.pool.truth[rows_b])
-        on_b = shared | {'rows': _source(rows_b)}
+        on_b = shared['student'] | {'rows': _source(rows_b)}
         needs |= {f'weak/{seed}': weak, f'labels/{seed}': labels, f'labels_truth/{seed}': truth_b}
         part = _fit_section(config, 'student', models['student'], dataset, seed)
         needs[f'ceiling/{seed}'] = Phase('ceiling', part | _loss(config, 'xent'),
@@ -35,6 +39,19 @@ def graph(config, dataset: Dataset, models: dict[str, Model]) -> Phase:
             needs[f'student/{name}/{seed}'] = Phase('student', part | loss, on_b | {'targets': labels},
                                                     f'student {name}')
     return Phase('evaluate', _evaluation_section(config, students, models), needs, 'evaluation')
+
+
+def prepared(config, dataset: Dataset, model: Model, raw: dict[str, Source]) -> dict[str, Phase | Source]:
+    """The pool and the test set as a model takes them: as they are, or tokens, or (probe) cached features."""
+    needs: dict[str, Phase | Source] = dict(raw)
+    if model.tokenizer is not None:
+        section = {'tokenizer': model.tokenizer.fingerprint, 'max_length': min(config.task.max_length, model.max_length),
+                   'truncate': config.task.truncate or dataset.truncate}
+        needs = {k: Phase('tokens', section, {'inputs': v}, f'tokens of the {_PART[k]}') for k, v in needs.items()}
+    if model.featurize is not None:
+        needs = {k: Phase('features', _model_section(model, dataset), {'inputs': v},
+                          f'{model.name}: features of the {_PART[k]}') for k, v in needs.items()}
+    return needs
 
 
 def trimmed_halves(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,17 +96,18 @@ def _loss(config, name: str, part=None) -> dict:
 
 
 def _model_section(model: Model, dataset: Dataset) -> dict:
-    return {'model': model.name, 'weights': model.fingerprint, 'num_classes': dataset.num_classes}
+    return {**model.identity, 'num_classes': dataset.num_classes}
 
 
 def _fit_section(config, role: str, model: Model, dataset: Dataset, seed: int) -> dict:
     part, optimizer = config[role], config.optimizer
     return _model_section(model, dataset) | {
-        'seed': seed, 'mode': part.mode, 'optimizer': optimizer.name, 'schedule': optimizer.schedule,
-        'learning_rate': optimizer.learning_rate if part.learning_rate is None else part.learning_rate,
+        'seed': seed, 'optimizer': optimizer.name, 'schedule': optimizer.schedule,
+        'learning_rate': next(rate for rate in (part.learning_rate, optimizer.learning_rate, model.learning_rate)
+                              if rate is not None),
         **{k: optimizer[k] for k in ('weight_decay', 'beta2', 'clip', 'warmup')},
         'epochs': config.train.epochs if part.epochs is None else part.epochs,
-        **{k: config.train[k] for k in ('batch_size', 'evaluations', 'watch')}}
+        **{k: config.train[k] for k in ('batch_size', 'evaluations', 'watch', 'window')}}
 
 
 def _evaluation_section(config, students: dict[str, dict], models: dict[str, Model]) -> dict:

@@ -1,14 +1,16 @@
 """One Flax Linen transformer for every family. Shapes: B sequences, L tokens, D model, H heads, C per head."""
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax.errors import ConfigError
 from w2s_jax.models.config import TransformerConfig
+from w2s_jax.models.linear import ADAPTERS, Linear
 
 _ACTIVATIONS: dict[str, Callable] = {
     'gelu': functools.partial(jax.nn.gelu, approximate=False),
@@ -19,7 +21,7 @@ _ACTIVATIONS: dict[str, Callable] = {
 
 
 class Norm(nn.Module):
-    """Layer or root-mean-square norm over the last axis, in float32, cast back before the weight."""
+    """Layer or root-mean-square norm over the last axis, its weight included in float32."""
     config: TransformerConfig
 
     @nn.compact
@@ -39,19 +41,43 @@ class Norm(nn.Module):
         return y.astype(c.dtype)
 
 
-def rotate(x, positions, base: float, fraction: float):
+def rotary_frequency(dims: int, base: float, scaling: tuple = ()) -> np.ndarray:
+    """`[dims / 2]` float32: radians a token, as in arXiv 2104.09864, section 3.2.2, then scaled for longer texts.
+
+    'linear' (arXiv 2306.15595) slows all of them down. 'llama3' (arXiv 2407.21783; the formula is that of Llama
+    3.1's published code) slows down those whose wavelength is long against the length first trained on.
+    """
+    frequency = base ** (-np.arange(0, dims, 2) / dims)
+    if scaling and scaling[0] == 'linear':
+        frequency = frequency / scaling[1]
+    if scaling and scaling[0] == 'llama3':
+        _, factor, low, high, original = scaling
+        waves = original * frequency / (2 * np.pi)
+        keep = np.clip((waves - low) / (high - low), 0, 1)
+        frequency = keep * frequency + (1 - keep) * frequency / factor
+    return frequency.astype(np.float32)
+
+
+def rotary_table(c: TransformerConfig, length: int):
+    """`[T, 2, L, dims / 2]` float32, sines and cosines; T = 2 where layers that slide have a base of their own."""
+    frequency = [rotary_frequency(c.rotary_dims, c.rotary_base, c.rotary_scaling)]
+    if c.sliding_rotary_base:
+        frequency.append(rotary_frequency(c.rotary_dims, c.sliding_rotary_base))
+    angle = jnp.arange(length, dtype=jnp.float32)[None, :, None] * np.stack(frequency)[:, None, :]
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], 1)
+
+
+def rotate(x, sin, cos):
     """Rotary position embedding (arXiv 2104.09864), half-split as in Hugging Face's Llama.
 
     Args:
-      x: `[B, L, H, C]`.  positions: `[L]`.  fraction: the share of C, from the front, that is rotated.
+      x: `[B, L, H, C]`.  sin, cos: `[L, R / 2]`; the first R of the C dimensions are rotated.
     """
-    rotated = int(x.shape[-1] * fraction)
-    half = rotated // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = (positions.astype(jnp.float32)[:, None] * frequency[None, :])[None, :, None, :]
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    a, b, rest = x[..., :half].astype(jnp.float32), x[..., half:rotated].astype(jnp.float32), x[..., rotated:]
-    return jnp.concatenate([(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype), rest], -1)
+    half = sin.shape[-1]
+    sin, cos = sin[None, :, None, :], cos[None, :, None, :]
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:2 * half].astype(jnp.float32)
+    turned = [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)]
+    return jnp.concatenate(turned if 2 * half == x.shape[-1] else [*turned, x[..., 2 * half:]], -1)
 
 
 def grid_bias(module: nn.Module, c: TransformerConfig):
@@ -63,27 +89,65 @@ def grid_bias(module: nn.Module, c: TransformerConfig):
     return table[steps[0] * (2 * side - 1) + steps[1]].transpose(2, 0, 1)[None].astype(c.dtype)
 
 
+def window_mask(c: TransformerConfig, length: int, slides):
+    """`[1, 1, L, L]` bool: which tokens are near enough; None where all are. slides: this layer's flag, or None."""
+    if length <= c.window or not c.window:
+        return None
+    at = np.arange(length)
+    near = (np.abs(at[:, None] - at[None]) < c.window)[None, None]
+    return jnp.asarray(near) if slides is None else near | ~slides
+
+
+def capped_attention(q, k, v, mask, length, *, cap: float, scale: float | None, causal: bool):
+    """Attention whose logits x are capped to cap * tanh(x / cap) (arXiv 2408.00118, section 2); softmax in float32.
+
+    Args:
+      q: `[B, L, H, C]`.  k, v: `[B, L, K, C]`, K divides H.  mask: `[1, 1, L, L]` bool or None.  length: `[B]` or None.
+    """
+    (batch, size, _, width), at = q.shape, jnp.arange(q.shape[1])
+    q = q.reshape(batch, size, k.shape[2], -1, width)
+    logits = jnp.einsum('blkgc,bmkc->bkglm', q, k, preferred_element_type=jnp.float32)
+    logits = cap * jnp.tanh(logits * ((scale or width ** -.5) / cap))
+    seen = jnp.ones((1, 1, size, size), bool) if mask is None else mask
+    if causal:
+        seen = seen & (at[:, None] >= at[None])[None, None]
+    if length is not None:
+        seen = seen & (at[None] < length[:, None])[:, None, None]
+    logits = jnp.where(seen[:, None], logits, -1e30)  # finite: a row that sees nothing must not become NaN
+    weight = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum('bkglm,bmkc->blkgc', weight, v).reshape(batch, size, -1, width)
+
+
+class Shared(NamedTuple):
+    """What every layer reads: the length of each row `[B]` (None: all are full), and `rotary_table`'s numbers."""
+    length: Any = None
+    rotary: Any = None
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped keys, over the first `length` tokens of each row."""
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x, length):
+    def __call__(self, x, shared: Shared, slides=None):
         c = self.config
-        dense = functools.partial(nn.DenseGeneral, use_bias=c.bias_qkv, dtype=c.dtype)
+        dense = functools.partial(Linear, use_bias=c.bias_qkv, dtype=c.dtype)
         q = dense((c.num_heads, c.per_head), name='query')(x)
         k = dense((c.kv_heads, c.per_head), name='key')(x)
         v = dense((c.kv_heads, c.per_head), name='value')(x)
         if c.qk_norm:
             q, k = Norm(c, name='query_norm')(q), Norm(c, name='key_norm')(k)
         if c.position == 'rotary':
-            positions = jnp.arange(x.shape[1])
-            q = rotate(q, positions, c.rotary_base, c.rotary_fraction)
-            k = rotate(k, positions, c.rotary_base, c.rotary_fraction)
-        bias = grid_bias(self, c) if c.position == 'grid' else None
-        y = jax.nn.dot_product_attention(q, k, v, bias, scale=c.query_scale or None, is_causal=c.causal,
-                                         key_value_seq_lengths=length)
-        return nn.DenseGeneral(c.d_model, axis=(-2, -1), use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
+            sin, cos = shared.rotary[slides.astype(int) if len(shared.rotary) > 1 else 0]
+            q, k = rotate(q, sin, cos), rotate(k, sin, cos)
+        mask, scale = window_mask(c, x.shape[1], slides), c.query_scale or None
+        if c.attention_cap:
+            y = capped_attention(q, k, v, mask, shared.length, cap=c.attention_cap, scale=scale, causal=c.causal)
+        else:
+            bias = grid_bias(self, c) if c.position == 'grid' else None
+            y = jax.nn.dot_product_attention(q, k, v, bias, mask, scale=scale, is_causal=c.causal,
+                                             key_value_seq_lengths=shared.length)
+        return Linear(c.d_model, axes=2, use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
 
 
 class MLP(nn.Module):
@@ -93,7 +157,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        dense = functools.partial(nn.Dense, use_bias=c.bias_mlp, dtype=c.dtype)
+        dense = functools.partial(Linear, use_bias=c.bias_mlp, dtype=c.dtype)
         y = _ACTIVATIONS[c.activation](dense(c.d_ff, name='gate' if c.gated else 'up')(x))
         if c.gated:
             y = y * dense(c.d_ff, name='up')(x)
@@ -101,24 +165,27 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. Returns (hidden, None), the form that `nn.scan` wants."""
+    """One layer. Returns (hidden, hidden if `keep` else None), the form that `nn.scan` wants."""
     config: TransformerConfig
+    keep: bool = False
 
     @nn.compact
-    def __call__(self, x, length):
+    def __call__(self, x, shared: Shared, slides=None):
         c = self.config
         attention, mlp = Attention(c, name='attention'), MLP(c, name='mlp')
         norms = {k: Norm(c, name=k) for k in ('attention_norm', 'mlp_norm')}
         if c.norm_place == 'post':
-            x = norms['attention_norm'](x + attention(x, length))
-            return norms['mlp_norm'](x + mlp(x)), None
-        a = attention(norms['attention_norm'](x), length)
+            x = norms['attention_norm'](x + attention(x, shared, slides))
+            x = norms['mlp_norm'](x + mlp(x))
+            return x, x if self.keep else None
+        a = attention(norms['attention_norm'](x), shared, slides)
         if c.norm_place == 'both':
             a = Norm(c, name='attention_post_norm')(a)
         m = mlp(norms['mlp_norm'](x if c.parallel_residual else x + a))
         if c.norm_place == 'both':
             m = Norm(c, name='mlp_post_norm')(m)
-        return x + a + m, None
+        x = x + a + m
+        return x, x if self.keep else None
 
 
 class Transformer(nn.Module):
@@ -126,20 +193,48 @@ class Transformer(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, tokens, length=None):
-        """tokens `[B, L]` int32, length `[B]` int32 (None: all are full) -> `[B, L, D]`."""
+    def __call__(self, tokens, length=None, every_layer: bool = False):
+        """tokens `[B, L]` int32, length `[B]` int32 (None: all are full) -> `[B, L, D]`, after the final norm.
+
+        With `every_layer` also `[N + 1, B, L, D]`: what enters the first layer, and what leaves each of the N.
+        Raises ConfigError where learned positions are fewer than L.
+        """
+        c = self.config
+        x = self._embed(tokens)
+        shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
+        slides = jnp.asarray(c.sliding) if c.sliding else None
+        block: Any = nn.remat(Block, prevent_cse=False) if c.remat == 'full' else Block
+        layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
+                              in_axes=(nn.broadcast, 0), length=c.num_layers)
+        y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
+        y = Norm(c, name='final_norm')(y) if c.final_norm else y
+        if c.embed_dim:
+            y = Linear(c.embed_dim, use_bias=False, dtype=c.dtype, name='embed_out')(y)
+        return (y, jnp.concatenate([x[None], kept])) if every_layer else y
+
+    def _embed(self, tokens):
         c = self.config
         embed = functools.partial(nn.Embed, features=c.d_model, dtype=c.dtype)
-        x = embed(c.vocab_size, name='tokens')(tokens) * jnp.asarray(c.embed_scale, c.dtype)
+        x = embed(c.vocab_size, features=c.d_out, name='tokens')(tokens)
+        if c.embed_scale != 1:
+            x = x * jnp.asarray(c.embed_scale, c.dtype)
+        if c.embed_dim:
+            x = Linear(c.d_model, use_bias=False, dtype=c.dtype, name='embed_in')(x)
         if c.position in ('learned', 'grid'):
+            if tokens.shape[1] > c.max_length:
+                raise ConfigError(f'model.max_length: {c.max_length} positions for texts of {tokens.shape[1]} tokens')
             table = embed(c.max_length + c.position_offset, name='positions')
             x = x + table(jnp.arange(tokens.shape[1]) + c.position_offset)[None]
         if c.token_types:
-            x = x + embed(c.token_types, name='types')(jnp.zeros_like(tokens))
-        if c.embed_norm:
-            x = Norm(c, name='embed_norm')(x)
-        block: Any = nn.remat(Block, prevent_cse=False) if c.remat == 'full' else Block
-        layers: Any = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True},
-                         in_axes=nn.broadcast, length=c.num_layers)
-        x, _ = layers(c, name='layers')(x, length)
-        return Norm(c, name='final_norm')(x) if c.final_norm else x
+            x = x + embed(c.token_types, name='types')(jnp.zeros((1, 1), jnp.int32))
+        return Norm(c, name='embed_norm')(x) if c.embed_norm else x
+
+
+def language_logits(hidden, table, c: TransformerConfig):
+    """`[..., D]` to next-token logits `[..., V]` in float32.
+
+    Args:
+      table: `[V, D]`: the embeddings of the tokens where the head is tied to them, else `hf.load_head`'s.
+    """
+    logits = jnp.einsum('...d,vd->...v', hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return c.logit_cap * jnp.tanh(logits / c.logit_cap) if c.logit_cap else logits

@@ -1,50 +1,23 @@
-"""ZOO: name -> a model: how to draw it, how to apply it, what it starts from."""
+"""ZOO: name -> a model's parts. A folder or a hub id names a language model as well."""
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import heads, mlp, weights
+from w2s_jax.models import defaults, heads, mlp, modes, weights
 from w2s_jax.models.config import TransformerConfig
+from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.optimizers import known
 from w2s_jax.tasks import chess_moves
 
 GIVEN = 'given'  # as teacher.model: the weak labels come with the data
 ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A model bound to a task.
-
-    init: (key, pretrained or None) -> params; what is not pretrained is drawn from the key.
-    apply: (params, inputs) -> logits `[B, K]`.  load: () -> pretrained tree on the host, or None.
-    fingerprint: the identity of the pretrained weights.  answers: whether it can answer untrained.
-    """
-    name: str
-    init: Callable
-    apply: Callable
-    num_params: int
-    load: Callable = lambda: None
-    fingerprint: str = ''
-    answers: bool = False
-
-
-class ChessModel(nn.Module):
-    """tokens `[B, 1, 64]` to move logits `[B, 1858]`."""
-    config: TransformerConfig
-
-    @nn.compact
-    def __call__(self, tokens):
-        hidden = Transformer(self.config, name='backbone')(tokens[:, 0].astype(jnp.int32))
-        return heads.MoveHead(self.config.d_model, name='head')(hidden)
 
 
 def chess_config(d_model: int, num_layers: int, num_heads: int, position: str) -> TransformerConfig:
@@ -63,52 +36,38 @@ CHESS_LADDER = {
 }
 
 
-def overlay(params: dict, pretrained: dict | None) -> dict:
-    """`params` with every leaf that `pretrained` has put in its place."""
-    if pretrained is None:
-        return params
-    return {k: (overlay(v, pretrained[k]) if isinstance(v, dict) else pretrained[k]) if k in pretrained else v
-            for k, v in params.items()}
+@functools.cache
+def untrained_chess(name: str) -> Parts:
+    """A rung of the ladder before pretraining: tokens `[B, 1, 64]` to move logits `[B, 1858]`."""
+    config = CHESS_LADDER[name]
+    backbone, head = Transformer(config), heads.MoveHead(config.d_model)
+    tokens = jax.ShapeDtypeStruct((1, 1, chess_moves.NUM_SQUARES), jnp.int32)
 
+    def features(variables, inputs):
+        return backbone.apply(variables, inputs['tokens'][:, 0].astype(jnp.int32))
 
-def count(params) -> int:
-    """How many numbers a tree of arrays or shapes holds."""
-    return sum(x.size for x in jax.tree.leaves(params))
+    return Parts(name, 'chess', backbone, head, features, (jax.ShapeDtypeStruct((1, 64), jnp.int32),),
+                 {'tokens': tokens})
 
 
 @functools.cache
-def untrained_chess(name: str) -> Model:
-    """A rung of the ladder before pretraining."""
-    module = ChessModel(CHESS_LADDER[name])
-    example = jnp.zeros((1, 1, chess_moves.NUM_SQUARES), jnp.int32)
-
-    def init(key, pretrained=None):
-        return overlay(module.init(key, example)['params'], pretrained)
-
-    def apply(params, inputs):
-        return module.apply({'params': params}, inputs['tokens'])
-
-    return Model(name, init, apply, count(jax.eval_shape(init, jax.random.key(0))))
-
-
-@functools.cache
-def _pretrained_chess(name: str) -> Model:
-    model = untrained_chess(name)
-    path = ASSETS / 'chess' / f'{name}.safetensors'
+def pretrained_chess(name: str) -> Parts:
+    """A rung of the ladder with the weights that come with the package."""
+    parts, path = untrained_chess(name), ASSETS / 'chess' / f'{name}.safetensors'
 
     @functools.cache
     def load():
         params = weights.load(path)
-        weights.check(path, params, jax.eval_shape(model.init, jax.random.key(0)))
+        weights.check(path, params, parts.shapes)
         return params
 
-    return dataclasses.replace(model, load=load, fingerprint=weights.file_fingerprint(path), answers=True)
+    return dataclasses.replace(parts, load=load, weights=weights.file_fingerprint(path), answers=True)
 
 
-def chess(name: str, field: str, dataset: Dataset) -> Model:
+def chess(name: str, field: str, dataset: Dataset) -> Parts:
     """A pretrained rung of the chess ladder."""
     _needs(field, name, dataset, 'tokens', chess_moves.NUM_MOVES)
-    return _pretrained_chess(name)
+    return pretrained_chess(name)
 
 
 @functools.cache
@@ -118,10 +77,11 @@ def _perceptron(name: str, features: int, num_classes: int) -> Model:
     def init(key, pretrained=None):
         return module.init(key, jnp.zeros((1, features)))['params']
 
-    def apply(params, inputs):
+    def apply(params, inputs, frozen=None):
         return module.apply({'params': params}, inputs['features'])
 
-    return Model(name, init, apply, count(jax.eval_shape(init, jax.random.key(0))))
+    return Model(name, init, apply, modes.count(jax.eval_shape(init, jax.random.key(0))), {'model': name},
+                 defaults.learning_rate('mlp', 'full', 0))
 
 
 def perceptron(name: str, field: str, dataset: Dataset) -> Model:
@@ -135,12 +95,35 @@ def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: in
         raise ConfigError(f'{field}: {name!r} does not fit task {dataset.name!r}')
 
 
-ZOO: dict[str, Callable[[str, str, Dataset], Model]] = {
+ZOO: dict[str, Callable[[str, str, Dataset], Parts | Model]] = {
     **dict.fromkeys(CHESS_LADDER, chess),
     **{f'mlp-{width}': perceptron for width in (4, 32, 128, 256, 2048)},
 }
 
 
-def get(name: str, field: str, dataset: Dataset) -> Model:
-    """The model that config `field` names, for a dataset. Raises ConfigError or WeightsError."""
-    return ZOO[known(field, name, ZOO)](name, field, dataset)
+def check_name(field: str, name: str) -> None:
+    """Raises ConfigError unless `name` is in the ZOO, is a folder, or may be a hub id (`owner/name`)."""
+    if name not in ZOO and '/' not in name and not pathlib.Path(name).is_dir():
+        try:
+            known(field, name, ZOO)
+        except ConfigError as e:
+            raise ConfigError(f'{e} (or a folder with config.json and safetensors, or a hub id owner/name)') from None
+
+
+def get(part, field: str, dataset: Dataset) -> Model:
+    """The model that config section `part` (teacher or student) describes, for a dataset. Raises UserError."""
+    name, check = part.model, f'{field}.model'
+    check_name(check, name)
+    if name in ZOO:
+        found = ZOO[name](name, check, dataset)
+    else:
+        from w2s_jax.models import language
+        found = language.parts(name, check, dataset, part.dtype)
+    if isinstance(found, Model):
+        if part.mode != 'full':
+            raise ConfigError(f'{field}.mode: {part.mode!r}, but {name!r} has no backbone to freeze, expected full')
+        return found
+    try:
+        return modes.bind(found, part.mode, tuple(part.lora.items()) if part.mode == 'lora' else ())
+    except ConfigError as e:
+        raise ConfigError(f'{field}.{e}') from None

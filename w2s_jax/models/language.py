@@ -1,0 +1,72 @@
+"""Language models from Hugging Face folders or the hub, with a head for classes or for preference pairs."""
+import dataclasses
+import functools
+import os
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from w2s_jax.data import Dataset
+from w2s_jax.errors import ConfigError
+from w2s_jax.models import heads, hf, tokens
+from w2s_jax.models.modes import Parts
+from w2s_jax.models.transformer import Transformer
+
+HUB_FILES = ('*.json', '*.safetensors', '*.txt', '*.model')  # no pickles, no code
+
+
+class TextHead(nn.Module):
+    """`[B, S, D]` to logits: K classes of one text, or the scalar rewards of a pair of completions."""
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        if x.shape[1] == 1:
+            return heads.ClassHead(self.num_classes, name='classes')(x[:, 0])
+        return heads.RewardHead(name='reward')(x)
+
+
+def parts(name: str, field: str, dataset: Dataset, dtype: str) -> Parts:
+    """The parts of the language model in folder or hub repository `name`. Raises ConfigError, WeightsError."""
+    texts = dataset.pool.inputs.get('text')
+    if texts is None:
+        raise ConfigError(f'{field}: {name!r} is a language model, but task {dataset.name!r} has no texts')
+    folder = find(name, field)
+    return _parts(folder, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, dtype)
+
+
+def find(name: str, field: str) -> pathlib.Path:
+    """The folder of a model: `name` itself, or a snapshot from the hub (from its cache where offline)."""
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    if name.count('/') != 1 or name.startswith(('.', '/', '~')):
+        raise ConfigError(f'{field}: {name}: no such folder')
+    import huggingface_hub
+    offline = bool(os.environ.get('HF_HUB_OFFLINE', '') not in ('', '0'))
+    try:
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=offline))
+    except Exception as e:  # the hub's own errors, of the network's and of its cache
+        reason = 'offline, and not in the cache' if offline else ' '.join(str(e).split())[:160]
+        raise ConfigError(f'{field}: {name!r} is not a folder and cannot be had from the hub ({reason})') from None
+
+
+@functools.lru_cache(maxsize=8)
+def _parts(folder: pathlib.Path, fingerprint: str, texts: int, num_classes: int, dtype: str) -> Parts:
+    checkpoint = hf.read(folder)
+    config = dataclasses.replace(checkpoint.config, dtype=dtype)
+    place, backbone = hf.read_out(checkpoint), Transformer(config)
+
+    def features(variables, inputs):
+        length = inputs['length'].reshape(-1)
+        hidden = backbone.apply(variables, inputs['tokens'].reshape(len(length), -1), length)
+        return heads.read_out(hidden, length, place).reshape(*inputs['length'].shape, -1)
+
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    return Parts(folder.name, checkpoint.family, backbone, TextHead(num_classes), features,
+                 (shape((1, 8)), shape((1,))), {'tokens': shape((1, texts, 8)), 'length': shape((1, texts))},
+                 load=functools.lru_cache(1)(lambda: {'backbone': hf.load(folder)}), weights=fingerprint,
+                 tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
+                 extra=(('dtype', dtype), ('read_out', place)))

@@ -1,0 +1,175 @@
+"""MODES: the ways to fine-tune a backbone with a head: full, lora, probe. Parts of a model in, a Model out."""
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from w2s_jax.data import Inputs
+from w2s_jax.errors import ConfigError
+from w2s_jax.models import defaults, lora
+from w2s_jax.models.linear import ADAPTERS
+from w2s_jax.models.tokens import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A model bound to a task and a mode; what train.py and phases.py know of one.
+
+    init: (key, pretrained or None) -> trained params; what is not pretrained is drawn from the key.
+    apply: (params, inputs, frozen) -> logits `[B, K]`.  load: () -> what `init` starts from, on the host, or None.
+    frozen: () -> what is not trained, on the host, or None.  identity: what of it decides results, JSON.
+    num_params: all of them.  answers: whether it can answer untrained.  tokenizer, max_length: of texts.
+    featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
+    """
+    name: str
+    init: Callable
+    apply: Callable
+    num_params: int
+    identity: dict
+    learning_rate: float
+    load: Callable = lambda: None
+    frozen: Callable = lambda: None
+    answers: bool = False
+    tokenizer: Tokenizer | None = None
+    max_length: int = 0
+    featurize: Callable | None = None
+
+    @property
+    def key(self) -> str:
+        """The identity as text."""
+        return json.dumps(self.identity, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """A pretrained backbone and a head, before a mode says which of them is trained.
+
+    features: (variables of the backbone, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
+    backbone is called with.  inputs: shapes of one batch of inputs.  load: () -> {'backbone': ..., maybe 'head'}.
+    weights: the fingerprint of what `load` reads.  answers: whether the head is pretrained too.
+    """
+    name: str
+    family: str
+    backbone: nn.Module
+    head: nn.Module
+    features: Callable
+    call: tuple
+    inputs: Inputs
+    load: Callable = lambda: None
+    weights: str = ''
+    answers: bool = False
+    tokenizer: Tokenizer | None = None
+    max_length: int = 0
+    extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
+
+    @functools.cached_property
+    def shapes(self) -> dict:
+        """The shapes of all parameters."""
+        return jax.eval_shape(functools.partial(draw, self), jax.random.key(0))
+
+    @property
+    def num_params(self) -> int:
+        return count(self.shapes)
+
+
+def count(params) -> int:
+    """How many numbers a tree of arrays or shapes holds."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def overlay(params: dict, pretrained: dict | None) -> dict:
+    """`params` with every leaf that `pretrained` has put in its place."""
+    if pretrained is None:
+        return params
+    return {k: (overlay(v, pretrained[k]) if isinstance(v, dict) else pretrained[k]) if k in pretrained else v
+            for k, v in params.items()}
+
+
+def draw(parts: Parts, key) -> dict:
+    """Random parameters {'backbone': ..., 'head': ...}."""
+    zeros = functools.partial(jax.tree.map, lambda s: jnp.zeros(s.shape, s.dtype))
+    keys = jax.random.split(key)
+    backbone = parts.backbone.init(keys[0], *zeros(parts.call))['params']
+    features = jax.eval_shape(lambda p, inputs: parts.features({'params': p}, inputs), backbone, parts.inputs)
+    return {'backbone': backbone, 'head': parts.head.init(keys[1], zeros(features))['params']}
+
+
+def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
+    identity = {'model': parts.name, 'weights': parts.weights, 'mode': mode, **dict(parts.extra), **fields.pop('extra', {})}
+    return Model(parts.name, init, apply, parts.num_params, identity,
+                 defaults.learning_rate(parts.family, mode, parts.num_params),
+                 tokenizer=parts.tokenizer, max_length=parts.max_length, **fields)
+
+
+def full(parts: Parts, settings: tuple) -> Model:
+    """Everything is trained."""
+    def init(key, pretrained=None):
+        return overlay(draw(parts, key), pretrained)
+
+    def apply(params, inputs, frozen=None):
+        return parts.head.apply({'params': params['head']}, parts.features({'params': params['backbone']}, inputs))
+
+    return _model(parts, 'full', init, apply, load=parts.load, answers=parts.answers)
+
+
+def with_adapters(parts: Parts, settings: tuple) -> Model:
+    """The backbone is frozen; adapters (rank, alpha, targets) of its linear layers, and the head, are trained."""
+    rank, alpha, targets = (dict(settings)[k] for k in ('rank', 'alpha', 'targets'))
+    found = lora.linears(parts.backbone, parts.shapes['backbone'], *parts.call)
+    chosen, scale = lora.select(found, targets, 'lora.targets'), alpha / rank
+
+    def init(key, pretrained=None):
+        keys = jax.random.split(key)
+        head = overlay({'head': draw(parts, keys[0])['head']}, pretrained)
+        return {ADAPTERS: lora.draw(keys[1], chosen, rank), **head}
+
+    def apply(params, inputs, frozen):
+        variables = {'params': frozen, ADAPTERS: lora.scaled(params[ADAPTERS], scale)}
+        return parts.head.apply({'params': params['head']}, parts.features(variables, inputs))
+
+    return _model(parts, 'lora', init, apply, load=functools.partial(_head, parts), answers=parts.answers,
+                  frozen=functools.partial(_backbone, parts), extra={'lora': dict(settings)})
+
+
+def probe(parts: Parts, settings: tuple) -> Model:
+    """The backbone is frozen and run once; the head alone is trained, on its cached features."""
+    def init(key, pretrained=None):
+        return overlay({'head': draw(parts, key)['head']}, pretrained)
+
+    def apply(params, inputs, frozen=None):
+        return parts.head.apply({'params': params['head']}, inputs['features'])
+
+    def featurize(backbone, inputs):
+        return parts.features({'params': backbone}, inputs).astype(jnp.float32)
+
+    small = _model(parts, 'probe', init, apply, load=functools.partial(_head, parts), answers=False,
+                   frozen=functools.partial(_backbone, parts), featurize=featurize)
+    return dataclasses.replace(small, num_params=count(parts.shapes['head']))
+
+
+def _backbone(parts: Parts):
+    pretrained = parts.load()
+    if pretrained is None:
+        raise ConfigError(f'{parts.name}: nothing pretrained to freeze, expected mode full')
+    return pretrained['backbone']
+
+
+def _head(parts: Parts):
+    return {k: v for k, v in (parts.load() or {}).items() if k == 'head'}
+
+
+MODES: dict[str, Callable[[Parts, tuple], Model]] = {'full': full, 'lora': with_adapters, 'probe': probe}
+
+
+@functools.lru_cache(maxsize=32)
+def bind(parts: Parts, mode: str, settings: tuple) -> Model:
+    """The Model of a mode. One for the same arguments: programs are compiled for a model's `apply`.
+
+    settings: the items of the config's `lora` section. Raises ConfigError.
+    """
+    return MODES[mode](parts, settings)
