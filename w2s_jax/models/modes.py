@@ -100,7 +100,8 @@ def draw(parts: Parts, key) -> dict:
 
 
 def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
-    identity = {'model': parts.name, 'weights': parts.weights, 'mode': mode, **dict(parts.extra), **fields.pop('extra', {})}
+    identity = {'model': parts.name, 'weights': parts.weights, 'mode': mode, **dict(parts.extra)}
+    identity |= fields.pop('extra', {})
     return Model(parts.name, init, apply, parts.num_params, identity,
                  defaults.learning_rate(parts.family, mode, parts.num_params),
                  tokenizer=parts.tokenizer, max_length=parts.max_length, **fields)
@@ -137,9 +138,10 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
 
 
 def probe(parts: Parts, settings: tuple) -> Model:
-    """The backbone is frozen and run once; the head alone is trained, on its cached features."""
+    """The backbone is frozen and run once; a new head alone is trained, on its cached features (scaled, so that
+    a pretrained head would not fit them)."""
     def init(key, pretrained=None):
-        return overlay({'head': draw(parts, key)['head']}, pretrained)
+        return {'head': draw(parts, key)['head']}
 
     def apply(params, inputs, frozen=None):
         return parts.head.apply({'params': params['head']}, inputs['features'])
@@ -147,8 +149,7 @@ def probe(parts: Parts, settings: tuple) -> Model:
     def featurize(backbone, inputs):
         return parts.features({'params': backbone}, inputs).astype(jnp.float32)
 
-    small = _model(parts, 'probe', init, apply, load=functools.partial(_head, parts), answers=False,
-                   frozen=functools.partial(_backbone, parts), featurize=featurize)
+    small = _model(parts, 'probe', init, apply, frozen=functools.partial(_backbone, parts), featurize=featurize)
     return dataclasses.replace(small, num_params=count(parts.shapes['head']))
 
 

@@ -32,7 +32,8 @@ def load(folder: pathlib.Path) -> Tokenizer:
     try:
         found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as e:  # whatever a damaged file makes it raise
-        raise WeightsError(f'{folder}: unreadable tokenizer ({type(e).__name__}: {" ".join(str(e).split())[:200]})') from None
+        reason = f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
+        raise WeightsError(f'{folder}: unreadable tokenizer ({reason})') from None
     if not found.is_fast:
         raise WeightsError(f'{folder}: only a slow tokenizer, expected a tokenizer.json')
     backend = found.backend_tokenizer
