@@ -74,7 +74,7 @@ def train(build: pathlib.Path, name: str) -> None:
     from w2s_jax import parallel
     from w2s_jax import train as training
     from w2s_jax.checkpoint import Checkpoint
-    from w2s_jax.models import weights, zoo
+    from w2s_jax.models import modes, weights, zoo
     from w2s_jax.tasks import chess_moves
 
     samples, batch_size, learning_rate, smaller = RECIPES[name]
@@ -83,9 +83,10 @@ def train(build: pathlib.Path, name: str) -> None:
     inputs = {'tokens': positions['tokens'][pool][:, None]}
     hyper = training.Hyper(*(np.array([x], np.float32) for x in (learning_rate, .01, .98, 1., .03, 0., 0.)))
     runs = training.Runs(inputs, np.arange(len(pool))[None], positions['move'][pool].astype(np.int32)[None],
-                         np.array([SEED]), hyper, {'tokens': puzzles['tokens'][held_out][:, None]}, evaluations=20)
+                         np.array([SEED]), hyper, {'tokens': puzzles['tokens'][held_out][:, None]}, evaluations=20,
+                         num_classes=chess_moves.NUM_MOVES)
     static = training.Static('xent', samples // batch_size, batch_size, chess_moves.NUM_MOVES)
-    model = zoo.untrained_chess(name)
+    model = modes.bind(zoo.untrained_chess(name), 'full', ())
     if smaller:
         model = grown(model, weights.load(build / f'{smaller}.safetensors'))
     trainer = training.Trainer(model, static, parallel.make_mesh(), how='map')
@@ -101,7 +102,7 @@ def train(build: pathlib.Path, name: str) -> None:
     import jax
     params = jax.tree.map(lambda x: np.asarray(x[0]), params)
     accuracy = [float((w[0] == puzzles['move'][held_out]).mean()) for w in history.watched]
-    card = {'model': name, 'parameters': zoo.count(params), 'seed': SEED, 'positions': len(pool),
+    card = {'model': name, 'parameters': modes.count(params), 'seed': SEED, 'positions': len(pool),
             'grown_from': smaller, 'samples_seen': samples, 'steps': static.steps, 'batch_size': batch_size,
             'learning_rate': learning_rate, 'final_loss': float(history.loss[-200:].mean()),
             'puzzle_accuracy': accuracy[-1], 'puzzle_accuracy_curve': accuracy}
@@ -136,9 +137,9 @@ def puzzle_accuracy(name: str, assets: pathlib.Path) -> dict:
 
     from w2s_jax import metrics, parallel, phases
     from w2s_jax import train as training
-    from w2s_jax.models import weights, zoo
+    from w2s_jax.models import modes, weights, zoo
     from w2s_jax.tasks import chess
-    rows, model = chess.read_puzzles(assets / 'puzzles.npz'), zoo.untrained_chess(name)
+    rows, model = chess.read_puzzles(assets / 'puzzles.npz'), modes.bind(zoo.untrained_chess(name), 'full', ())
     trainer = training.Trainer(model, training.Static('xent', 1, 1, 1), parallel.make_mesh(), eval_batch_size=256)
     params = training.stack([weights.load(assets / f'{name}.safetensors')])
     first = trainer.predict(params, rows.inputs, reduce=phases.best)['top'][0, :, 0].astype(np.int64)

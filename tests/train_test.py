@@ -38,8 +38,9 @@ def hyper(runs=None, **changes):
 def batch(seed=0, size=16, soft=True):
     rng = np.random.default_rng(seed)
     positive = rng.random(size).astype(np.float32)
+    positive = positive if soft else (positive > .5).astype(np.float32)
     return {'inputs': {'features': rng.normal(size=(size, 6)).astype(np.float32)},
-            'targets': np.stack([1 - positive, positive], 1) if soft else (positive > .5).astype(np.int32),
+            'targets': np.stack([1 - positive, positive], 1),
             'weight': np.ones(size, np.float32)}
 
 
@@ -107,7 +108,7 @@ def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **change
     h = hyper(len(seeds), **changes)
     h = dataclasses.replace(h, learning_rate=np.array(rate[:len(seeds)], np.float32))
     return train.Runs({'features': features}, rows, targets, np.array(seeds), h,
-                      {'features': features[:10]}, evaluations)
+                      {'features': features[:10]}, evaluations, 2)
 
 
 def fit(static, r, how='vmap', **kwargs):
@@ -182,7 +183,7 @@ def test_one_program_a_length():
     inputs = texts(200)
     model = types.SimpleNamespace(**vars(BAG) | {'apply': traced_bag})
     rows = np.stack([np.random.default_rng(s).permutation(200)[:160] for s in range(2)])
-    r = train.Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, window=4)
+    r = train.Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, 2, window=4)
     trainer = train.Trainer(model, STATIC, parallel.make_mesh(), 'vmap', 16, shapes=(8, 16, 24))
     state, seen = trainer.init(r), set()
     for step in range(20):

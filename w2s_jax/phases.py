@@ -143,7 +143,7 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     watch = {k: v[:section['watch']] for k, v in test.items()}
     runs = train.Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
                       np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
-                      section['window'])
+                      section['num_classes'], section['window'])
     trainer, checkpoint = _trainer(section, context, static, pool, test), Checkpoint(folder / 'checkpoint')
     label = phases[0].label
     try:

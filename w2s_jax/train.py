@@ -64,18 +64,10 @@ def init_state(hyper: Hyper, seed, pretrained, *, init: Callable, static: Static
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), rng, loss_state)
 
 
-def distribution(targets, num_classes: int):
-    """Targets as `[B, K]` float32 rows that sum to one; `[B]` int32 classes become one-hot."""
-    if targets.ndim == 1:
-        return jax.nn.one_hot(targets, num_classes, dtype=jnp.float32)
-    return targets.astype(jnp.float32)
-
-
 def whole_batch_loss(logits, batch, state, hyper, static):
     """The weighted mean loss over the batch, with (aux, loss_state). logits `[B, K]`."""
-    targets = distribution(batch['targets'], static.num_classes)
     per_example, aux, loss_state = losses.LOSSES[static.loss](
-        logits, targets, progress=state.step / static.steps, hyper=hyper, state=state.loss_state)
+        logits, batch['targets'], progress=state.step / static.steps, hyper=hyper, state=state.loss_state)
     return losses.weighted_mean(per_example, batch['weight']), (aux, loss_state)
 
 
@@ -132,7 +124,7 @@ def accumulated_gradients(state, batch, hyper, frozen, apply, static):
 
 
 def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static):
-    """One optimiser step on a batch: `inputs`, and as supervision `targets` (`[B, K]` or `[B]`) and `weight` `[B]`.
+    """One optimiser step on a batch: `inputs`, and as supervision `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.
 
     Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
     """
@@ -197,7 +189,7 @@ class Runs:
     """R runs that train in one program.
 
     inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
-    float32 or `[R, n]` int32.  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each `[M, ...]`, to
+    float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each `[M, ...]`, to
     predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
     window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
     """
@@ -208,6 +200,7 @@ class Runs:
     hyper: Hyper
     watch: data.Inputs
     evaluations: int
+    num_classes: int
     window: int = 1
 
     @functools.cached_property
@@ -226,15 +219,17 @@ class Runs:
                          for r in firsts])
 
     def batch(self, step: int, batch_size: int) -> tuple[data.Inputs, dict]:
-        """Inputs `[U, B, ...]`, and targets `[R, B, ...]` with weights `[R, B]`, of a step."""
+        """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step."""
         runs, n = self.rows.shape
         epoch, i = divmod(step, n // batch_size)
         at = self._epoch(epoch, batch_size)[:, i]
         block = runs // self.streams
         inputs = data.take(self.inputs, np.take_along_axis(self.rows[::block], at, axis=1))
         at = np.repeat(at, block, axis=0)
-        return inputs, {'targets': self.targets[np.arange(runs)[:, None], at],
-                        'weight': np.ones(at.shape, np.float32)}
+        targets = self.targets[np.arange(runs)[:, None], at]
+        if targets.ndim == 2:  # as a distribution, so that truth and weak labels train in one program
+            targets = (targets[..., None] == np.arange(self.num_classes)).astype(np.float32)
+        return inputs, {'targets': targets, 'weight': np.ones(at.shape, np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)

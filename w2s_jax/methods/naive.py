@@ -113,7 +113,8 @@ def _fit_section(config, role: str, model: Model, dataset: Dataset, seed: int) -
 def _evaluation_section(config, students: dict[str, dict], models: dict[str, Model]) -> dict:
     rows = [{'method': config.method.name, 'label': name, 'model': models['student'].name, **loss}
             for name, loss in students.items()]
-    return {'seeds': list(config.seeds), 'teacher': config.teacher.model, 'ceiling': models['student'].name,
+    teacher = models['teacher'].name if 'teacher' in models else GIVEN
+    return {'seeds': list(config.seeds), 'teacher': teacher, 'ceiling': models['student'].name,
             'students': rows, 'examples': config.report.examples, 'resamples': config.report.resamples}
 
 

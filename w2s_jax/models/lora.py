@@ -30,7 +30,7 @@ def linears(module: nn.Module, params, *inputs) -> Shapes:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda p: module.apply({'params': p}, *inputs), params)
+        jax.eval_shape(lambda p, x: module.apply({'params': p}, *x), params, inputs)
     kernels = flax.traverse_util.flatten_dict(params)
     return {path: (kernels[(*path, 'kernel')].shape[:-ndim], size_in, size_out)
             for path, (size_in, size_out, ndim) in found.items()}

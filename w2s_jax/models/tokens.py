@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -27,6 +28,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
     """The tokenizer of a model folder. Raises WeightsError where there is none, or only a slow one."""
     if not any((folder / name).exists() for name in _FILES):
         raise WeightsError(f'{folder}: no tokenizer, expected one of {", ".join(_FILES)}')
+    os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that there is no torch
     import transformers  # seconds, and only language models need it
     transformers.logging.set_verbosity_error()
     try:
