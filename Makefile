@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lint parity parity-run clean
 
 quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
@@ -18,6 +18,14 @@ test-slow: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy w2s_jax experiments
+
+# Checks the golden files of the models against transformers, or rewrites them (WRITE=1). Only this needs PyTorch.
+parity:
+	$(MAKE) VENV=.venv-parity parity-run
+
+parity-run: $(VENV)/.installed-core
+	$(PIP) torch==2.13.0
+	$(BIN)/python tests/parity/make_goldens.py $(if $(WRITE),--write)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,7 @@ _CHOICES = {
     'dtype': ('float32', 'bfloat16'),
     'remat': ('none', 'full'),
 }
+_SCALINGS = {'linear': 2, 'llama3': 5}  # how many entries each has, its name included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,12 @@ class TransformerConfig:
     embed_norm: a norm right after the embeddings (BERT).
     position: 'grid' is 'learned', and in each layer also a bias on attention by how far apart two tokens
       are in files and ranks of a square board of `max_length` cells.
+    rotary_scaling: none, or ('linear', factor), or ('llama3', factor, low, high, original length).
+    window: a token attends to the last `window` tokens, itself included, in every layer, or only in those that
+      `sliding` marks; 0: no limit.  sliding_rotary_base: the rotary base of the layers that slide, which then
+      have no scaling (Gemma 3); 0: the same as in the others.
+    attention_cap, logit_cap: attention and next-token logits x become cap * tanh(x / cap) (Gemma 2); 0: as they are.
+    embed_dim: the width of the token embeddings and of the output where it is not d_model (OPT-350m).
     parallel_residual: attention and MLP read the same residual stream (GPT-NeoX).
     """
     vocab_size: int
@@ -46,8 +53,15 @@ class TransformerConfig:
     position_offset: int = 0  # OPT and RoBERTa keep their first rows for something else
     rotary_base: float = 10_000.0
     rotary_fraction: float = 1.0
+    rotary_scaling: tuple = ()
+    window: int = 0
+    sliding: tuple[bool, ...] = ()  # one a layer; empty: all alike
+    sliding_rotary_base: float = 0.0
     qk_norm: bool = False
     query_scale: float = 0.0  # 0: 1 / sqrt(head_dim)
+    attention_cap: float = 0.0
+    logit_cap: float = 0.0
+    embed_dim: int = 0
     parallel_residual: bool = False
     activation: str = 'silu'
     gated: bool = True
@@ -65,6 +79,15 @@ class TransformerConfig:
             raise ConfigError(f'model.num_heads: {self.num_heads} does not divide d_model {self.d_model}')
         if self.num_heads % self.kv_heads:
             raise ConfigError(f'model.num_kv_heads: {self.num_kv_heads} does not divide num_heads {self.num_heads}')
+        if self.sliding and (len(self.sliding) != self.num_layers or not self.window):
+            raise ConfigError(f'model.sliding: {len(self.sliding)} entries with a window of {self.window}, '
+                              f'expected {self.num_layers} and a window of at least 1')
+        if self.rotary_scaling and len(self.rotary_scaling) != _SCALINGS.get(self.rotary_scaling[0]):
+            raise ConfigError(f'model.rotary_scaling: {self.rotary_scaling!r}, expected one of {", ".join(_SCALINGS)}')
+        if self.attention_cap and self.position == 'grid':
+            raise ConfigError('model.attention_cap: not with position \'grid\'')
+        if self.position == 'rotary' and self.rotary_dims % 2:
+            raise ConfigError(f'model.rotary_fraction: {self.rotary_fraction} of {self.per_head} is not an even number')
 
     @property
     def kv_heads(self) -> int:
@@ -73,3 +96,11 @@ class TransformerConfig:
     @property
     def per_head(self) -> int:
         return self.head_dim or self.d_model // self.num_heads
+
+    @property
+    def rotary_dims(self) -> int:
+        return int(self.per_head * self.rotary_fraction)
+
+    @property
+    def d_out(self) -> int:
+        return self.embed_dim or self.d_model
