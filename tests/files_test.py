@@ -204,7 +204,7 @@ def test_bad_data(tmp_path, fields, rows, message):
 def test_bad_fields(tmp_path, fields, message):
     with pytest.raises((ConfigError, DataError), match=message):
         load(tmp_path, reviews(9), **fields)
-    with pytest.raises(ConfigError, match='task.path: empty'):
+    with pytest.raises(ConfigError, match=r'task.path: empty'):
         TASKS['files'](make_task(**FIELDS))
 
 
@@ -246,7 +246,7 @@ def test_lines_are_those_of_the_file(tmp_path):
 def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):
     rows = reviews(200)
     rows[3]['grade'] = None
-    said = []
+    said: list[str] = []
     d = TASKS['files'](make_task(path=write(tmp_path / 'a.jsonl', rows), **FIELDS), log=said.append)
     assert d.notes['skipped'] == 1 and 'line 4: the label is missing' in d.notes['first_skipped']
     assert any('1 of 200 rows skipped' in line for line in said)

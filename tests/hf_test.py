@@ -13,9 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 
 from w2s_jax.errors import WeightsError
 from w2s_jax.models import hf
+from w2s_jax.models.families import FAMILIES, configure
 from w2s_jax.models.transformer import Transformer, language_logits
 
 GOLDENS = pathlib.Path(__file__).parent / 'parity' / 'goldens'
@@ -246,6 +248,20 @@ def test_read_out_follows_the_model(tmp_path):
         hf.read_out(hf.read(folder))
 
 
+@pytest.mark.parametrize('family', FAMILIES)
+def test_what_a_config_leaves_out_is_as_in_transformers(family):
+    sizes = {'vocab_size': 40, 'hidden_size': 64, 'num_hidden_layers': 12, 'num_attention_heads': 16,
+             'intermediate_size': 20, 'ffn_dim': 20, 'max_position_embeddings': 24, 'n_embd': 64, 'n_layer': 12,
+             'n_head': 16, 'n_positions': 24}
+    full = transformers.AutoConfig.for_model(family).to_dict()
+    raw = {k: v for k, v in sizes.items() if k in full} | {'model_type': family}
+    if family in ('qwen2', 'qwen3'):  # there 32, whatever the number of heads
+        raw['num_key_value_heads'] = 8
+    stated = json.loads(transformers.AutoConfig.for_model(**raw).to_json_string(use_diff=False))
+    assert configure(raw) == configure(stated)
+    assert FAMILIES[family].tied == stated['tie_word_embeddings']
+
+
 def test_max_length_leaves_out_rows_that_are_not_positions():
     assert hf.max_length(golden('roberta')[0]) == 22 and hf.max_length(golden('opt')[0]) == 24
 
@@ -291,6 +307,8 @@ def damage(folder, tensors, how):
         write(folder, {k: v for k, v in tensors.items() if k != key})
     elif how == 'extra':
         write(folder, tensors | {'h.2.mlp.c_fc.weight': tensors[key]})
+    elif how == 'decoy':
+        write(folder, tensors | {'other.lm_head.weight': tensors[key]})
     elif how == 'misshapen':
         write(folder, tensors | {key: np.ascontiguousarray(tensors[key].T)})
     elif how == 'integers':
@@ -314,6 +332,7 @@ def damage(folder, tensors, how):
 @pytest.mark.parametrize('how, said', [
     ('missing', r"missing tensor 'h\.1\.mlp\.c_fc\.weight'"),
     ('extra', r"unexpected tensor 'h\.2\.mlp\.c_fc\.weight'"),
+    ('decoy', r"unexpected tensor 'other\.lm_head\.weight'"),
     ('misshapen', r"'h\.1\.mlp\.c_fc\.weight' has shape \(20, 16\), expected \(16, 20\)"),
     ('integers', r"'h\.1\.mlp\.c_fc\.weight' is not of a type"), ('twice', 'are the same parameter'),
     ('not finite', r"'h\.1\.mlp\.c_fc\.weight' holds numbers that are not finite"),

@@ -45,7 +45,7 @@ def sound(questions) -> tuple[np.ndarray, np.ndarray]:
 def test_a_formatter_that_leaks_is_caught():
     texts, truth = leaking(questions(400))
     result = leak.check(texts, truth, np.arange(400))
-    assert result['surface_auroc'] > 0.99 and 'can be told from the surface' in leak.warning(result)
+    assert result['surface_auroc'] > 0.99 and 'can be told from the surface' in str(leak.warning(result))
     assert any('last field' in name or 'last word' in name for name in result['strongest'])
     texts, truth = sound(questions(400))
     result = leak.check(texts, truth, np.arange(400))
@@ -95,7 +95,7 @@ def test_words_that_separate_perfectly():
                       object)
     result = leak.check(marked, truth, np.arange(400))
     assert result['words_auroc'] > leak.PERFECT
-    assert 'bag of words' in leak.warning(result | {'surface_auroc': 0.5})
+    assert 'bag of words' in str(leak.warning(result | {'surface_auroc': 0.5}))
 
 
 def test_several_classes():
@@ -155,7 +155,7 @@ def test_a_leak_is_said_and_kept(tmp_path):
     (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
     task = default_config().task
     task.update(name='files', path=str(tmp_path / 'a.jsonl'), text='text', label='label')
-    said = []
+    said: list[str] = []
     d = TASKS['files'](task, log=said.append)
     assert said == [f'warning: files: {d.notes["leak"]["warning"]}'] and 'surface' in said[0]
     assert json.loads(json.dumps(d.notes)) == d.notes

@@ -10,7 +10,15 @@ import pytest
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import heads, modes, zoo
 from w2s_jax.models.config import TransformerConfig
-from w2s_jax.models.transformer import Shared, Transformer, rotary_table, rotate
+from w2s_jax.models.transformer import (
+    Shared,
+    Transformer,
+    capped_attention,
+    language_logits,
+    rotary_frequency,
+    rotary_table,
+    rotate,
+)
 from w2s_jax.tasks import chess_moves
 
 TINY = TransformerConfig(vocab_size=11, d_model=16, num_layers=2, num_heads=4, d_ff=32, max_length=8)
@@ -56,6 +64,71 @@ def test_attention_reaches_what_it_may(family):
     module, params, tokens = make(**FAMILIES[family])
     may = np.tril(np.ones((8, 8), bool)) if module.config.causal else np.ones((8, 8), bool)
     np.testing.assert_array_equal(reach(module, params, tokens), may)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_a_window_hides_what_is_far(causal):
+    module, params, tokens = make(window=3, num_layers=1, causal=causal)
+    apart = np.arange(8)[:, None] - np.arange(8)[None]
+    may = (np.abs(apart) < 3) & ((apart >= 0) | (not causal))
+    np.testing.assert_array_equal(reach(module, params, tokens), may)
+
+
+@pytest.mark.parametrize('cap', [0., 5.])
+def test_only_marked_layers_slide(cap):
+    apart = np.arange(8)[:, None] - np.arange(8)[None]
+    for sliding, far in (((True, True), 5), ((True, False), 8), ((False, True), 8)):
+        module, params, tokens = make(window=3, sliding=sliding, attention_cap=cap)
+        np.testing.assert_array_equal(reach(module, params, tokens), (apart >= 0) & (apart < far))
+
+
+def test_a_window_as_long_as_the_text_changes_nothing():
+    module, params, tokens = make()
+    for changes in ({'window': 8}, {'window': 9, 'sliding': (True, False)}):
+        again = Transformer(dataclasses.replace(module.config, **changes))
+        chex.assert_trees_all_equal(again.apply({'params': params}, tokens), module.apply({'params': params}, tokens))
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_attention_with_a_high_cap_is_plain_attention(causal):
+    q = jax.random.normal(jax.random.key(0), (3, 6, 4, 8))
+    k, v = (jax.random.normal(jax.random.key(i), (3, 6, 2, 8)) for i in (1, 2))
+    length, mask = jnp.array([6, 2, 4]), jnp.abs(jnp.arange(6)[:, None] - jnp.arange(6)[None])[None, None] < 4
+    for mask, length in ((None, None), (mask, None), (mask, length), (None, length)):
+        got = capped_attention(q, k, v, mask, length, cap=1e4, scale=.3, causal=causal)
+        want = jax.nn.dot_product_attention(q, k, v, None, mask, scale=.3, is_causal=causal,
+                                            key_value_seq_lengths=length)
+        chex.assert_trees_all_close(got[:, :2], want[:, :2], atol=1e-5)  # later rows may be padding, seeing nothing
+        assert np.isfinite(got).all()
+    low = capped_attention(q, k, v, None, None, cap=.01, scale=None, causal=False)
+    mean = jnp.repeat(v.mean(1), 2, axis=1)[:, None]
+    chex.assert_trees_all_close(low, jnp.broadcast_to(mean, low.shape), atol=.05)
+
+
+def test_every_layer_is_what_a_shallower_model_gives():
+    module, params, tokens = make(num_layers=3)
+    hidden, layers = module.apply({'params': params}, tokens, every_layer=True)
+    chex.assert_trees_all_equal(hidden, module.apply({'params': params}, tokens))
+    chex.assert_trees_all_equal(layers[0], params['tokens']['embedding'][tokens])
+    for n in (1, 2, 3):
+        shallow = Transformer(dataclasses.replace(module.config, num_layers=n, final_norm=False))
+        first = {'tokens': params['tokens'], 'layers': jax.tree.map(lambda p, n=n: p[:n], params['layers'])}
+        chex.assert_trees_all_close(layers[n], shallow.apply({'params': first}, tokens), atol=1e-5)
+
+
+def test_learned_positions_end_where_the_table_ends():
+    module, params, tokens = make(position='learned')
+    with pytest.raises(ConfigError, match='8 positions for texts of 9 tokens'):
+        module.apply({'params': params}, jnp.pad(tokens, ((0, 0), (0, 1))))
+
+
+def test_logits_are_capped():
+    hidden, table = (10 * jax.random.normal(jax.random.key(i), (5, 16)) for i in (0, 1))
+    plain = language_logits(hidden, table, TINY)
+    np.testing.assert_allclose(plain, hidden @ table.T, rtol=1e-5)
+    capped = language_logits(hidden, table, dataclasses.replace(TINY, logit_cap=30.))
+    assert np.abs(capped).max() <= 30 < np.abs(plain).max()
+    np.testing.assert_array_equal(np.argsort(capped[:, :2]), np.argsort(plain[:, :2]))
 
 
 def test_padding_is_not_reached():
@@ -116,13 +189,26 @@ def test_rotation_is_relative():
     np.testing.assert_array_equal(kept[..., 4:], q[..., 4:])
 
 
+def test_rotary_scaling_slows_down_what_it_should():
+    plain = rotary_frequency(64, 10_000.)
+    np.testing.assert_allclose(rotary_frequency(64, 10_000., ('linear', 4.)) * 4, plain, rtol=1e-6)
+    scaled = rotary_frequency(64, 10_000., ('llama3', 8., 1., 4., 512.))
+    waves = 512 * plain / (2 * np.pi)
+    np.testing.assert_allclose(scaled[waves > 4], plain[waves > 4], rtol=1e-6)
+    np.testing.assert_allclose(scaled[waves < 1] * 8, plain[waves < 1], rtol=1e-6)
+    between = (waves > 1) & (waves < 4)
+    assert between.any() and (scaled < plain)[between].all() and (scaled * 8 > plain)[between].all()
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     module, params, tokens = make(dtype='bfloat16')
     assert module.apply({'params': params}, tokens).dtype == jnp.bfloat16
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize('field, value', [('norm', 'batch'), ('num_heads', 3), ('num_kv_heads', 3), ('remat', 'some')])
+@pytest.mark.parametrize('field, value', [('norm', 'batch'), ('num_heads', 3), ('num_kv_heads', 3), ('remat', 'some'),
+                                          ('sliding', (True,)), ('rotary_scaling', ('yarn', 2.)),
+                                          ('rotary_fraction', .25)])
 def test_bad_switches_are_named(field, value):
     with pytest.raises(ConfigError, match=f'model.{field}'):
         dataclasses.replace(TINY, **{field: value})

@@ -97,7 +97,7 @@ def test_published_files(tmp_path):
 
 def test_hub(monkeypatch):
     import datasets
-    asked = []
+    asked: list[tuple] = []
 
     def load_dataset(path, config, *, split, revision, data_dir):
         asked.append((path, config, split, revision, data_dir))
@@ -106,7 +106,7 @@ def test_hub(monkeypatch):
     d = TASKS['anthropic_hh'](make_task(name='anthropic_hh'), log=lambda line: None)
     assert asked == [('Anthropic/hh-rlhf', None, s, None, None) for s in ('train', 'test')]
     assert len(d.test) > 40
-    with pytest.raises(ConfigError, match='task.path: empty'):
+    with pytest.raises(ConfigError, match=r'task.path: empty'):
         TASKS['preference'](make_task())
 
 
@@ -153,7 +153,7 @@ def test_bad_columns(tmp_path):
 
 def test_render(tmp_path):
     d = load(tmp_path, prompted(60))
-    page = d.render(data.take(d.pool.inputs, 0), {'truth': int(d.pool.truth[0]), 'weak': 0})
+    page = d.render({'text': d.pool.inputs['text'][0]}, {'truth': int(d.pool.truth[0]), 'weak': 0})
     assert page.count('<blockquote') == 2 and 'Good' in page and 'weak: the first' in page
 
 

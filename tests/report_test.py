@@ -213,3 +213,15 @@ def test_command_prints_the_table_or_one_line(tmp_path, results, evaluation):
     assert str(tmp_path / 'report.html') in done.stdout
     unnamed = _command()
     assert unnamed.returncode == 2 and unnamed.stderr.startswith('error: --workdir')
+
+
+def test_what_makes_the_numbers_doubtful_is_said_first(tmp_path, results, evaluation):
+    assert 'warning' not in report.terminal_table(results)
+    assert 'class="warning"' not in _write(tmp_path, results, evaluation)
+    tokens = [{'of': 'tokens of the pool', 'texts': 100, 'truncated': 11, 'longest': 64},
+              {'of': 'tokens of the test set', 'texts': 100, 'truncated': 10, 'longest': 64}]
+    results['task'] |= {'leak': {'warning': f'a letter tells {EVIL}'}, 'tokens': tokens}
+    page, table = _write(tmp_path, results, evaluation), report.terminal_table(results)
+    assert page.count('class="warning"') == 2 and EVIL not in page
+    assert '11 of 100 texts were cut to 64 tokens' in page and 'a letter tells' in page
+    assert table.splitlines()[-1].startswith('warning: tokens of the pool') and 'warning: a letter' in table

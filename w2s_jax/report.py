@@ -15,6 +15,7 @@ from w2s_jax.plots import number
 TEMPLATES = Path(__file__).parent / 'templates'
 UNDEFINED = 'undefined (gap within noise)'
 DASH = '–'
+TOO_MANY = 0.1  # the share of truncated texts above which the report warns
 
 # Measures that a task may add to its models' entries: name -> (title, factor, digits).
 MEASURES = {
@@ -41,7 +42,18 @@ def terminal_table(results):
     rows += [(r['label'], r['model'], r['accuracy'], r['pgr'], r['followed']) for r in table_rows(results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
+    return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], *(f'warning: {w}' for w in warnings(results))])
+
+
+def warnings(results):
+    """What makes the numbers doubtful: labels that the surface of the texts tells, texts cut short."""
+    task = results.get('task') or {}
+    found = [(task.get('leak') or {}).get('warning')]
+    for part in task.get('tokens') or []:
+        if part['truncated'] > TOO_MANY * part['texts']:
+            found.append(f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut '
+                         f'to {part["longest"]} tokens (task.max_length)')
+    return [w for w in found if w]
 
 
 def table_rows(results):
@@ -108,6 +120,7 @@ def html(results, evaluation):
     return environment.get_template('report.html').render(
         title=f'Weak to strong: {_task_name(results)}',
         headline=headline(results),
+        warnings=warnings(results),
         rows=table_rows(results),
         measures=[MEASURES[name][0] for name in _measures_in(results)],
         svgs=plots.svg_panels(results, evaluation),

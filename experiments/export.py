@@ -1,0 +1,30 @@
+"""Writes a trained language model as a folder that transformers loads: full, or with LoRA's factors merged in.
+
+  python -m experiments.export --workdir=W --out=FOLDER [--kind=student|teacher|ceiling] [--loss=xent] [--seed=0]
+"""
+import pathlib
+
+from absl import flags
+
+from w2s_jax import command, export
+from w2s_jax.errors import ConfigError
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of an experiment')
+OUT = flags.DEFINE_string('out', None, 'folder to write')
+KIND = flags.DEFINE_enum('kind', 'student', ['student', 'teacher', 'ceiling'], 'whose model')
+LOSS = flags.DEFINE_string('loss', 'xent', 'the loss that it was trained with')
+SEED = flags.DEFINE_integer('seed', 0, 'its seed')
+
+
+def main() -> None:
+    """Exports the model that the flags name."""
+    for flag in (WORKDIR, OUT):
+        if flag.value is None:
+            raise ConfigError(f'--{flag.name}: missing, expected a folder')
+    workdir, out = (pathlib.Path(f.value).expanduser().absolute() for f in (WORKDIR, OUT))
+    export.write(workdir, KIND.value, LOSS.value, SEED.value, out)
+    print(f'{out}: model, config, tokenizer and {export.HEAD}')
+
+
+if __name__ == '__main__':
+    command.run(main)
