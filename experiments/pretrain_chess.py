@@ -64,7 +64,7 @@ def grown(model, smaller: dict):
         rest = np.zeros_like(new[len(old):]) if adds_to_stream else np.asarray(new[len(old):])
         return np.concatenate([old, rest])
     params = jax.tree_util.tree_map_with_path(place, jax.device_get(model.init(jax.random.key(SEED + 1))), smaller)
-    return dataclasses.replace(model, load=lambda: params)
+    return dataclasses.replace(model, load=lambda shardings: params)
 
 
 def train(build: pathlib.Path, name: str) -> None:

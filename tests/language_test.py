@@ -67,7 +67,7 @@ def test_a_text_without_tokens_is_named(model):
 def test_a_token_with_the_id_of_padding_does_not_move_the_read_out(model):
     """'a' is token 0 here: as the last letter and inside a text it counts like any other."""
     bound_model = bound(model, texts('a'))
-    params = moved(bound_model.init(jax.random.key(0), bound_model.load()))
+    params = moved(bound_model.init(jax.random.key(0), bound_model.load(None)))
     rows = texts('bcda', 'bcd', 'baacad')
     together = bound_model.apply(params, encoded(model, rows))
     alone = np.concatenate([bound_model.apply(params, encoded(model, rows[i:i + 1])) for i in range(3)])
@@ -77,7 +77,7 @@ def test_a_token_with_the_id_of_padding_does_not_move_the_read_out(model):
 
 def test_a_pair_has_two_rewards_that_do_not_see_each_other(model):
     pair = bound(model, texts(('b', 'c')))
-    params = moved(pair.init(jax.random.key(0), pair.load()))
+    params = moved(pair.init(jax.random.key(0), pair.load(None)))
     rewards = pair.apply(params, encoded(model, texts(('bcd', 'efghi'), ('bcd', 'k'), ('efghi', 'bcd'))))
     assert rewards.shape == (3, 2)
     np.testing.assert_allclose(rewards[0, 0], rewards[1, 0], atol=1e-5)

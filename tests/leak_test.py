@@ -110,10 +110,12 @@ def test_pairs_are_looked_at_together():
     texts, _ = sound(questions(600))
     pairs, truth = texts.reshape(300, 2), np.arange(300) % 2
     assert leak.check(pairs, truth, np.arange(300))['surface_auroc'] < 0.65
-    longer = np.array([[t + ' and more' * int(i == y) for i, t in enumerate(p)]
-                       for p, y in zip(pairs, truth, strict=True)], object)
+    rng = random.Random(0)
+    common = [' '.join(texts[:rng.randint(1, 20)]) for _ in range(300)]  # as different as the two of a pair are alike
+    longer = np.array([[c + ' and more' * int(i == y) for i in range(2)] for c, y in zip(common, truth, strict=True)],
+                      object)
     result = leak.check(longer, truth, np.arange(300))
-    assert result['surface_auroc'] > 0.8 and leak.warning(result)
+    assert result['surface_auroc'] > 0.99 and leak.warning(result)
 
 
 def test_groups_are_not_learned_by_heart():

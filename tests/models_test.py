@@ -256,7 +256,7 @@ def test_picking_moves_has_the_gradient_of_a_gather():
 @pytest.mark.parametrize('name', zoo.CHESS_LADDER)
 def test_built_in_weights_fit_and_are_finite(name):
     model = zoo.pretrained_chess(name)
-    assert modes.count(model.load()) == model.num_params
+    assert modes.count(model.load(None)) == model.num_params
     assert model.weights
 
 

@@ -29,7 +29,7 @@ def pretrained():
 
 
 def bound(mode, settings=()):
-    return modes.bind(dataclasses.replace(PARTS, load=pretrained, weights='some'), mode, settings)
+    return modes.bind(dataclasses.replace(PARTS, load=lambda _: pretrained(), weights='some', answers=True), mode, settings)
 
 
 def moved(params, key=3):
@@ -41,18 +41,18 @@ def moved(params, key=3):
 
 def test_all_modes_start_as_the_pretrained_model():
     full, adapted, probe = bound('full'), bound('lora', LORA), bound('probe')
-    want = full.apply(full.init(jax.random.key(0), full.load()), rows())
-    got = adapted.apply(adapted.init(jax.random.key(0), adapted.load()), rows(), adapted.frozen())
+    want = full.apply(full.init(jax.random.key(0), full.load(None)), rows())
+    got = adapted.apply(adapted.init(jax.random.key(0), adapted.load(None)), rows(), adapted.frozen(None))
     np.testing.assert_allclose(got, want, atol=1e-5)
-    features = probe.featurize(probe.frozen(), rows())
+    features = probe.featurize(probe.frozen(None), rows())
     np.testing.assert_allclose(probe.apply(pretrained(), {'features': features}), want, atol=1e-5)
 
 
 def test_merged_adapters_are_the_same_function():
     adapted, full = bound('lora', LORA), bound('full')
-    params = moved(adapted.init(jax.random.key(0), adapted.load()))
+    params = moved(adapted.init(jax.random.key(0), adapted.load(None)))
     merged = lora.merge(jax.device_get(pretrained()['backbone']), jax.device_get(params[linear.ADAPTERS]), 8 / 4)
-    want = adapted.apply(params, rows(), adapted.frozen())
+    want = adapted.apply(params, rows(), adapted.frozen(None))
     plain = full.apply({'backbone': pretrained()['backbone'], 'head': params['head']}, rows())
     assert np.abs(want - plain).max() > .1  # the adapters do something
     np.testing.assert_allclose(full.apply({'backbone': merged, 'head': params['head']}, rows()), want, atol=1e-4)
@@ -60,9 +60,9 @@ def test_merged_adapters_are_the_same_function():
 
 def test_lora_trains_factors_and_head_alone():
     adapted = bound('lora', LORA)
-    params = adapted.init(jax.random.key(0), adapted.load())
+    params = adapted.init(jax.random.key(0), adapted.load(None))
     assert set(params) == {linear.ADAPTERS, 'head'}
-    grads = jax.grad(lambda p: jnp.square(adapted.apply(p, rows(), adapted.frozen())).sum())(moved(params))
+    grads = jax.grad(lambda p: jnp.square(adapted.apply(p, rows(), adapted.frozen(None))).sum())(moved(params))
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
     factors = modes.count(params[linear.ADAPTERS])
     assert factors == 2 * 4 * (4 * (32 + 32) + 2 * (32 + 128))  # layers, rank, in + out of four and two kernels
@@ -72,7 +72,7 @@ def test_lora_trains_factors_and_head_alone():
     ('attention/', {'key', 'out', 'query', 'value'}), ('query|value', {'query', 'value'}), ('mlp/down$', {'down'})])
 def test_the_regular_expression_chooses_linear_layers(pattern, names):
     adapted = bound('lora', (*LORA[:2], ('targets', pattern)))
-    layers = adapted.init(jax.random.key(0), adapted.load())[linear.ADAPTERS]['layers']
+    layers = adapted.init(jax.random.key(0), adapted.load(None))[linear.ADAPTERS]['layers']
     assert {name for part in layers.values() for name in part} == names
 
 
@@ -134,7 +134,7 @@ def test_features_that_were_computed_in_part_are_gone_on_with(tmp_path, monkeypa
     whole = phases.featurize(probe, inputs, (), context, tmp_path / 'b', lambda *a: None)
     np.testing.assert_array_equal(again, whole)
     assert len(kept) == 2 and all(p.stat().st_mtime_ns == t for p, t in kept.items()) and seen == [2, 4, 6, 7]
-    want = probe.featurize(probe.frozen(), inputs)
+    want = probe.featurize(probe.frozen(None), inputs)
     np.testing.assert_allclose(whole, want, atol=1e-5)
 
 

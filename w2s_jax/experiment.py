@@ -64,10 +64,7 @@ def load_models(config, dataset: Dataset) -> dict[str, Model]:
         if dataset.pool.given is None or dataset.test.given is None:
             raise ConfigError(f"teacher.model: 'given', but task {dataset.name!r} brings no weak labels")
         roles = ['student']
-    models = {role: zoo.get(config[role], role, dataset) for role in roles}
-    for model in models.values():
-        model.load()  # a damaged weight file should not stop an experiment half-way
-    return models
+    return {role: zoo.get(config[role], role, dataset) for role in roles}
 
 
 def claim(workdir: pathlib.Path, store: Store, config) -> None:

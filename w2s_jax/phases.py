@@ -114,7 +114,7 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
     batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
     step = jax.jit(model.featurize, out_shardings=parallel.replicated(context.mesh))
-    frozen = jax.device_put(model.frozen(), parallel.replicated(context.mesh))
+    frozen = model.frozen(lambda path, shape: parallel.replicated(context.mesh))
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for start in range(0, len(batches), PART):
@@ -177,7 +177,7 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context, folder:
     began, section = time.perf_counter(), phases[0].section
     test = _arrays(inputs[0]['test'])
     trainer = _trainer(section, context, train.Static('xent', 1, 1, section['num_classes']), test)
-    params = trainer.model.init(jax.random.key(0), trainer.model.load())  # adapters that change nothing, where any
+    params = trainer.model.init(jax.random.key(0), trainer.model.load(trainer.shardings))  # adapters that change nothing, where any
     predicted = trainer.predict(jax.tree.map(lambda x: x[None], params), test, reduce=best)
     return [({'seconds': time.perf_counter() - began}, {k: v[0] for k, v in predicted.items()}, None)]
 

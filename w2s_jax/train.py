@@ -275,14 +275,15 @@ class Trainer:
         self.eval_batch_size = eval_batch_size
         self.step = compiled_step(model.apply, static, how, mesh)
         self.forward = compiled_predict(model.apply, how, mesh)
-        self.frozen = jax.device_put(model.frozen(), parallel.replicated(mesh))
+        self.shardings = lambda path, shape: parallel.replicated(mesh)
+        self.frozen = model.frozen(self.shardings)
         self.compile_seconds = 0.0
 
     def init(self, runs: Runs) -> TrainState:
         """The stacked state of all runs before the first step."""
         init = functools.partial(init_state, init=self.model.init, static=self.static)
         make = jax.jit(jax.vmap(init, (0, 0, None)), out_shardings=parallel.replicated(self.mesh))
-        return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load())
+        return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load(self.shardings))
 
     def place(self, inputs: data.Inputs):
         """Inputs `[U, B, ...]` on the devices, texts padded to one of the shapes."""

@@ -67,6 +67,6 @@ def _parts(folder: pathlib.Path, fingerprint: str, texts: int, num_classes: int,
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     return Parts(folder.name, checkpoint.family, backbone, TextHead(num_classes), features,
                  (shape((1, 8)), shape((1,))), {'tokens': shape((1, texts, 8)), 'length': shape((1, texts))},
-                 load=functools.lru_cache(1)(lambda: {'backbone': hf.load(folder)}), weights=fingerprint,
+                 load=lambda shardings: {'backbone': hf.load(folder, shardings=shardings)}, weights=fingerprint,
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
                  extra=(('dtype', dtype), ('read_out', place)))

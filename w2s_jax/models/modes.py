@@ -21,8 +21,9 @@ class Model:
     """A model bound to a task and a mode; what train.py and phases.py know of one.
 
     init: (key, pretrained or None) -> trained params; what is not pretrained is drawn from the key.
-    apply: (params, inputs, frozen) -> logits `[B, K]`.  load: () -> what `init` starts from, on the host, or None.
-    frozen: () -> what is not trained, on the host, or None.  identity: what of it decides results, JSON.
+    apply: (params, inputs, frozen) -> logits `[B, K]`.  load: shardings -> what `init` starts from, or None.
+    frozen: shardings -> what is not trained, or None.  identity: what of it decides results, JSON.
+    shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
     num_params: all of them.  answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     """
@@ -32,8 +33,8 @@ class Model:
     num_params: int
     identity: dict
     learning_rate: float
-    load: Callable = lambda: None
-    frozen: Callable = lambda: None
+    load: Callable = lambda shardings: None
+    frozen: Callable = lambda shardings: None
     answers: bool = False
     tokenizer: Tokenizer | None = None
     max_length: int = 0
@@ -50,7 +51,7 @@ class Parts:
     """A pretrained backbone and a head, before a mode says which of them is trained.
 
     features: (variables of the backbone, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
-    backbone is called with.  inputs: shapes of one batch of inputs.  load: () -> {'backbone': ..., maybe 'head'}.
+    backbone is called with.  inputs: shapes of one batch of inputs.  load: shardings -> {'backbone': ..., maybe 'head'}.
     weights: the fingerprint of what `load` reads.  answers: whether the head is pretrained too.
     """
     name: str
@@ -60,7 +61,7 @@ class Parts:
     features: Callable
     call: tuple
     inputs: Inputs
-    load: Callable = lambda: None
+    load: Callable = lambda shardings: None
     weights: str = ''
     answers: bool = False
     tokenizer: Tokenizer | None = None
@@ -153,15 +154,16 @@ def probe(parts: Parts, settings: tuple) -> Model:
     return dataclasses.replace(small, num_params=count(parts.shapes['head']))
 
 
-def _backbone(parts: Parts):
-    pretrained = parts.load()
+def _backbone(parts: Parts, shardings):
+    pretrained = parts.load(shardings)
     if pretrained is None:
         raise ConfigError(f'{parts.name}: nothing pretrained to freeze, expected mode full')
     return pretrained['backbone']
 
 
-def _head(parts: Parts):
-    return {k: v for k, v in (parts.load() or {}).items() if k == 'head'}
+def _head(parts: Parts, shardings):
+    """The pretrained head, where there is one; a language model's backbone is not read for it."""
+    return {'head': parts.load(shardings)['head']} if parts.answers else None
 
 
 MODES: dict[str, Callable[[Parts, tuple], Model]] = {'full': full, 'lora': with_adapters, 'probe': probe}

@@ -55,11 +55,13 @@ def pretrained_chess(name: str) -> Parts:
     """A rung of the ladder with the weights that come with the package."""
     parts, path = untrained_chess(name), ASSETS / 'chess' / f'{name}.safetensors'
 
-    @functools.cache
-    def load():
-        params = weights.load(path)
-        weights.check(path, params, parts.shapes)
-        return params
+    params = weights.load(path)
+    weights.check(path, params, parts.shapes)
+
+    def load(shardings):
+        def place(keys, x):
+            return jax.device_put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
+        return jax.tree_util.tree_map_with_path(place, params)
 
     return dataclasses.replace(parts, load=load, weights=weights.file_fingerprint(path), answers=True)
 
