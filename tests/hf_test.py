@@ -250,15 +250,16 @@ def test_read_out_follows_the_model(tmp_path):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_what_a_config_leaves_out_is_as_in_transformers(family):
-    sizes = {'vocab_size': 40, 'hidden_size': 64, 'num_hidden_layers': 12, 'num_attention_heads': 16,
+    sizes = {'vocab_size': 40, 'hidden_size': 64, 'num_hidden_layers': 12, 'num_attention_heads': 8,
              'intermediate_size': 20, 'ffn_dim': 20, 'max_position_embeddings': 24, 'n_embd': 64, 'n_layer': 12,
-             'n_head': 16, 'n_positions': 24}
+             'n_head': 8, 'n_positions': 24}
     full = transformers.AutoConfig.for_model(family).to_dict()
     raw = {k: v for k, v in sizes.items() if k in full} | {'model_type': family}
     if family in ('qwen2', 'qwen3'):  # there 32, whatever the number of heads
         raw['num_key_value_heads'] = 8
     stated = json.loads(transformers.AutoConfig.for_model(**raw).to_json_string(use_diff=False))
-    assert configure(raw) == configure(stated)
+    assert configure(raw | {'head_dim': stated.get('head_dim')}) == configure(stated)
+    assert configure(raw).per_head == configure(stated).per_head
     assert FAMILIES[family].tied == stated['tie_word_embeddings']
 
 

@@ -144,9 +144,12 @@ def test_features_serve_every_seed(model, file, tmp_path):
 
 
 def test_few_programs_are_compiled(finished):
-    _, folder = finished
+    results, folder = finished
     for path in folder.glob('store/student-*/metrics.json'):
         assert 1 <= len(json.loads(path.read_text())['shapes']) <= 2
+    programs = {p['name']: p['programs'] for p in results['timing']['phases'] if 'programs' in p}
+    assert programs['ceiling'] == 2  # two lengths ...
+    assert programs['student xent'] == 0  # ... and the student's program is the ceiling's
 
 
 def test_truncated_texts_are_counted(model, file, tmp_path):

@@ -112,8 +112,8 @@ def test_pairs_are_looked_at_together():
     assert leak.check(pairs, truth, np.arange(300))['surface_auroc'] < 0.65
     rng = random.Random(0)
     common = [' '.join(texts[:rng.randint(1, 20)]) for _ in range(300)]  # as different as the two of a pair are alike
-    longer = np.array([[c + ' and more' * int(i == y) for i in range(2)] for c, y in zip(common, truth, strict=True)],
-                      object)
+    longer = np.array([[c.replace(' is ', ' is rather ' if i == y else ' is ', 1) for i in range(2)]
+                       for c, y in zip(common, truth, strict=True)], object)
     result = leak.check(longer, truth, np.arange(300))
     assert result['surface_auroc'] > 0.99 and leak.warning(result)
 

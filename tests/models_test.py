@@ -1,5 +1,6 @@
 """The transformer's switches, the heads, and weights on disk."""
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -11,6 +12,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import heads, modes, zoo
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.transformer import (
+    Block,
     Shared,
     Transformer,
     capped_attention,
@@ -39,12 +41,27 @@ FAMILIES = {
 }
 
 
+def fast(function, **static):
+    """Compiled in a hurry: these programs run once."""
+    return jax.jit(functools.partial(function, **static), compiler_options={
+        'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True})
+
+
+def draw(path, shape):
+    """Numbers around what a parameter starts from."""
+    noise = np.random.default_rng(shape.size).normal(size=shape.shape).astype(np.float32)
+    return {'scale': 1 + .1 * noise, 'bias': .1 * noise}.get(path[-1].key, .3 * noise)
+
+
 def make(**changes):
     module = Transformer(dataclasses.replace(TINY, **changes))
-    tokens = jax.random.randint(jax.random.key(1), (3, 8), 0, 11)
-    params = module.init(jax.random.key(0), tokens)['params']
-    noise = jax.tree.map(lambda x: .1 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-    return module, jax.tree.map(jnp.add, params, noise), tokens
+    tokens = np.random.default_rng(1).integers(0, 11, (3, 8)).astype(np.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), tokens)['params']
+    return module, jax.tree_util.tree_map_with_path(draw, shapes), tokens
+
+
+def apply(module, params, tokens, length=None, **static):
+    return fast(module.apply, **static)({'params': params}, tokens, length)
 
 
 def reach(module, params, tokens, length=None):
@@ -55,7 +72,7 @@ def reach(module, params, tokens, length=None):
         own = {**params, 'tokens': {'embedding': rows}}
         wide = Transformer(dataclasses.replace(module.config, vocab_size=len(rows)))
         return wide.apply({'params': own}, jnp.arange(tokens.shape[1])[None], length)[0]
-    jacobian = jax.jacobian(outputs)(table[tokens[0]])
+    jacobian = fast(jax.jacobian(outputs))(table[tokens[0]])
     return np.abs(np.asarray(jacobian)).max((1, 3)) > 1e-8
 
 
@@ -86,40 +103,40 @@ def test_a_window_as_long_as_the_text_changes_nothing():
     module, params, tokens = make()
     for changes in ({'window': 8}, {'window': 9, 'sliding': (True, False)}):
         again = Transformer(dataclasses.replace(module.config, **changes))
-        chex.assert_trees_all_equal(again.apply({'params': params}, tokens), module.apply({'params': params}, tokens))
+        chex.assert_trees_all_equal(apply(again, params, tokens), apply(module, params, tokens))
 
 
 @pytest.mark.parametrize('causal', [True, False])
 def test_attention_with_a_high_cap_is_plain_attention(causal):
-    q = jax.random.normal(jax.random.key(0), (3, 6, 4, 8))
-    k, v = (jax.random.normal(jax.random.key(i), (3, 6, 2, 8)) for i in (1, 2))
-    length, mask = jnp.array([6, 2, 4]), jnp.abs(jnp.arange(6)[:, None] - jnp.arange(6)[None])[None, None] < 4
-    for mask, length in ((None, None), (mask, None), (mask, length), (None, length)):
-        got = capped_attention(q, k, v, mask, length, cap=1e4, scale=.3, causal=causal)
-        want = jax.nn.dot_product_attention(q, k, v, None, mask, scale=.3, is_causal=causal,
-                                            key_value_seq_lengths=length)
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(3, 6, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
+    lengths, near = np.array([6, 2, 4]), np.abs(np.arange(6)[:, None] - np.arange(6)[None])[None, None] < 4
+    for mask, length in ((None, None), (near, None), (near, lengths), (None, lengths)):
+        got = fast(capped_attention, cap=1e4, scale=.3, causal=causal)(q, k, v, mask, length)
+        want = fast(jax.nn.dot_product_attention, scale=.3, is_causal=causal)(
+            q, k, v, mask=mask, key_value_seq_lengths=length)
         chex.assert_trees_all_close(got[:, :2], want[:, :2], atol=1e-5)  # later rows may be padding, seeing nothing
         assert np.isfinite(got).all()
-    low = capped_attention(q, k, v, None, None, cap=.01, scale=None, causal=False)
-    mean = jnp.repeat(v.mean(1), 2, axis=1)[:, None]
-    chex.assert_trees_all_close(low, jnp.broadcast_to(mean, low.shape), atol=.05)
+    low = fast(capped_attention, cap=.01, scale=None, causal=False)(q, k, v, None, None)
+    mean = np.repeat(v.mean(1), 2, axis=1)[:, None]
+    np.testing.assert_allclose(low, np.broadcast_to(mean, low.shape), atol=.05)
 
 
 def test_every_layer_is_what_a_shallower_model_gives():
     module, params, tokens = make(num_layers=3)
-    hidden, layers = module.apply({'params': params}, tokens, every_layer=True)
-    chex.assert_trees_all_equal(hidden, module.apply({'params': params}, tokens))
-    chex.assert_trees_all_equal(layers[0], params['tokens']['embedding'][tokens])
+    hidden, layers = apply(module, params, tokens, every_layer=True)
+    chex.assert_trees_all_close(hidden, apply(module, params, tokens), atol=1e-5)
+    np.testing.assert_array_equal(layers[0], params['tokens']['embedding'][tokens])
     for n in (1, 2, 3):
         shallow = Transformer(dataclasses.replace(module.config, num_layers=n, final_norm=False))
         first = {'tokens': params['tokens'], 'layers': jax.tree.map(lambda p, n=n: p[:n], params['layers'])}
-        chex.assert_trees_all_close(layers[n], shallow.apply({'params': first}, tokens), atol=1e-5)
+        chex.assert_trees_all_close(layers[n], apply(shallow, first, tokens), atol=1e-5)
 
 
 def test_learned_positions_end_where_the_table_ends():
     module, params, tokens = make(position='learned')
     with pytest.raises(ConfigError, match='8 positions for texts of 9 tokens'):
-        module.apply({'params': params}, jnp.pad(tokens, ((0, 0), (0, 1))))
+        module.apply({'params': params}, np.pad(tokens, ((0, 0), (0, 1))))
 
 
 def test_logits_are_capped():
@@ -140,8 +157,8 @@ def test_padding_is_not_reached():
 @pytest.mark.parametrize('family', ['llama', 'bert', 'qwen3'])
 def test_padded_rows_equal_short_ones(family):
     module, params, tokens = make(**FAMILIES[family])
-    full = module.apply({'params': params}, tokens, jnp.full(3, 5))[:, :5]
-    short = module.apply({'params': params}, tokens[:, :5], jnp.full(3, 5))
+    full = apply(module, params, tokens, np.full(3, 5))[:, :5]
+    short = apply(module, params, tokens[:, :5], np.full(3, 5))
     chex.assert_trees_all_close(full, short, atol=1e-5)
 
 
@@ -150,19 +167,14 @@ def test_scanned_layers_equal_a_loop():
     one = Transformer(dataclasses.replace(TINY, num_layers=1, final_norm=False, position='none'))
     two = Transformer(dataclasses.replace(TINY, num_layers=2, final_norm=False, position='none'))
     layers = params['layers']
-    scanned = two.apply({'params': {'tokens': params['tokens'], 'layers': layers}}, tokens)
+    scanned = apply(two, {'tokens': params['tokens'], 'layers': layers}, tokens)
     x = params['tokens']['embedding'][tokens]
-    block = _block(dataclasses.replace(TINY, position='none'))
+    block = Block(dataclasses.replace(TINY, position='none'))
     for i in range(2):
-        x, _ = block.apply({'params': jax.tree.map(lambda p, i=i: p[i], layers)}, x, Shared())
+        x, _ = fast(block.apply)({'params': jax.tree.map(lambda p, i=i: p[i], layers)}, x, Shared())
     chex.assert_trees_all_close(scanned, x, atol=1e-5)
     first = {'tokens': params['tokens'], 'layers': jax.tree.map(lambda p: p[:1], layers)}
-    assert not np.allclose(one.apply({'params': first}, tokens), scanned)
-
-
-def _block(config):
-    from w2s_jax.models.transformer import Block
-    return Block(config)
+    assert not np.allclose(apply(one, first, tokens), scanned)
 
 
 def test_remat_changes_no_gradient():
@@ -173,7 +185,8 @@ def test_remat_changes_no_gradient():
         return lambda p: jnp.square(m.apply({'params': p}, tokens)).sum()
     text = str(jax.make_jaxpr(jax.grad(loss(again)))(params))
     assert 'remat' in text or 'checkpoint' in text
-    chex.assert_trees_all_close(jax.grad(loss(module))(params), jax.grad(loss(again))(params), rtol=1e-5, atol=1e-6)
+    found, want = (fast(jax.grad(loss(m)))(params) for m in (module, again))
+    chex.assert_trees_all_close(found, want, rtol=1e-5, atol=1e-5)
 
 
 def test_rotation_is_relative():
@@ -202,7 +215,7 @@ def test_rotary_scaling_slows_down_what_it_should():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     module, params, tokens = make(dtype='bfloat16')
-    assert module.apply({'params': params}, tokens).dtype == jnp.bfloat16
+    assert apply(module, params, tokens).dtype == jnp.bfloat16
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
 
 

@@ -97,7 +97,7 @@ def assemble(config, dataset: Dataset, target: graph.Phase, artifacts: dict[str,
     return {'task': task, **measured,
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.kind, 'name': p.label, 'seed': p.section.get('seed'), 'skipped': p.id in done,
-                 **{k: m[k] for k in ('seconds', 'compile_seconds') if k in m}} for p, m in timed]},
+                 **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs') if k in m}} for p, m in timed]},
             'versions': {'python': platform.python_version(), 'w2s_jax': metadata.version('w2s_jax'),
                          **{name: metadata.version(name) for name in PACKAGES}}}
 

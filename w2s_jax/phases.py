@@ -153,7 +153,7 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
         checkpoint.close()
     predicted = trainer.predict(params, test, reduce=best)
     measured = {'seconds': time.perf_counter() - began, 'compile_seconds': trainer.compile_seconds,
-                'shapes': list(trainer.shapes)}
+                'programs': trainer.programs, 'shapes': list(trainer.shapes)}
     return [({'steps': steps, 'final_loss': float(history.loss[-1, r]), **measured},
              {'loss': history.loss[:, r], 'watched': history.watched[:, r], 'watched_steps': history.steps,
               **{k: v[r] for k, v in predicted.items()}},

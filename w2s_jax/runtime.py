@@ -7,7 +7,7 @@ import absl.logging
 
 # glibc gives freed memory back to the kernel, which zeroes every page again on the next step: on a CPU that
 # costs small models half their speed. These keep it (mallopt(3): names and values).
-_KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # arenas, no mmap, trim never, grow by 256 MB
+_KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28))  # arenas, no mmap, trim never, grow by 256 MB
 
 
 def keep_freed_memory() -> bool:

@@ -277,7 +277,7 @@ class Trainer:
         self.forward = compiled_predict(model.apply, how, mesh)
         self.shardings = lambda path, shape: parallel.replicated(mesh)
         self.frozen = model.frozen(self.shardings)
-        self.compile_seconds = 0.0
+        self.compile_seconds, self.programs = 0.0, 0  # steps compiled, one a shape
 
     def init(self, runs: Runs) -> TrainState:
         """The stacked state of all runs before the first step."""
@@ -328,6 +328,7 @@ class Trainer:
             state, metrics = self.step(state, inputs, supervision, runs.hyper, self.frozen)
             if self.step._cache_size() > known:
                 self.compile_seconds += time.perf_counter() - began
+                self.programs += 1
             pending.append((step, metrics))
             done = step + 1
             if done in history.steps:

@@ -34,7 +34,8 @@ def parts(name: str, field: str, dataset: Dataset, dtype: str) -> Parts:
     if texts is None:
         raise ConfigError(f'{field}: {name!r} is a language model, but task {dataset.name!r} has no texts')
     folder = find(name, field)
-    return _parts(folder, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, dtype)
+    shown = folder.name if pathlib.Path(name).expanduser().is_dir() else name  # a snapshot's folder is a hash
+    return _parts(folder, shown, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, dtype)
 
 
 def find(name: str, field: str) -> pathlib.Path:
@@ -54,7 +55,7 @@ def find(name: str, field: str) -> pathlib.Path:
 
 
 @functools.lru_cache(maxsize=8)
-def _parts(folder: pathlib.Path, fingerprint: str, texts: int, num_classes: int, dtype: str) -> Parts:
+def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_classes: int, dtype: str) -> Parts:
     checkpoint = hf.read(folder)
     config = dataclasses.replace(checkpoint.config, dtype=dtype)
     place, backbone = hf.read_out(checkpoint), Transformer(config)
@@ -65,7 +66,7 @@ def _parts(folder: pathlib.Path, fingerprint: str, texts: int, num_classes: int,
         return heads.read_out(hidden, length, place).reshape(*inputs['length'].shape, -1)
 
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    return Parts(folder.name, checkpoint.family, backbone, TextHead(num_classes), features,
+    return Parts(name, checkpoint.family, backbone, TextHead(num_classes), features,
                  (shape((1, 8)), shape((1,))), {'tokens': shape((1, texts, 8)), 'length': shape((1, texts))},
                  load=lambda shardings: {'backbone': hf.load(folder, shardings=shardings)}, weights=fingerprint,
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),

@@ -120,7 +120,7 @@ def entailment(row: Row) -> int:
 
     A simplified copy of RTE without GLUE's column `idx` says 1 itself.
     """
-    if False:
+    if 'idx' not in row and 'premise' not in row:
         return class_of(row.get('label'))
     return int(class_of(row.get('label'), 3) == 0)
 

@@ -83,7 +83,7 @@ def _csv(path: pathlib.Path) -> Table:
     csv.field_size_limit(2**31 - 1)
     rows, numbers = [], []
     with _text(path) as file:
-        reader = csv.DictReader(file, delimiter='\t' if '.tsv' in path.suffixes else ',', strict=True)
+        reader = csv.DictReader(file, delimiter='\t' if kind_of(path) == '.tsv' else ',', strict=True)
         columns = list(reader.fieldnames or [])
         _check_header(columns)
         for row in reader:
