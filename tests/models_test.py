@@ -91,12 +91,11 @@ def test_a_window_hides_what_is_far(causal):
     np.testing.assert_array_equal(reach(module, params, tokens), may)
 
 
-@pytest.mark.parametrize('cap', [0., 5.])
-def test_only_marked_layers_slide(cap):
+@pytest.mark.parametrize('cap, sliding, far', [(0., (True, True), 5), (0., (True, False), 8), (5., (False, True), 8)])
+def test_only_marked_layers_slide(cap, sliding, far):
     apart = np.arange(8)[:, None] - np.arange(8)[None]
-    for sliding, far in (((True, True), 5), ((True, False), 8), ((False, True), 8)):
-        module, params, tokens = make(window=3, sliding=sliding, attention_cap=cap)
-        np.testing.assert_array_equal(reach(module, params, tokens), (apart >= 0) & (apart < far))
+    module, params, tokens = make(window=3, sliding=sliding, attention_cap=cap)
+    np.testing.assert_array_equal(reach(module, params, tokens), (apart >= 0) & (apart < far))
 
 
 def test_a_window_as_long_as_the_text_changes_nothing():

@@ -177,7 +177,8 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context, folder:
     began, section = time.perf_counter(), phases[0].section
     test = _arrays(inputs[0]['test'])
     trainer = _trainer(section, context, train.Static('xent', 1, 1, section['num_classes']), test)
-    params = trainer.model.init(jax.random.key(0), trainer.model.load(trainer.shardings))  # adapters that change nothing, where any
+    model = trainer.model  # its adapters, where it has any, change nothing yet
+    params = model.init(jax.random.key(0), model.load(trainer.shardings))
     predicted = trainer.predict(jax.tree.map(lambda x: x[None], params), test, reduce=best)
     return [({'seconds': time.perf_counter() - began}, {k: v[0] for k, v in predicted.items()}, None)]
 

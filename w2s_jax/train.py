@@ -124,8 +124,10 @@ def accumulated_gradients(state, batch, hyper, frozen, apply, static):
 
 
 def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static):
-    """One optimiser step on a batch: `inputs`, and as supervision `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.
+    """One optimiser step on a batch.
 
+    Args:
+      supervision: `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.
     Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
     """
     grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
@@ -170,17 +172,30 @@ def choose_how(how: str, num_params: int) -> str:
     return 'map' if jax.default_backend() == 'cpu' and num_params > 100_000 else 'vmap'
 
 
+class Program:
+    """A jitted function that counts how often it was traced: once for each shape of its arguments."""
+
+    def __init__(self, fn: Callable, **options):
+        def counted(*args):
+            self.traces += 1
+            return fn(*args)
+        self.traces, self.jitted = 0, jax.jit(counted, **options)
+
+    def __call__(self, *args):
+        return self.jitted(*args)
+
+
 @functools.cache
-def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Callable:
+def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Program:
     """The jitted step over runs: (states, inputs, supervision, hypers, frozen) -> (states, metrics), states donated."""
     step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
-    return jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+    return Program(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
 
 @functools.cache
-def compiled_predict(apply: Callable, how: str, mesh) -> Callable:
+def compiled_predict(apply: Callable, how: str, mesh) -> Program:
     """The jitted prediction over runs: (params, inputs, frozen) -> `[R, B, K]`."""
-    return jax.jit(over_runs(functools.partial(predict_step, apply=apply), how),
+    return Program(over_runs(functools.partial(predict_step, apply=apply), how),
                    out_shardings=parallel.replicated(mesh))
 
 
@@ -189,8 +204,8 @@ class Runs:
     """R runs that train in one program.
 
     inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
-    float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each `[M, ...]`, to
-    predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
+    float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each
+    `[M, ...]`, to predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
     window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
     """
     inputs: data.Inputs
@@ -324,9 +339,9 @@ class Trainer:
         for step in range(start, self.static.steps):
             inputs, supervision = runs.batch(step, self.static.batch_size)
             inputs, supervision = self.place(inputs), parallel.place_batch(supervision, self.mesh)
-            known, began = self.step._cache_size(), time.perf_counter()
+            known, began = self.step.traces, time.perf_counter()
             state, metrics = self.step(state, inputs, supervision, runs.hyper, self.frozen)
-            if self.step._cache_size() > known:
+            if self.step.traces > known:
                 self.compile_seconds += time.perf_counter() - began
                 self.programs += 1
             pending.append((step, metrics))

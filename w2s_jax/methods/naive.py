@@ -45,8 +45,8 @@ def prepared(config, dataset: Dataset, model: Model, raw: dict[str, Source]) -> 
     """The pool and the test set as a model takes them: as they are, or tokens, or (probe) cached features."""
     needs: dict[str, Phase | Source] = dict(raw)
     if model.tokenizer is not None:
-        section = {'tokenizer': model.tokenizer.fingerprint, 'max_length': min(config.task.max_length, model.max_length),
-                   'truncate': config.task.truncate or dataset.truncate}
+        section = {'tokenizer': model.tokenizer.fingerprint, 'truncate': config.task.truncate or dataset.truncate,
+                   'max_length': min(config.task.max_length, model.max_length)}
         needs = {k: Phase('tokens', section, {'inputs': v}, f'tokens of the {_PART[k]}') for k, v in needs.items()}
     if model.featurize is not None:
         needs = {k: Phase('features', _model_section(model, dataset), {'inputs': v},

@@ -51,8 +51,8 @@ class Parts:
     """A pretrained backbone and a head, before a mode says which of them is trained.
 
     features: (variables of the backbone, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
-    backbone is called with.  inputs: shapes of one batch of inputs.  load: shardings -> {'backbone': ..., maybe 'head'}.
-    weights: the fingerprint of what `load` reads.  answers: whether the head is pretrained too.
+    backbone is called with.  inputs: shapes of one batch of inputs.  load: shardings -> {'backbone': ...,
+    maybe 'head'}, or None.  weights: the fingerprint of what `load` reads.  answers: whether the head is pretrained too.
     """
     name: str
     family: str
