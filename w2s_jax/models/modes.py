@@ -52,7 +52,8 @@ class Parts:
 
     features: (variables of the backbone, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
     backbone is called with.  inputs: shapes of one batch of inputs.  load: shardings -> {'backbone': ...,
-    maybe 'head'}, or None.  weights: the fingerprint of what `load` reads.  answers: whether the head is pretrained too.
+    maybe 'head'}, or None.  weights: the fingerprint of what `load` reads.  answers: whether the head, too, is
+    pretrained.
     """
     name: str
     family: str
