@@ -250,9 +250,9 @@ def test_read_out_follows_the_model(tmp_path):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_what_a_config_leaves_out_is_as_in_transformers(family):
-    sizes = {'vocab_size': 40, 'hidden_size': 64, 'num_hidden_layers': 12, 'num_attention_heads': 8,
-             'intermediate_size': 20, 'ffn_dim': 20, 'max_position_embeddings': 24, 'n_embd': 64, 'n_layer': 12,
-             'n_head': 8, 'n_positions': 24}
+    sizes = {'vocab_size': 40, 'hidden_size': 128, 'num_hidden_layers': 12, 'num_attention_heads': 16,
+             'intermediate_size': 20, 'ffn_dim': 20, 'max_position_embeddings': 24, 'n_embd': 128, 'n_layer': 12,
+             'n_head': 16, 'n_positions': 24}
     full = transformers.AutoConfig.for_model(family).to_dict()
     raw = {k: v for k, v in sizes.items() if k in full} | {'model_type': family}
     if family in ('qwen2', 'qwen3'):  # there 32, whatever the number of heads
