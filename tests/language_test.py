@@ -13,7 +13,7 @@ from w2s_jax import config as configs
 from w2s_jax import experiment
 from w2s_jax.data import Dataset, Examples
 from w2s_jax.errors import DataError
-from w2s_jax.models import tokens, zoo
+from w2s_jax.models import language, tokens, zoo
 
 OWN = '--config=configs/own_data.py'
 ALPHABET = 'bcdefghijklmnop'
@@ -235,6 +235,19 @@ def test_a_hub_id_while_offline(cli, tmp_path, model, file, monkeypatch):  # noq
     line = error(cli(*args(model, file, tmp_path), '--config.student.model=nobody/nothing'))
     assert line == ("student.model: 'nobody/nothing' is not a folder and cannot be had from the hub "
                     '(offline, and not in the cache)')
+
+
+def test_a_hub_id_in_the_cache_while_offline(tmp_path, monkeypatch):
+    import huggingface_hub
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path))
+    repository, commit = tmp_path / 'models--someone--tiny', '0123456789abcdef0123456789abcdef01234567'
+    tiny.folder(repository / 'snapshots' / commit)
+    (repository / 'refs').mkdir()
+    (repository / 'refs' / 'main').write_text(commit)
+    found = bound('someone/tiny', texts('abc'))
+    assert found.name == 'someone/tiny'  # not the snapshot's hash
+    assert language.find('someone/tiny', 'student.model').name == commit
 
 
 def test_a_language_model_does_not_play_chess(cli, tmp_path, model):  # noqa: F811
