@@ -116,6 +116,12 @@ def test_a_probe_teaches_a_lora_student(tmp_path):
     np.testing.assert_allclose(results['zero_shot']['accuracy']['mean'], zero_shot['accuracy']['mean'])
 
 
+def test_only_the_teacher_need_be_kept(tmp_path):
+    experiment.run(small(**{'train.keep': 'teacher'}), tmp_path, io.StringIO())
+    assert {p.parents[1].name.split('-')[0] for p in tmp_path.glob('store/*/params/*')} == {'teacher'}
+    assert len(list(tmp_path.glob('store/student-*/DONE'))) == 2
+
+
 def test_features_that_were_computed_in_part_are_gone_on_with(tmp_path, monkeypatch):
     probe = bound('probe')
     context = phases.Context(None, {'student': probe}, parallel.make_mesh(), small().train, None)

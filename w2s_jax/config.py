@@ -13,7 +13,7 @@ from w2s_jax.tasks import TASKS
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
 EXECUTION = ('mesh.', 'report.html', 'train.accumulate', 'train.eval_batch_size', 'train.checkpoint_every',
-             'train.runs', 'train.shapes')
+             'train.keep', 'train.runs', 'train.shapes')
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -63,6 +63,7 @@ def default_config() -> ml_collections.ConfigDict:
         evaluations=4,  # points of the learning curves
         watch=256,  # test rows that the curves are measured on
         checkpoint_every=100,  # steps
+        keep='all',  # whose trained parameters are stored: all, teacher
         shapes=4,  # lengths that texts are padded to; a program is compiled for each
         window=8,  # batches of texts dealt out by length together; 1: no regard to length
         runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
@@ -126,6 +127,7 @@ def validate(config) -> None:
     optimizers.known('method.labels', config.method.labels, {'soft': None, 'hard': None})
     optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
     optimizers.known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
+    optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
     optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)
     if config.train.batch_size % config.train.accumulate:

@@ -157,7 +157,8 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     return [({'steps': steps, 'final_loss': float(history.loss[-1, r]), **measured},
              {'loss': history.loss[:, r], 'watched': history.watched[:, r], 'watched_steps': history.steps,
               **{k: v[r] for k, v in predicted.items()}},
-             train.one_run(params, r)) for r in range(len(phases))]
+             train.one_run(params, r) if execution.keep == 'all' or phases[0].kind == 'teacher' else None)
+            for r in range(len(phases))]
 
 
 def label(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
