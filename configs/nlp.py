@@ -5,9 +5,11 @@
       --config.teacher.model=FOLDER --config.student.model=FOLDER --config.task.path=FOLDER     # nothing downloaded
 
 Needs: two models (a folder with config.json, safetensors and a tokenizer, or a hub id) and the task's data (the hub's
-parquet files, or a folder of them). A model of 135 million parameters trains at some 500 to 1,000 tokens a second
-on two CPU cores; `--config.teacher.mode=lora` and `--config.student.mode=lora` train a hundredth of the numbers.
-The README has measured numbers.
+parquet files, or a folder of them). `--config.teacher.mode=lora` and `--config.student.mode=lora` train a hundredth of
+the numbers. `--config.train.keep=teacher` stores no students.
+
+Measured on SST-2, MiniLM-L3 teaching MiniLM-L6, 2000 examples a half, three seeds: weak 77.5, naive 78.1 (PGR .15
+[-.73, .60]), confidence 75.0 (-.67 [-2.30, .77]: it hurts over so small a gap), ceiling 81.4. More in the README.
 """
 from w2s_jax.config import default_config
 

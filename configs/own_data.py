@@ -6,8 +6,9 @@
       --config.task.path=quiz.jsonl --config.task.question=q --config.task.options=choices --config.task.answer=correct
 
 `--config.task.group=COLUMN` keeps rows of one source in one half; `--config.task.test_path=FILE` brings your own test
-set; `--config.teacher.model=given` with weak labels of your own is not for files yet. Needs two models (folders or hub
-ids, as below). Texts longer than `task.max_length` tokens are cut at `task.truncate` and counted in results.json.
+set. Needs two models (folders or hub ids, as below) and some hundred rows. Texts longer than `task.max_length` tokens
+are cut at the end that `task.truncate` names and counted in results.json. What to expect depends on your data: look at
+the gap between weak and ceiling first; where it is inside its noise PGR is undefined.
 """
 from w2s_jax.config import default_config
 

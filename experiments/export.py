@@ -16,12 +16,16 @@ LOSS = flags.DEFINE_string('loss', 'xent', 'the loss that it was trained with')
 SEED = flags.DEFINE_integer('seed', 0, 'its seed')
 
 
+def folder(name: str, value: str | None) -> pathlib.Path:
+    """The folder that a flag names. Raises ConfigError where it is not given."""
+    if value is None:
+        raise ConfigError(f'--{name}: missing, expected a folder')
+    return pathlib.Path(value).expanduser().absolute()
+
+
 def main() -> None:
     """Exports the model that the flags name."""
-    for flag in (WORKDIR, OUT):
-        if flag.value is None:
-            raise ConfigError(f'--{flag.name}: missing, expected a folder')
-    workdir, out = (pathlib.Path(f.value).expanduser().absolute() for f in (WORKDIR, OUT))
+    workdir, out = (folder(f.name, f.value) for f in (WORKDIR, OUT))
     export.write(workdir, KIND.value, LOSS.value, SEED.value, out)
     print(f'{out}: model, config, tokenizer and {export.HEAD}')
 

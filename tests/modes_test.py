@@ -29,7 +29,8 @@ def pretrained():
 
 
 def bound(mode, settings=()):
-    return modes.bind(dataclasses.replace(PARTS, load=lambda _: pretrained(), weights='some', answers=True), mode, settings)
+    parts = dataclasses.replace(PARTS, load=lambda _: pretrained(), weights='some', answers=True)
+    return modes.bind(parts, mode, settings)
 
 
 def moved(params, key=3):

@@ -26,7 +26,8 @@ def apply(params, inputs, frozen=None):
     return MODULE.apply({'params': params}, inputs['features'])
 
 
-MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda _: None, frozen=lambda _: None, num_params=200, name='tiny')
+MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda _: None, frozen=lambda _: None, num_params=200,
+                              name='tiny')
 STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 

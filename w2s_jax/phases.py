@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from w2s_jax import data, evaluation, parallel, train
+from w2s_jax import data, evaluation, parallel, runtime, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.data import Dataset
 from w2s_jax.graph import Phase
@@ -113,6 +113,7 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     lengths = data.longest(inputs)
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
     batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
+    assert model.featurize is not None
     step = jax.jit(model.featurize, out_shardings=parallel.replicated(context.mesh))
     frozen = model.frozen(lambda path, shape: parallel.replicated(context.mesh))
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +205,10 @@ PHASES: dict[str, Callable] = {
 
 def run(phases: list[Phase], inputs: list[dict], folder: pathlib.Path, *, context: Context) -> list[tuple]:
     """Runs phases of one group; `graph.execute` calls it."""
-    return PHASES[phases[0].kind](phases, inputs, context, folder)
+    try:
+        return PHASES[phases[0].kind](phases, inputs, context, folder)
+    finally:
+        runtime.return_freed_memory()
 
 
 def make_context(config, dataset: Dataset, models: dict[str, Model], log: Callable) -> Context:

@@ -21,6 +21,12 @@ def keep_freed_memory() -> bool:
     return all(results)
 
 
+def return_freed_memory() -> None:
+    """Gives what is free back to the kernel, once: between phases, whose buffers differ in size."""
+    if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
+        libc.malloc_trim(0)
+
+
 def quiet() -> None:
     """Leaves out what libraries log about their own workings; orbax logs tracebacks of what it then raises."""
     absl.logging.set_verbosity(absl.logging.FATAL)

@@ -344,6 +344,8 @@ class Trainer:
             if self.step.traces > known:
                 self.compile_seconds += time.perf_counter() - began
                 self.programs += 1
+            if pending:  # one step ahead and no further: each step that waits holds a state of its own
+                jax.block_until_ready(pending[-1][1])
             pending.append((step, metrics))
             done = step + 1
             if done in history.steps:

@@ -14,7 +14,7 @@ from w2s_jax.models import heads, hf, tokens
 from w2s_jax.models.modes import Parts
 from w2s_jax.models.transformer import Transformer
 
-HUB_FILES = ('*.json', '*.safetensors', '*.txt', '*.model')  # no pickles, no code
+HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.model']  # no pickles, no code
 
 
 class TextHead(nn.Module):

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from w2s_jax.data import Inputs
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import defaults, lora
 from w2s_jax.models.linear import ADAPTERS
@@ -61,7 +60,7 @@ class Parts:
     head: nn.Module
     features: Callable
     call: tuple
-    inputs: Inputs
+    inputs: dict[str, jax.ShapeDtypeStruct]
     load: Callable = lambda shardings: None
     weights: str = ''
     answers: bool = False
