@@ -15,11 +15,12 @@ from w2s_jax.models.transformer import (
     Block,
     Shared,
     Transformer,
-    capped_attention,
+    attend,
     language_logits,
     rotary_frequency,
     rotary_table,
     rotate,
+    seen_by,
 )
 from w2s_jax.tasks import chess_moves
 
@@ -106,17 +107,34 @@ def test_a_window_as_long_as_the_text_changes_nothing():
 
 
 @pytest.mark.parametrize('causal', [True, False])
-def test_attention_with_a_high_cap_is_plain_attention(causal):
+@pytest.mark.parametrize('cap', [0., 1e4])
+def test_attention_is_that_of_jax(causal, cap):
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(3, 6, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
+    bias = rng.normal(size=(1, 4, 6, 6)).astype(np.float32)
     lengths, near = np.array([6, 2, 4]), np.abs(np.arange(6)[:, None] - np.arange(6)[None])[None, None] < 4
-    for mask, length in ((None, None), (near, None), (near, lengths), (None, lengths)):
-        got = fast(capped_attention, cap=1e4, scale=.3, causal=causal)(q, k, v, mask, length)
-        want = fast(jax.nn.dot_product_attention, scale=.3, is_causal=causal)(
-            q, k, v, mask=mask, key_value_seq_lengths=length)
-        chex.assert_trees_all_close(got[:, :2], want[:, :2], atol=1e-5)  # later rows may be padding, seeing nothing
-        assert np.isfinite(got).all()
-    low = fast(capped_attention, cap=.01, scale=None, causal=False)(q, k, v, None, None)
+
+    def ours(q, k, v, length, bias, window):
+        c = dataclasses.replace(TINY, causal=causal, window=window)
+        return attend(q, k, v, seen_by(c, 6, length, None), bias, scale=.3, cap=cap)
+
+    def theirs(q, k, v, length, bias, window):
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=near if window else None, scale=.3,
+                                            is_causal=causal, key_value_seq_lengths=length)
+
+    def both(fn, window, *args):  # later rows may be padding, which sees nothing
+        fn = functools.partial(fn, window=window)
+        return fast(fn)(*args)[:, :2], fast(jax.grad(lambda *x: jnp.sin(fn(*x)[:, :2]).sum(), (0, 1, 2)))(*args)
+    for window, length, b in ((0, None, None), (4, None, bias), (4, lengths, None), (0, lengths, bias)):
+        args = (window, q, k, v, length, None if cap else b)
+        chex.assert_trees_all_close(both(ours, *args), both(theirs, *args), atol=1e-5)
+        assert np.isfinite(fast(functools.partial(ours, window=window))(*args[1:])).all()
+
+
+def test_a_low_cap_makes_attention_the_mean():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(3, 6, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
+    low = fast(attend, scale=1., cap=.01)(q, k, v)
     mean = np.repeat(v.mean(1), 2, axis=1)[:, None]
     np.testing.assert_allclose(low, np.broadcast_to(mean, low.shape), atol=.05)
 
@@ -176,9 +194,10 @@ def test_scanned_layers_equal_a_loop():
     assert not np.allclose(apply(one, first, tokens), scanned)
 
 
-def test_remat_changes_no_gradient():
-    module, params, tokens = make()
-    again = Transformer(dataclasses.replace(TINY, remat='full'))
+@pytest.mark.parametrize('remat', ['products', 'full'])
+def test_remat_changes_no_gradient(remat):
+    _, params, tokens = make()
+    module, again = (Transformer(dataclasses.replace(TINY, remat=r)) for r in ('none', remat))
 
     def loss(m):
         return lambda p: jnp.square(m.apply({'params': p}, tokens)).sum()

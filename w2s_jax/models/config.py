@@ -9,7 +9,7 @@ _CHOICES = {
     'position': ('learned', 'rotary', 'grid', 'none'),
     'activation': ('gelu', 'gelu_tanh', 'relu', 'silu'),
     'dtype': ('float32', 'bfloat16'),
-    'remat': ('none', 'full'),
+    'remat': ('none', 'products', 'full'),
 }
 _SCALINGS = {'linear': 2, 'llama3': 5}  # how many entries each has, its name included
 
@@ -30,6 +30,8 @@ class TransformerConfig:
     attention_cap, logit_cap: attention and next-token logits x become cap * tanh(x / cap) (Gemma 2); 0: as they are.
     embed_dim: the width of the token embeddings and of the output where it is not d_model (OPT-350m).
     parallel_residual: attention and MLP read the same residual stream (GPT-NeoX).
+    remat: what the backward pass computes again: nothing, all but matrix products (less memory, and on a CPU faster
+      than reading it back), or whole layers.
     """
     vocab_size: int
     d_model: int
@@ -69,7 +71,7 @@ class TransformerConfig:
     bias_out: bool = False
     bias_mlp: bool = False
     dtype: str = 'float32'  # of the computation; parameters and softmax are float32
-    remat: str = 'none'
+    remat: str = 'products'
 
     def __post_init__(self):
         for field, choices in _CHOICES.items():

@@ -31,7 +31,7 @@ class Linear(nn.Module):
             return nn.initializers.lecun_normal()(key, (size_in, size_out), dtype).reshape(shape)
 
         kernel = self.param('kernel', draw, (*ins, *out))
-        x = x.reshape(*batch, size_in).astype(self.dtype)
+        x = x.reshape(-1, size_in).astype(self.dtype)  # of two axes: else the kernel's gradient copies y transposed
         y = x @ kernel.reshape(size_in, size_out).astype(self.dtype)
         if self.has_variable(ADAPTERS, 'a'):
             a: Any = self.get_variable(ADAPTERS, 'a')
@@ -39,5 +39,5 @@ class Linear(nn.Module):
             y = y + (x @ a.astype(self.dtype)) @ b.astype(self.dtype)
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, out)
-            y = y + jnp.expand_dims(bias.reshape(size_out).astype(self.dtype), range(len(batch)))
+            y = y + bias.reshape(1, size_out).astype(self.dtype)
         return y.reshape(*batch, *out)

@@ -13,10 +13,16 @@ from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.linear import ADAPTERS, Linear
 
 _ACTIVATIONS: dict[str, Callable] = {
-    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 2 ** -.5)),  # jax.nn.gelu's erfc costs more
     'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
     'relu': jax.nn.relu,
     'silu': jax.nn.silu,
+}
+
+
+_KEPT = {  # remat: what the backward pass finds as it was; the rest is computed again
+    'products': jax.checkpoint_policies.dots_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -98,24 +104,45 @@ def window_mask(c: TransformerConfig, length: int, slides):
     return jnp.asarray(near) if slides is None else near | ~slides
 
 
-def capped_attention(q, k, v, mask, length, *, cap: float, scale: float | None, causal: bool):
-    """Attention whose logits x are capped to cap * tanh(x / cap) (arXiv 2408.00118, section 2); softmax in float32.
+def seen_by(c: TransformerConfig, size: int, length, slides):
+    """Which tokens each token attends to, bool `[1 or B, 1, 1 or L, L]`; None: all.
 
     Args:
-      q: `[B, L, H, C]`.  k, v: `[B, L, K, C]`, K divides H.  mask: `[1, 1, L, L]` bool or None.  length: `[B]` or None.
+      length: `[B]`, how many tokens of a row are real, or None.  slides: whether this layer's window is on, or None.
     """
-    (batch, size, _, width), at = q.shape, jnp.arange(q.shape[1])
-    q = q.reshape(batch, size, k.shape[2], -1, width)
-    logits = jnp.einsum('blkgc,bmkc->bkglm', q, k, preferred_element_type=jnp.float32)
-    logits = cap * jnp.tanh(logits * ((scale or width ** -.5) / cap))
-    seen = jnp.ones((1, 1, size, size), bool) if mask is None else mask
-    if causal:
-        seen = seen & (at[:, None] >= at[None])[None, None]
+    seen, at = window_mask(c, size, slides), jnp.arange(size)
+    if c.causal:
+        before = (at[:, None] >= at[None])[None, None]
+        seen = before if seen is None else seen & before
     if length is not None:
-        seen = seen & (at[None] < length[:, None])[:, None, None]
-    logits = jnp.where(seen[:, None], logits, -1e30)  # finite: a row that sees nothing must not become NaN
-    weight = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum('bkglm,bmkc->blkgc', weight, v).reshape(batch, size, -1, width)
+        real = (at[None] < length[:, None])[:, None, None]
+        seen = real if seen is None else seen & real
+    return seen
+
+
+def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
+    """Attention with grouped keys, its softmax in float32, and divided by the softmax's sum at the end, where the
+    numbers are fewer (the gradient is then cheaper too, as in arXiv 2205.14135, appendix B.4).
+
+    Args:
+      q: `[B, L, H, C]`.  k, v: `[B, L, K, C]`, K divides H.  seen: bool, as `seen_by` makes it.  bias: `[1, H, L, L]`.
+      cap: the logits x become cap * tanh(x / cap) (arXiv 2408.00118, section 2); 0: as they are.
+    """
+    (batch, size, heads, width), groups = q.shape, k.shape[2]
+    q = q.reshape(batch, size, groups, -1, width).transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
+    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
+    logits = jnp.einsum('bkxc,bkmc->bkxm', q, k, preferred_element_type=jnp.float32)
+    logits = logits.reshape(batch, heads, size, size) * scale
+    if cap:
+        logits = cap * jnp.tanh(logits / cap)
+    if bias is not None:
+        logits = logits + bias
+    if seen is not None:
+        logits = jnp.where(seen, logits, -1e30)  # finite: a row that sees nothing must not become NaN
+    weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    y = jnp.einsum('bkxm,bkmc->bkxc', weight.astype(v.dtype).reshape(batch, groups, -1, size), v)
+    y = y.reshape(batch, heads, size, width) / weight.sum(-1, keepdims=True).astype(v.dtype)
+    return y.transpose(0, 2, 1, 3)
 
 
 class Shared(NamedTuple):
@@ -140,13 +167,9 @@ class Attention(nn.Module):
         if c.position == 'rotary':
             sin, cos = shared.rotary[slides.astype(int) if len(shared.rotary) > 1 else 0]
             q, k = rotate(q, sin, cos), rotate(k, sin, cos)
-        mask, scale = window_mask(c, x.shape[1], slides), c.query_scale or None
-        if c.attention_cap:
-            y = capped_attention(q, k, v, mask, shared.length, cap=c.attention_cap, scale=scale, causal=c.causal)
-        else:
-            bias = grid_bias(self, c) if c.position == 'grid' else None
-            y = jax.nn.dot_product_attention(q, k, v, bias, mask, scale=scale, is_causal=c.causal,
-                                             key_value_seq_lengths=shared.length)
+        bias = grid_bias(self, c) if c.position == 'grid' else None
+        y = attend(q, k, v, seen_by(c, x.shape[1], shared.length, slides), bias,
+                   scale=c.query_scale or c.per_head ** -.5, cap=c.attention_cap)
         return Linear(c.d_model, axes=2, use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
 
 
@@ -203,7 +226,7 @@ class Transformer(nn.Module):
         x = self._embed(tokens)
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
         slides = jnp.asarray(c.sliding) if c.sliding else None
-        block: Any = nn.remat(Block, prevent_cse=False) if c.remat == 'full' else Block
+        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=False, policy=_KEPT[c.remat])
         layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
                               in_axes=(nn.broadcast, 0), length=c.num_layers)
         y, kept = layers(c, every_layer, name='layers')(x, shared, slides)

@@ -1,0 +1,127 @@
+"""The plain PyTorch loop that `experiments.benchmark` compares with: AutoModel, a linear head, torch.optim.AdamW.
+
+Imports nothing of ours, so that its process costs what it would cost anybody. Needs torch, which the project itself
+does not: `make parity` makes an environment that has it.
+"""
+import math
+
+import numpy as np
+import torch
+import transformers
+
+DROPOUTS = ('attention_dropout', 'attn_pdrop', 'attention_probs_dropout_prob', 'hidden_dropout_prob')
+
+
+def load(folder: str, num_classes: int, head=None):
+    """A backbone in training mode without dropout, and its head: zero, or `[D, K]` as given."""
+    backbone = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation='sdpa').train()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for name in DROPOUTS:
+        if hasattr(backbone.config, name):
+            setattr(backbone.config, name, 0.0)
+    linear = torch.nn.Linear(backbone.config.hidden_size, num_classes, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.zeros(()) if head is None else torch.tensor(head).T)
+    return torch.nn.ModuleDict({'backbone': backbone, 'head': linear})
+
+
+def logits(model, tokens, mask, pool: str):
+    """`[B, K]`. tokens, mask: `[B, L]`.  pool: 'mean', 'first' or 'last'."""
+    hidden = model['backbone'](input_ids=tokens, attention_mask=mask).last_hidden_state
+    if pool == 'mean':
+        return model['head']((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+    return model['head'](hidden[:, 0] if pool == 'first' else hidden[torch.arange(len(mask)), mask.sum(1) - 1])
+
+
+def optimizers(model, rate: float, steps: int, warmup: float, fused: bool = False):
+    """AdamW without weight decay, and linear warm-up, then cosine, as in `w2s_jax.optimizers`."""
+    def factor(step):
+        progress = step / steps
+        return min(1.0, progress / max(warmup, 1e-9)) * 0.5 * (1 + math.cos(math.pi * progress))
+    adam = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0, fused=fused or None)
+    return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
+
+
+def train_step(model, optimizer, schedule, tokens, mask, targets, pool: str):
+    """One step; the loss, on the device. targets: `[B, K]` distributions."""
+    loss = torch.nn.functional.cross_entropy(logits(model, tokens, mask, pool), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    return loss.detach()
+
+
+def stepper(spec: dict, arrays):
+    """step number -> its loss, still to be read; the counterpart of `benchmark.jax_stepper`."""
+    torch.set_num_threads(spec['threads'])
+    tokens, length = (torch.tensor(arrays[k].astype(np.int64)) for k in ('tokens', 'length'))
+    mask = (torch.arange(tokens.shape[1])[None] < length[:, None]).long()
+    targets = torch.nn.functional.one_hot(torch.tensor(arrays['truth'].astype(np.int64)), 2).float()
+    model = load(spec['model'], 2, arrays['head'])
+    optimizer, schedule = optimizers(model, spec['rate'], spec['steps'], spec['warmup'], spec['fused'])
+
+    def step(number: int):
+        at = arrays['order'][number % len(arrays['order'])]
+        return train_step(model, optimizer, schedule, tokens[at], mask[at], targets[at], spec['pool'])
+    return step
+
+
+def experiment(spec: dict) -> dict:
+    """Teacher, its labels, student and ceiling, as `experiments.run` does them; test accuracies.
+
+    spec: teacher and student (folders), pools, max_length, rate, batch, epochs, warmup, threads, and rows: for each
+    of a, b and test a list of [text, class].
+    """
+    torch.set_num_threads(spec['threads'])
+    truth = {k: np.eye(2, dtype=np.float32)[[label for _, label in rows]] for k, rows in spec['rows'].items()}
+    accuracy = {}
+    weak = _Classifier(spec, 'teacher')
+    accuracy['weak'] = weak.fit('a', truth['a']).accuracy(truth['test'])
+    labels = weak.predict('b')
+    accuracy['student'] = _Classifier(spec, 'student').fit('b', labels).accuracy(truth['test'])
+    accuracy['ceiling'] = _Classifier(spec, 'student').fit('b', truth['b']).accuracy(truth['test'])
+    return accuracy
+
+
+class _Classifier:
+    """A model with its tokens of all rows."""
+
+    def __init__(self, spec: dict, role: str):
+        self.spec, self.pool = spec, spec['pools'][role]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(spec[role])
+        self.pad = tokenizer.pad_token_id or 0
+        self.tokens = {k: tokenizer([text for text, _ in rows], truncation=True,
+                                    max_length=spec['max_length'])['input_ids'] for k, rows in spec['rows'].items()}
+        self.model = load(spec[role], 2)
+
+    def batch(self, part: str, at):
+        """Tokens and mask `[B, L]`, padded to the longest of the batch."""
+        rows = [self.tokens[part][i] for i in at]
+        size = max(map(len, rows))
+        tokens = torch.tensor([row + [self.pad] * (size - len(row)) for row in rows])
+        return tokens, torch.tensor([[1] * len(row) + [0] * (size - len(row)) for row in rows])
+
+    def fit(self, part: str, targets: np.ndarray) -> '_Classifier':
+        spec, rng, n = self.spec, np.random.default_rng(0), len(targets)
+        per_epoch = n // spec['batch']
+        optimizer, schedule = optimizers(self.model, spec['rate'], per_epoch * spec['epochs'], spec['warmup'])
+        for _ in range(spec['epochs']):
+            for at in rng.permutation(n)[:per_epoch * spec['batch']].reshape(per_epoch, -1):
+                train_step(self.model, optimizer, schedule, *self.batch(part, at), torch.tensor(targets[at]), self.pool)
+        return self
+
+    @torch.no_grad()
+    def predict(self, part: str) -> np.ndarray:
+        """Probabilities `[n, 2]`, shortest texts first so that little is padding."""
+        tokens = self.tokens[part]
+        order = np.argsort([len(t) for t in tokens], kind='stable')
+        parts = [torch.softmax(logits(self.model, *self.batch(part, order[i:i + 64]), self.pool), -1)
+                 for i in range(0, len(order), 64)]
+        return torch.cat(parts).numpy()[np.argsort(order)]
+
+    def accuracy(self, truth: np.ndarray) -> float:
+        return float((self.predict('test').argmax(-1) == truth.argmax(-1)).mean())
