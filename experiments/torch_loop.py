@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+transformers.logging.disable_progress_bar()
 DROPOUTS = ('attention_dropout', 'attn_pdrop', 'attention_probs_dropout_prob', 'hidden_dropout_prob')
 
 
@@ -27,8 +28,9 @@ def load(folder: str, num_classes: int, head=None):
     return torch.nn.ModuleDict({'backbone': backbone, 'head': linear})
 
 
-def logits(model, tokens, mask, pool: str):
-    """`[B, K]`. tokens, mask: `[B, L]`.  pool: 'mean', 'first' or 'last'."""
+def logits(model, texts, pool: str):
+    """`[B, K]`. texts: tokens and mask, each `[B, L]`.  pool: 'mean', 'first' or 'last'."""
+    tokens, mask = texts
     hidden = model['backbone'](input_ids=tokens, attention_mask=mask).last_hidden_state
     if pool == 'mean':
         return model['head']((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
@@ -44,9 +46,9 @@ def optimizers(model, rate: float, steps: int, warmup: float, fused: bool = Fals
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
 
 
-def train_step(model, optimizer, schedule, tokens, mask, targets, pool: str):
+def train_step(model, optimizer, schedule, texts, targets, pool: str):
     """One step; the loss, on the device. targets: `[B, K]` distributions."""
-    loss = torch.nn.functional.cross_entropy(logits(model, tokens, mask, pool), targets)
+    loss = torch.nn.functional.cross_entropy(logits(model, texts, pool), targets)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -56,7 +58,7 @@ def train_step(model, optimizer, schedule, tokens, mask, targets, pool: str):
 
 
 def stepper(spec: dict, arrays):
-    """step number -> its loss, still to be read; the counterpart of `benchmark.jax_stepper`."""
+    """step number -> its loss, still to be read; the counterpart of `worker.jax_stepper`."""
     torch.set_num_threads(spec['threads'])
     tokens, length = (torch.tensor(arrays[k].astype(np.int64)) for k in ('tokens', 'length'))
     mask = (torch.arange(tokens.shape[1])[None] < length[:, None]).long()
@@ -66,7 +68,7 @@ def stepper(spec: dict, arrays):
 
     def step(number: int):
         at = arrays['order'][number % len(arrays['order'])]
-        return train_step(model, optimizer, schedule, tokens[at], mask[at], targets[at], spec['pool'])
+        return train_step(model, optimizer, schedule, (tokens[at], mask[at]), targets[at], spec['pool'])
     return step
 
 
@@ -111,7 +113,7 @@ class _Classifier:
         optimizer, schedule = optimizers(self.model, spec['rate'], per_epoch * spec['epochs'], spec['warmup'])
         for _ in range(spec['epochs']):
             for at in rng.permutation(n)[:per_epoch * spec['batch']].reshape(per_epoch, -1):
-                train_step(self.model, optimizer, schedule, *self.batch(part, at), torch.tensor(targets[at]), self.pool)
+                train_step(self.model, optimizer, schedule, self.batch(part, at), torch.tensor(targets[at]), self.pool)
         return self
 
     @torch.no_grad()
@@ -119,7 +121,7 @@ class _Classifier:
         """Probabilities `[n, 2]`, shortest texts first so that little is padding."""
         tokens = self.tokens[part]
         order = np.argsort([len(t) for t in tokens], kind='stable')
-        parts = [torch.softmax(logits(self.model, *self.batch(part, order[i:i + 64]), self.pool), -1)
+        parts = [torch.softmax(logits(self.model, self.batch(part, order[i:i + 64]), self.pool), -1)
                  for i in range(0, len(order), 64)]
         return torch.cat(parts).numpy()[np.argsort(order)]
 

@@ -32,3 +32,10 @@ def quiet() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     absl.logging.set_stderrthreshold('fatal')
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    sys.excepthook = _excepthook
+
+
+def _excepthook(kind, value, traceback) -> None:
+    """As usual, but silent about the reads that orbax leaves behind when one of them has failed."""
+    if not (kind is RuntimeError and str(value) == 'Event loop is closed'):
+        sys.__excepthook__(kind, value, traceback)

@@ -160,8 +160,17 @@ def over_runs(fn: Callable, how: str) -> Callable:
         out = each(block)(blocks[0], inputs, blocks[1])
         return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), out)
 
-    each = jax.vmap if how == 'vmap' else lambda f: lambda *args: jax.lax.map(lambda a: f(*a), args)
+    each = jax.vmap if how == 'vmap' else in_turn
     return stacked
+
+
+def in_turn(fn: Callable) -> Callable:
+    """`fn` over the leading axis of its arguments, one after the other; a loop of one would copy the state."""
+    def mapped(*args):
+        if len(jax.tree.leaves(args)[0]) > 1:
+            return jax.lax.map(lambda a: fn(*a), args)
+        return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], args)))
+    return mapped
 
 
 def choose_how(how: str, num_params: int) -> str:
