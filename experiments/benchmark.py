@@ -114,8 +114,9 @@ def train(options) -> Found:
 def parity(first: dict[str, dict]) -> float:
     """How far the first losses of the two sides are apart. Raises ConfigError where they train different models."""
     apart = float(np.abs(np.subtract(*(block['losses'][:COMPARED] for block in first.values()))).max())
-    print(f'first losses: {", ".join(f"{kind} {block["losses"]}" for kind, block in first.items())}\n'
-          f'the first {COMPARED} are at most {apart:.1e} apart')
+    for kind, block in first.items():
+        print(f'first losses, {kind}: {", ".join(format(x, ".6f") for x in block["losses"])}')
+    print(f'the first {COMPARED} are at most {apart:.1e} apart')
     if not apart < PARITY:
         raise ConfigError(f'--model: losses are {apart:.1e} apart, expected at most {PARITY:g}: not the same model')
     return apart
@@ -264,8 +265,9 @@ def load(options) -> Found:
     return table, {'rounds': rounds, 'worst': worst}
 
 
-MEASURES = {'train': (train, ('model',)), 'experiment': (experiment, ('model', 'teacher', 'data')), 'probe': (probe, ()),
-            'load': (load, ('model',))}
+MEASURES = {  # with the folders that each needs
+    'train': (train, ('model',)), 'experiment': (experiment, ('model', 'teacher', 'data')), 'probe': (probe, ()),
+    'load': (load, ('model',))}
 
 
 def main() -> None:
