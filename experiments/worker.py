@@ -79,7 +79,7 @@ def jax_stepper(spec: dict, arrays) -> Callable[[int], Any]:
     runs = train.Runs({k: arrays[k][:, None] for k in ('tokens', 'length')}, np.arange(len(arrays['tokens']))[None],
                       arrays['truth'][None], np.zeros(1, np.int64), hyper, {}, 0, 2)
     batch = arrays['order'].shape[1]
-    trainer = train.Trainer(modes.bind(parts, 'full', ()), train.Static('xent', spec['steps'], batch, 2, accumulate=0),
+    trainer = train.Trainer(modes.bind(parts, 'full', ()), train.Static('xent', spec['steps'], batch, 2),
                             parallel.make_mesh(), shapes=(arrays['tokens'].shape[1],))
     state = trainer.init(runs)
     head = jax.tree.map(lambda x: np.asarray(arrays['head'])[None], state.params['head'])

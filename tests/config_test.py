@@ -68,7 +68,7 @@ BAD = [
         ('loss.alpha', -.1), ('loss.alpha', 1.1), ('loss.alpha_warmup', 1.5), ('learning_rate', -1e-3), ('epochs', 0),
         ('mode', 'lorra'), ('loss.name', 'xnet'))),
     ('optimizer.learning_rate', 1e4), ('optimizer.beta2', 0.0), ('optimizer.beta2', 1.0), ('optimizer.warmup', 1.01),
-    ('train.epochs', 0), ('train.batch_size', 0), ('train.accumulate', -1), ('train.accumulate', 3),
+    ('train.epochs', 0), ('train.batch_size', 0), ('train.accumulate', 0), ('train.accumulate', 3),
     ('train.accumulate', 64), ('train.evaluations', 0), ('train.watch', 0), ('train.runs', 'pmap'),
     ('report.resamples', 99), ('method.share', 0.0), ('method.share', 1.0), ('method.labels', 'harder'),
     ('method.baselines', ('xent', 'nonsense')), ('task.max_bad_rows', 1.0),

@@ -68,26 +68,6 @@ def test_microbatches_give_the_plain_gradient(loss, accumulate):
     chex.assert_trees_all_close((got, summed), (want, grads), atol=1e-6)
 
 
-def test_microbatches_are_chosen_by_tokens():
-    def chosen(rows, length):
-        return train.microbatches({'tokens': np.zeros((rows, 1, length))})
-    assert [chosen(32, n) for n in (16, 32, 64, 128, 512)] == [1, 1, 2, 4, 16]
-    assert chosen(7, 512) == 1 and chosen(6, 512) == 3 and train.microbatches({'features': np.zeros((32, 999))}) == 1
-
-
-@pytest.mark.parametrize('loss', ['xent', 'confidence'])
-def test_chosen_microbatches_change_nothing(loss):
-    inputs = texts(64)
-    inputs['tokens'] = np.tile(inputs['tokens'], 2)  # 48 tokens a row: three microbatches would be too small
-    static = train.Static(loss, steps=20, batch_size=64, num_classes=2)
-    supervision = {k: batch(size=64)[k] for k in ('targets', 'weight')}
-    state = train.init_state(hyper(), 0, None, init=BAG.init, static=static)
-    results = [train.train_step(state, inputs, supervision, hyper(), apply=bag,
-                                static=dataclasses.replace(static, accumulate=n))[0].params for n in (1, 0)]
-    chex.assert_trees_all_close(*results, atol=1e-6)
-    assert train.microbatches(inputs) == 2
-
-
 def test_a_loss_per_microbatch_would_be_seen():
     """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
     plain = dataclasses.replace(STATIC, loss='confidence')

@@ -58,7 +58,7 @@ def default_config() -> ml_collections.ConfigDict:
     )
     c.train = section(
         epochs=2, batch_size=32,
-        accumulate=0,  # microbatches a step; changes memory, not results; 0: as is fastest
+        accumulate=1,  # microbatches a step; changes memory, not results
         eval_batch_size=64,
         evaluations=4,  # points of the learning curves
         watch=256,  # test rows that the curves are measured on
@@ -102,7 +102,7 @@ _RANGES = {  # field: (low, high, which of the two are allowed)
     'method.share': (0, 1, '()'),
     'optimizer.learning_rate': (0, 1e3, '[]'), 'optimizer.weight_decay': (0, 1e3, '[]'),
     'optimizer.beta2': (0, 1, '()'), 'optimizer.clip': (0, 1e9, '[]'), 'optimizer.warmup': (0, 1, '[]'),
-    'train.epochs': (1, 10**9, '[]'), 'train.batch_size': (1, 10**9, '[]'), 'train.accumulate': (0, 10**9, '[]'),
+    'train.epochs': (1, 10**9, '[]'), 'train.batch_size': (1, 10**9, '[]'), 'train.accumulate': (1, 10**9, '[]'),
     'train.eval_batch_size': (1, 10**9, '[]'), 'train.evaluations': (1, 10**6, '[]'), 'train.watch': (1, 10**9, '[]'),
     'train.checkpoint_every': (0, 10**9, '[]'),
     'report.examples': (0, 10**6, '[]'), 'report.resamples': (100, 10**6, '[]'),
@@ -130,7 +130,7 @@ def validate(config) -> None:
     optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
     optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)
-    if config.train.accumulate and config.train.batch_size % config.train.accumulate:
+    if config.train.batch_size % config.train.accumulate:
         raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
                           f'train.batch_size {config.train.batch_size}')
     seeds = tuple(config.seeds)

@@ -20,8 +20,6 @@ import optax
 from w2s_jax import data, losses, optimizers, parallel
 from w2s_jax.errors import ConfigError, NonFiniteError
 
-CPU_TOKENS = 1024  # of a microbatch: its activations stay in a CPU's caches (measured with MiniLM-L6)
-
 
 @flax.struct.dataclass
 class Hyper:
@@ -42,7 +40,7 @@ class Static:
     steps: int
     batch_size: int
     num_classes: int
-    accumulate: int = 1  # microbatches a step; 0: `microbatches` chooses
+    accumulate: int = 1  # microbatches a step
     optimizer: str = 'adamw'
     schedule: str = 'cosine'
 
@@ -125,14 +123,6 @@ def accumulated_gradients(state, batch, hyper, frozen, apply, static):
     return (loss, extra), grads
 
 
-def microbatches(inputs) -> int:
-    """Into how many parts to cut a batch of tokens so that each still has `CPU_TOKENS`, where there are so many."""
-    if 'tokens' not in inputs:
-        return 1
-    rows, size = len(inputs['tokens']), inputs['tokens'].size
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or size // n >= CPU_TOKENS))
-
-
 def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static):
     """One optimiser step on a batch.
 
@@ -140,7 +130,6 @@ def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None
       supervision: `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.
     Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
     """
-    static = dataclasses.replace(static, accumulate=static.accumulate or microbatches(inputs))
     grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
     (loss, (aux, loss_state)), grads = grad_fn(state, {'inputs': inputs, **supervision}, hyper, frozen, apply, static)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
@@ -190,11 +179,6 @@ def choose_how(how: str, num_params: int) -> str:
     if how != 'auto':
         return how
     return 'map' if jax.default_backend() == 'cpu' and num_params > 100_000 else 'vmap'
-
-
-def one_pass_on_cpu(loss: str, mesh) -> bool:
-    """Whether microbatches cost nothing and gain something: one CPU device, and a loss that needs no second pass."""
-    return jax.default_backend() == 'cpu' and mesh.size == 1 and getattr(losses.LOSSES[loss], 'per_example', False)
 
 
 class Program:
@@ -311,8 +295,6 @@ class Trainer:
     def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64,
                  shapes: tuple[int, ...] = ()):
         how = choose_how(how, model.num_params)
-        if not static.accumulate and not one_pass_on_cpu(static.loss, mesh):
-            static = dataclasses.replace(static, accumulate=1)
         self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
         self.eval_batch_size = eval_batch_size
         self.step = compiled_step(model.apply, static, how, mesh)
