@@ -216,8 +216,8 @@ def probe(options) -> Found:
 def fit_probes(seeds: int, rates: int, rows: int) -> dict[str, float]:
     """Seconds of `Trainer.fit` for seeds x rates runs: the first call, and one with everything compiled."""
     jax.clear_caches()
-    training.compiled_step.cache_clear()
-    training.compiled_predict.cache_clear()
+    for compiled in (training.compiled_init, training.compiled_step, training.compiled_predict):
+        compiled.cache_clear()
     model, seconds = probe_model(), {}
     for when in ('first', 'again'):
         runs = probe_runs(seeds, rates, rows)

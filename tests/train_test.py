@@ -146,6 +146,19 @@ def test_only_equal_blocks_of_neighbours_share(seeds, streams):
     assert runs(seeds, rate=(1e-2,) * 6).streams == streams
 
 
+def test_a_batch_of_numbers_is_that_batch():
+    grid = runs((0, 0, 1, 1), rate=(3e-2,) * 4)
+    grid = dataclasses.replace(grid, rows=grid.rows[[0, 0, 1, 1]])
+    (inputs, supervision), (numbers, same) = grid.batch(5, 16), grid.batch(5, 16, True)
+    chex.assert_trees_all_equal(supervision, same)
+    np.testing.assert_array_equal(grid.inputs['features'][numbers['rows']], inputs['features'])
+    trainer = train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap')
+    step, (pool, frozen) = trainer.at_hand(grid)
+    results = [program(trainer.init(grid), *parallel.place_batch((batch, supervision), trainer.mesh), grid.hyper, rest)
+               for program, batch, rest in ((trainer.step, inputs, frozen), (step, numbers, (pool, frozen)))]
+    chex.assert_trees_all_close(results[0][1], results[1][1], atol=1e-6)
+
+
 def texts(n=40, seed=0):
     """Inputs as a language model takes them, with junk after the end of each text."""
     rng = np.random.default_rng(seed)
@@ -246,10 +259,10 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(tm
     checkpoint, r = Checkpoint(tmp_path / 'c'), runs()
 
     class Poison(train.Runs):
-        def batch(self, step, batch_size):
-            inputs, supervision = super().batch(step, batch_size)
+        def batch(self, step, *how):
+            inputs, supervision = super().batch(step, *how)
             if step >= 9:
-                inputs['features'][1, 0] = np.nan
+                supervision['targets'][1, 0] = np.nan
             return inputs, supervision
     with pytest.raises(NonFiniteError, match='seed 1 is nan at step 9'):
         fit(STATIC, Poison(**vars(r)), checkpoint=checkpoint, checkpoint_every=4)

@@ -195,6 +195,23 @@ class Program:
 
 
 @functools.cache
+def taking(apply: Callable) -> Callable:
+    """`apply` for inputs that are `rows` `[B]` of a pool, which lies on the devices beside what is frozen."""
+    def taken(params, inputs, at_hand):
+        pool, frozen = at_hand
+        found = jax.tree.map(lambda x: x.at[inputs['rows']].get(mode='promise_in_bounds'), pool)
+        return apply(params, found, frozen)
+    return taken
+
+
+@functools.cache
+def compiled_init(init: Callable, static: Static, mesh) -> Callable:
+    """The jitted `init_state` over runs: (hypers, seeds, pretrained) -> states."""
+    return jax.jit(jax.vmap(functools.partial(init_state, init=init, static=static), (0, 0, None)),
+                   out_shardings=parallel.replicated(mesh))
+
+
+@functools.cache
 def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Program:
     """The jitted step over runs: (states, inputs, supervision, hypers, frozen) -> (states, metrics), states donated."""
     step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
@@ -242,13 +259,17 @@ class Runs:
                                             None if lengths is None else lengths[self.rows[r]], self.window)
                          for r in firsts])
 
-    def batch(self, step: int, batch_size: int) -> tuple[data.Inputs, dict]:
-        """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step."""
+    def batch(self, step: int, batch_size: int, numbers: bool = False) -> tuple[data.Inputs, dict]:
+        """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step.
+
+        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `taking`).
+        """
         runs, n = self.rows.shape
         epoch, i = divmod(step, n // batch_size)
         at = self._epoch(epoch, batch_size)[:, i]
         block = runs // self.streams
-        inputs = data.take(self.inputs, np.take_along_axis(self.rows[::block], at, axis=1))
+        rows = np.take_along_axis(self.rows[::block], at, axis=1)
+        inputs = {'rows': rows.astype(np.int32)} if numbers else data.take(self.inputs, rows)
         at = np.repeat(at, block, axis=0)
         targets = self.targets[np.arange(runs)[:, None], at]
         if targets.ndim == 2:  # as a distribution, so that truth and weak labels train in one program
@@ -298,6 +319,7 @@ class Trainer:
         self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
         self.eval_batch_size = eval_batch_size
         self.step = compiled_step(model.apply, static, how, mesh)
+        self.step_of_numbers = compiled_step(taking(model.apply), static, how, mesh)
         self.forward = compiled_predict(model.apply, how, mesh)
         self.shardings = lambda path, shape: parallel.replicated(mesh)
         self.frozen = model.frozen(self.shardings)
@@ -305,13 +327,20 @@ class Trainer:
 
     def init(self, runs: Runs) -> TrainState:
         """The stacked state of all runs before the first step."""
-        init = functools.partial(init_state, init=self.model.init, static=self.static)
-        make = jax.jit(jax.vmap(init, (0, 0, None)), out_shardings=parallel.replicated(self.mesh))
+        make = compiled_init(self.model.init, self.static, self.mesh)
         return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load(self.shardings))
 
     def place(self, inputs: data.Inputs):
         """Inputs `[U, B, ...]` on the devices, texts padded to one of the shapes."""
         return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh)
+
+    def at_hand(self, runs: Runs):
+        """The step for these runs, and what it reads beside a batch. Cached features go to the devices once, and a
+        batch is then the numbers of their rows: for heads, copying rows is most of the work."""
+        if 'features' not in runs.inputs:
+            return self.step, self.frozen
+        pool = jax.device_put(runs.inputs, parallel.replicated(self.mesh))
+        return self.step_of_numbers, (pool, self.frozen)
 
     def predict(self, params, inputs: data.Inputs, rows: np.ndarray | None = None, reduce: Callable = lambda p: p):
         """Probabilities `[R, N, K]` of inputs `[N, ...]`; with `rows` `[R, n]`, of each run's own rows.
@@ -344,13 +373,13 @@ class Trainer:
             state, saved = checkpoint.restore(state, history.arrays())
             history = dataclasses.replace(history, **saved)
         pending: list[tuple[int, dict]] = []
-        start = int(state.step[0])
+        start, (program, frozen) = int(state.step[0]), self.at_hand(runs)
         for step in range(start, self.static.steps):
-            inputs, supervision = runs.batch(step, self.static.batch_size)
+            inputs, supervision = runs.batch(step, self.static.batch_size, program is not self.step)
             inputs, supervision = self.place(inputs), parallel.place_batch(supervision, self.mesh)
-            known, began = self.step.traces, time.perf_counter()
-            state, metrics = self.step(state, inputs, supervision, runs.hyper, self.frozen)
-            if self.step.traces > known:
+            known, began = program.traces, time.perf_counter()
+            state, metrics = program(state, inputs, supervision, runs.hyper, frozen)
+            if program.traces > known:
                 self.compile_seconds += time.perf_counter() - began
                 self.programs += 1
             if pending:  # one step ahead and no further: each step that waits holds a state of its own
