@@ -20,6 +20,7 @@ CORE = [
     'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',
     'scipy>=1.14,<2',
+    'tensorboardX>=2.6,<3',
     'tqdm>=4.66,<5',
     'transformers>=5,<6',
 ]
@@ -30,7 +31,9 @@ CHESS = ['chess>=1.11,<2', 'zstandard>=0.23']
 EXTRAS = {
     'chess': CHESS,
     'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', *CHESS],
-    'tensorboard': ['tensorboardX>=2.6,<3'],
+    'ray': ['ray>=2.50,<3'],
+    'gs': ['gcsfs'],
+    's3': ['s3fs'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
     'cuda12': ['jax[cuda12]>=0.10,<0.13'],
     'cuda13': ['jax[cuda13]>=0.10,<0.13'],
@@ -46,4 +49,5 @@ setup(
     package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,
+    entry_points={'console_scripts': ['w2s=w2s_jax.store_command:w2s']},
 )

@@ -160,7 +160,7 @@ def experiment(options) -> Found:
 def experiment_config(options):
     """One seed, one loss, measured once at the end, no report: what the other side does."""
     c, rows = configs.default_config(), options.rows or 1000
-    c.task.update(name='sst2', path=str(options.data), train_size=rows, test_size=rows)
+    c.task.update(name='sst2', path=str(options.data), train_size=rows, test_size=min(rows, 800))
     c.teacher.model, c.student.model = str(options.teacher), str(options.model)
     c.optimizer.learning_rate, c.seeds, c.report.html = 5e-5, (0,), False
     c.train.update(batch_size=options.batch, epochs=2, evaluations=1)

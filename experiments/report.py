@@ -1,22 +1,30 @@
-"""Makes W/report.html and W/plots again, from artifacts alone, and prints the table.
+"""Makes W/report.html, W/plots and the tables (results.csv, runs.csv, results.tex) again, from artifacts alone, and
+prints what was found. W is the work directory of an experiment or of a grid.
 
   python -m experiments.report --workdir=W
 """
+import pathlib
+
 from absl import flags
 
-from w2s_jax import command, report
+from w2s_jax import command, grid_report, grid_tables, report
 from w2s_jax.errors import ConfigError
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a finished experiment')
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a finished experiment or grid')
 
 
 def main() -> None:
     """Reports on the work directory that the flag names."""
     if WORKDIR.value is None:
         raise ConfigError('--workdir: missing, expected for example --workdir=runs/quickstart')
-    page = report.write(WORKDIR.value)
-    results, _ = report.load(WORKDIR.value)
-    print(report.terminal_table(results))
+    workdir = pathlib.Path(WORKDIR.value)
+    if (workdir / 'grid.json').exists():
+        page = grid_report.write(workdir)
+        print(grid_report.terminal_table(grid_tables.load(workdir)))
+    else:
+        page = report.write(workdir)
+        print(report.terminal_table(report.load(workdir)[0]))
+    grid_tables.write(workdir)
     print(f'report: {page}')
 
 

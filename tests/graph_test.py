@@ -240,7 +240,7 @@ def test_killed_before_it_could_tidy_up_nothing_runs_twice_and_nothing_is_left(s
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(graph, '_tidy', die)
         execute(target, store, run)
-    (store.folder / 'pending' / 'half-removed' / 'checkpoint').mkdir(parents=True)
+    (store.folder / 'pending' / '.gone-half-removed' / 'checkpoint').mkdir(parents=True)
     assert len(run.units) == 1 and len(pending(store)) == 2
     execute(target, store, run)
     assert [len(u) for u in run.units] == [3, 3, 3, 3, 1]

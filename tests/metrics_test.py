@@ -244,6 +244,74 @@ def test_spread_of_the_student_over_seeds_counts_where_the_gap_has_none():
     assert found['high'] - found['low'] == pytest.approx(high - low, rel=.05)
 
 
+@pytest.mark.parametrize('seeds', [1, 3, 8])
+def test_p_is_where_the_interval_ends_at_zero(seeds):
+    rng, compared = np.random.default_rng(seeds), 0
+    for _ in range(6):
+        a, b, _ = crossed_experiment(rng, seeds, 400, .1, rates=(.7, .75, .8))
+        if .001 < (p := metrics.paired_p(a, b)) < .8:
+            found = metrics.paired_difference(a, b, level=1 - p, resamples=20_000)
+            nearest = found['high'] if found['mean'] < 0 else found['low']
+            # The draws' quantiles are noisy: an end lies at zero up to a tenth of the interval's width.
+            assert abs(nearest) < .1 * (found['high'] - found['low']), (p, found)
+            compared += 1
+    assert compared > 2
+
+
+def test_p_is_students_or_the_normal_one_where_only_seeds_or_only_examples_differ():
+    rates = np.array([.51, .53, .54])
+    a = np.arange(100_000) < 100_000 * rates[:, None]
+    b = np.arange(100_000)[::-1] < np.full((3, 1), 50_000)
+    by_hand = stats.ttest_1samp(rates - .5, 0).pvalue
+    assert metrics.paired_p(a, b) == pytest.approx(by_hand, rel=.05)
+    a, b = models(seeds=1, examples=2000)[:2]
+    z = (b.mean() - a.mean()) / (np.std(b * 1. - a, ddof=1) / np.sqrt(2000))
+    assert metrics.paired_p(a, b) == pytest.approx(2 * stats.norm.sf(z), rel=1e-6)
+    assert metrics.paired_p(a, b) == pytest.approx(metrics.paired_p(b, a))
+
+
+def test_p_at_its_ends():
+    a, b, _ = models()
+    assert metrics.paired_p(a, a) == 1
+    assert metrics.paired_p(np.ones((3, 50), bool), np.zeros((3, 50), bool)) == 0
+    many = models(examples=100_000, rates=(.2, .8, .8))
+    assert 0 <= metrics.paired_p(many[0][:1], many[1][:1]) < 1e-40
+    assert metrics.paired_p(a[:, :100], b[:, :100]) > metrics.paired_p(a, b)
+
+
+def test_holm_by_hand():
+    assert metrics.holm([.01, .04, .03, .005]) == pytest.approx([.03, .06, .06, .02])
+    assert metrics.holm([.9, .6]) == [1, 1]
+    assert metrics.holm([.2]) == [.2] and metrics.holm([]) == []
+
+
+def test_holm_errs_in_few_families_where_p_alone_errs_in_most():
+    rng = np.random.default_rng(0)
+    families = rng.uniform(size=(2000, 18))
+    alone, adjusted = (families < .05).any(1).mean(), np.mean([min(metrics.holm(p)) < .05 for p in families])
+    assert alone > .5 and .03 < adjusted < .065
+
+
+def false_positives(experiments, seeds, examples, seed_spread):
+    """The share of experiments without a difference whose p is below .05."""
+    rng, rates = np.random.default_rng(0), (.78, .78, .78)
+    found = [crossed_experiment(rng, seeds, examples, seed_spread, rates)[:2] for _ in range(experiments)]
+    return np.mean([metrics.paired_p(a, b) < .05 for a, b in found])
+
+
+@pytest.mark.parametrize('seeds', [3, 5, 8])
+@pytest.mark.parametrize('seed_spread', [0., .15])
+def test_p_calls_few_chances_real(seeds, seed_spread):
+    assert .005 <= false_positives(500, seeds, 300, seed_spread) <= .075
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed_spread', [0., .05, .15, .3])
+@pytest.mark.parametrize('seeds', [3, 5, 8])
+def test_false_positives(seeds, seed_spread):
+    assert .025 <= false_positives(4000, seeds, 500, seed_spread) <= .055
+
+
 @pytest.mark.parametrize('seed_spread', [0., .3])
 def test_coverage_in_short(seed_spread):
     """Plain resampling of three seeds and the examples covers in 91 % where seeds differ by .15, and in 84 % by .3."""

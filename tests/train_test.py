@@ -11,7 +11,7 @@ import pytest
 
 from w2s_jax import losses, parallel, train
 from w2s_jax.checkpoint import Checkpoint
-from w2s_jax.errors import ConfigError, NonFiniteError
+from w2s_jax.errors import ConfigError
 from w2s_jax.models import mlp
 
 MODULE = mlp.FeatureMLP(16, 2)
@@ -255,23 +255,52 @@ def test_a_resumed_run_is_bit_identical(tmp_path):
     chex.assert_trees_all_equal(history.arrays(), whole.arrays())
 
 
-def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    checkpoint, r = Checkpoint(tmp_path / 'c'), runs()
+class Poison(train.Runs):
+    """Runs some of which get a target that is no number, at step 9."""
+    lanes = (1,)
 
-    class Poison(train.Runs):
-        def batch(self, step, *how):
-            inputs, supervision = super().batch(step, *how)
-            if step >= 9:
-                supervision['targets'][1, 0] = np.nan
-            return inputs, supervision
-    with pytest.raises(NonFiniteError, match='seed 1 is nan at step 9'):
-        fit(STATIC, Poison(**vars(r)), checkpoint=checkpoint, checkpoint_every=4)
-    checkpoint.close()
-    again = Checkpoint(tmp_path / 'c')
-    assert again.manager.latest_step() == 8
-    state, _ = again.restore(train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap').init(r),
-                             train.History.empty(20, r).arrays())
-    chex.assert_tree_all_finite(jax.device_get(state.params))
+    def batch(self, step, *how):
+        inputs, supervision = super().batch(step, *how)
+        if step >= 9:
+            supervision['targets'][list(self.lanes), 0] = np.nan
+        return inputs, supervision
+
+
+@pytest.mark.parametrize('seeds', [(0, 1, 2), tuple(range(8))])  # on all devices together; one on each
+def test_a_loss_that_is_not_a_number_stays_in_its_lane(seeds):
+    r = runs(seeds, rate=(1e-2,) * 8)
+    (got, history), (want, whole) = fit(STATIC, Poison(**vars(r))), fit(STATIC, r)
+    assert history.broken(1).startswith('loss is nan at step 9')
+    for i in set(range(len(seeds))) - {1}:
+        assert history.broken(i) is None
+        chex.assert_trees_all_equal(train.one_run(got, i), train.one_run(want, i))
+        np.testing.assert_array_equal(history.loss[:, i], whole.loss[:, i])
+    assert not all(np.isfinite(x).all() for x in jax.tree.leaves(train.one_run(got, 1)))
+
+
+def test_when_no_lane_has_a_number_left_training_stops():
+    class AllPoison(Poison):
+        lanes = (0, 1, 2)
+    static, steps = dataclasses.replace(STATIC, steps=100), []
+    _, history = fit(static, AllPoison(**vars(runs())), log=lambda step, *_: steps.append(step))
+    assert max(steps) < 40
+    assert all(history.broken(i).startswith('loss is nan at step 9') for i in range(3))
+
+
+@pytest.mark.parametrize('how', ['vmap', 'map'])
+def test_runs_are_dealt_out_over_devices_and_train_as_they_would_alone(how):
+    grid = runs(tuple(range(16)), rate=tuple(np.geomspace(1e-3, 1e-1, 16)))
+    trainer = train.Trainer(MODEL, STATIC, parallel.make_mesh(), how)
+    params, history = trainer.fit(grid)
+    leaf = jax.tree.leaves(params)[0]
+    assert {s.data.shape[0] for s in leaf.addressable_shards} == {2} and len(leaf.addressable_shards) == 8
+    assert trainer.programs == 1
+    for i in (0, 7, 15):
+        alone = runs((i,), rate=(np.geomspace(1e-3, 1e-1, 16)[i],))
+        alone = dataclasses.replace(alone, rows=grid.rows[[i]], targets=grid.targets[[i]])
+        one, single = fit(STATIC, alone)
+        np.testing.assert_allclose(history.loss[:, i], single.loss[:, 0], atol=1e-5)
+        chex.assert_trees_all_close(train.one_run(params, i), train.one_run(one, 0), atol=1e-4)
 
 
 def test_the_state_is_donated_and_predictions_are_not():

@@ -9,11 +9,12 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.modes import MODES
+from w2s_jax.sinks import SINKS
 from w2s_jax.tasks import TASKS
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
-EXECUTION = ('mesh.', 'report.html', 'train.accumulate', 'train.eval_batch_size', 'train.checkpoint_every',
-             'train.keep', 'train.runs', 'train.shapes')
+EXECUTION = ('mesh.', 'report.html', 'report.sinks', 'train.accumulate', 'train.eval_batch_size',
+             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.memory', 'train.shapes')
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -48,6 +49,11 @@ def default_config() -> ml_collections.ConfigDict:
         baselines=('xent',),  # losses trained on the same labels beside student.loss, to compare with
         labels='soft',  # soft: the teacher's probabilities; hard: its answer
         share=0.5,  # of the pool, for the teacher; the rest is labelled for the student
+        temperature=1.0,  # T of the labels p^(1/T), soft ones: below 1 they are sharper
+        label_noise=0.0,  # share of the teacher's labels replaced by another class, drawn uniformly
+        chain=(),  # bootstrap: the models between teacher and student, each taught by the one before
+        chain_loss='xent',  # of these; otherwise they are trained as the student is
+        fresh=False,  # True: each of them, and then the student, learns a slice of its own of the student's half
     )
     c.optimizer = section(
         name='adamw', schedule='cosine',
@@ -67,10 +73,14 @@ def default_config() -> ml_collections.ConfigDict:
         shapes=4,  # lengths that texts are padded to; a program is compiled for each
         window=8,  # batches of texts dealt out by length together; 1: no regard to length
         runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
+        memory=None,  # gigabytes for the runs of a program; None: most of what there is (memory.py)
     )
     c.seeds = (0, 1, 2)
     c.mesh = section(data=-1, fsdp=1, tensor=1)  # -1: all the devices that are left
-    c.report = section(html=True, examples=6, resamples=2000)
+    c.report = section(
+        html=True, examples=6, resamples=2000,
+        sinks=('tensorboard',),  # where numbers go beside metrics.jsonl: tensorboard, trackio, wandb
+    )
     c.plugins = ()  # modules to import first: they add to LOSSES, TASKS, ZOO, METHODS
     return c
 
@@ -99,12 +109,12 @@ _RANGES = {  # field: (low, high, which of the two are allowed)
     'teacher.lora.alpha': (0, 1e6, '(]'), 'student.lora.alpha': (0, 1e6, '(]'),
     'task.max_length': (4, 10**6, '[]'), 'train.shapes': (1, 64, '[]'), 'train.window': (1, 10**6, '[]'),
     'teacher.epochs': (1, 10**9, '[]'), 'student.epochs': (1, 10**9, '[]'),
-    'method.share': (0, 1, '()'),
+    'method.share': (0, 1, '()'), 'method.temperature': (0, 1e3, '(]'), 'method.label_noise': (0, 1, '[]'),
     'optimizer.learning_rate': (0, 1e3, '[]'), 'optimizer.weight_decay': (0, 1e3, '[]'),
     'optimizer.beta2': (0, 1, '()'), 'optimizer.clip': (0, 1e9, '[]'), 'optimizer.warmup': (0, 1, '[]'),
     'train.epochs': (1, 10**9, '[]'), 'train.batch_size': (1, 10**9, '[]'), 'train.accumulate': (1, 10**9, '[]'),
     'train.eval_batch_size': (1, 10**9, '[]'), 'train.evaluations': (1, 10**6, '[]'), 'train.watch': (1, 10**9, '[]'),
-    'train.checkpoint_every': (0, 10**9, '[]'),
+    'train.checkpoint_every': (0, 10**9, '[]'), 'train.memory': (0, 1e6, '(]'),
     'report.examples': (0, 10**6, '[]'), 'report.resamples': (100, 10**6, '[]'),
 }
 
@@ -121,6 +131,11 @@ def validate(config) -> None:
         optimizers.known(f'{prefix}.dtype', part.dtype, dict.fromkeys(('float32', 'bfloat16')))
     for name in config.method.baselines:
         losses.get_loss(name, 'method.baselines')
+    for name in config.report.sinks:
+        optimizers.known('report.sinks', name, SINKS)
+    losses.get_loss(config.method.chain_loss, 'method.chain_loss')
+    for name in config.method.chain:
+        zoo.check_name('method.chain', name)
     optimizers.known('task.name', config.task.name, TASKS)
     optimizers.known('task.truncate', config.task.truncate, dict.fromkeys(('', 'end', 'start')))
     optimizers.known('method.name', config.method.name, METHODS)
@@ -130,12 +145,24 @@ def validate(config) -> None:
     optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
     optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)
+    _method(config)
     if config.train.batch_size % config.train.accumulate:
         raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
                           f'train.batch_size {config.train.batch_size}')
     seeds = tuple(config.seeds)
     if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(f'seeds: {seeds}, expected one or more distinct integers from 0 up')
+
+
+def _method(config) -> None:
+    method = config.method
+    if method.name == 'bootstrap' and not method.chain:
+        raise ConfigError('method.chain: (), expected one or more models between the supervisor and the student')
+    if config.teacher.model == zoo.GIVEN:
+        for name, plain in (('temperature', 1), ('label_noise', 0)):
+            if method[name] != plain:
+                raise ConfigError(f"method.{name}: {method[name]:g}, but teacher.model 'given' has labels of its own, "
+                                  f'expected {plain}')
 
 
 def check_name(field: str) -> None:

@@ -107,8 +107,56 @@ def curves(section: dict, needs: dict, truth: np.ndarray):
             continue
         steps = runs[0].arrays['watched_steps']
         watched = np.stack([r.arrays['watched'] for r in runs])
-        yield {'label': need.removeprefix('student/'), 'kind': kind, **_loss_curve(runs),
-               'accuracy': {'step': steps.tolist(), **_band((watched == truth[:watched.shape[-1]]).mean(-1))}}
+        right = watched == truth[:watched.shape[-1]]
+        entry = {'label': need.removeprefix('student/'), 'kind': kind, **_loss_curve(runs),
+                 'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
+        if kind != 'teacher':
+            weak = weak_answers(needs, seeds, watched.shape[-1])[:, None] if kind == 'student' else None
+            entry['stops'] = stops(steps, right, None if weak is None else watched == weak)
+        yield entry
+
+
+def weak_answers(needs: dict, seeds, rows: int) -> np.ndarray:
+    """`[S, rows]`: what the weak model of each seed says of the first rows of the test set."""
+    return np.stack([predictions(needs[f'weak/{s}'])['top'][:rows, 0] for s in seeds])
+
+
+def stops(steps: np.ndarray, right: np.ndarray, agrees: np.ndarray | None) -> dict:
+    """Where training might have been stopped, and how good the model was there, on the watched rows.
+
+    Args:
+      steps: `[T]`, when it was looked at.  right, agrees: `[S, T, M]` bool, with the truth and with the weak model.
+    Returns: {'best', 'weak', 'final'}: {'step', 'accuracy'} of the mean over seeds. 'best' is an oracle: it knows the
+      truth. 'weak' does not: it is the first step of highest agreement with the weak model (Burns et al. 2023,
+      Fig. 13, early stopping on weak labels); absent where `agrees` is None.
+    """
+    accuracy = right.mean(axis=(0, 2))
+    at = {'best': accuracy.argmax(), 'final': len(steps) - 1}
+    if agrees is not None:
+        at['weak'] = agrees.mean(axis=(0, 2)).argmax()
+    return {name: {'step': int(steps[i]), 'accuracy': float(accuracy[i])} for name, i in at.items()}
+
+
+def compare_all(section: dict, needs: dict) -> dict:
+    """Differences in accuracy between students, paired over seeds and test examples; beside `evaluate` the only reader
+    of the test set's truth.
+
+    Args:
+      section: 'pairs', each with 'a' and 'b', the names of the runs to compare, one a seed in the same order, and with
+        what says who they are; 'resamples'.
+      needs: 'truth' `[N]`, and artifacts by name.
+    Returns: {'comparisons': [...]}: the pairs without 'a' and 'b', with the 'mean' of a - b, 'low', 'high' and 'p'.
+    """
+    truth = needs['truth']
+    names = {name for pair in section['pairs'] for name in (*pair['a'], *pair['b'])}
+    right = {name: correct([predictions(needs[name])], truth)[0] for name in sorted(names)}
+    return {'comparisons': [_compared(pair, right, section['resamples']) for pair in section['pairs']]}
+
+
+def _compared(pair: dict, right: dict[str, np.ndarray], resamples: int) -> dict:
+    a, b = (np.stack([right[name] for name in pair[side]]) for side in 'ab')
+    return {k: v for k, v in pair.items() if k not in ('a', 'b')} | {
+        **metrics.paired_difference(a, b, resamples=resamples), 'p': metrics.paired_p(a, b)}
 
 
 def _loss_curve(runs, points: int = 60) -> dict:

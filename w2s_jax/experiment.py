@@ -1,16 +1,20 @@
 """One experiment: a config and a work directory in, results out. Running it again does only what is missing."""
+import contextlib
+import dataclasses
 import functools
 import importlib
 import json
 import pathlib
 import platform
 import time
+from collections.abc import Callable, Iterable
 from importlib import metadata
+from typing import Any
 
 from w2s_jax import config as configs
 from w2s_jax import graph, phases, report
 from w2s_jax.data import Dataset
-from w2s_jax.errors import ConfigError, StoreError
+from w2s_jax.errors import ConfigError, NonFiniteError, StoreError
 from w2s_jax.log import Log
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
@@ -19,6 +23,20 @@ from w2s_jax.store import Artifact, Store, alone, write_json
 from w2s_jax.tasks import TASKS
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """An experiment that is ready to run. target: the evaluate phase, which needs all others."""
+    config: Any
+    dataset: Dataset
+    models: dict[str, Model]
+    target: graph.Phase
+
+    @functools.cached_property
+    def phases(self) -> list[graph.Phase]:
+        """All phases, each once, after what it needs."""
+        return graph.order([self.target])
 
 
 def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
@@ -33,18 +51,61 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     store = Store(workdir / 'store')
     with alone(workdir):
         claim(workdir, store, config)
-        log = Log(workdir / 'metrics.jsonl', stream)
-        dataset = TASKS[config.task.name](config.task, log.line)
-        models = load_models(config, dataset)
-        store.clear_parts()
-        target = METHODS[config.method.name](config, dataset, models)
-        context = phases.make_context(config, dataset, models, log.progress)
-        done = {p.id for p in graph.order([target]) if store.find(p.kind, p.id)}
-        artifacts = graph.execute([target], store, functools.partial(phases.run, context=context), log.line)
-        results = assemble(config, dataset, target, artifacts, done, time.perf_counter() - began)
-        publish(workdir, config, results, artifacts[target.id], fresh=target.id not in done)
-        log.line(report.terminal_table(results))
-        return results
+        with contextlib.closing(make_log(config, workdir, stream)) as log:
+            plan = prepare(config, log.line)
+            store.clear_parts()
+            done = finished(plan.phases, store)
+            fates = execute([plan], store, log)
+            results = assemble(plan, fates, done, time.perf_counter() - began)
+            publish(workdir, config, results, fates[plan.target.id], fresh=plan.target.id not in done)
+            log.line(report.terminal_table(results))
+            return results
+
+
+def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan:
+    """Loads the data and the models of a config and wires its phases; nothing is run.
+
+    datasets: those that are loaded already, by their section of the config; filled up.
+    """
+    datasets = {} if datasets is None else datasets
+    key = json.dumps(configs.flat(config.task), sort_keys=True)
+    if key not in datasets:
+        datasets[key] = TASKS[config.task.name](config.task, say)
+    models = load_models(config, datasets[key])
+    return Plan(config, datasets[key], models, METHODS[config.method.name](config, datasets[key], models))
+
+
+def make_log(config, workdir: pathlib.Path, stream=None) -> Log:
+    """The log of a work directory, with the sinks that the config names."""
+    return Log(workdir / 'metrics.jsonl', stream)
+
+
+def finished(phases: Iterable[graph.Phase], store: Store) -> set[str]:
+    """The ids of the phases that the store has."""
+    return {p.id for p in phases if store.find(p.kind, p.id)}
+
+
+def execute(plans: list[Plan], store: Store, log: Log, more: Iterable[graph.Phase] = ()) -> dict:
+    """Runs what is missing of all plans, and of `more` phases. Returns fates by phase id, as `graph.execute`."""
+    phases_of = Runner(plans, log)
+    return graph.execute([*(p.target for p in plans), *more], store, phases_of.run, log.line, phases_of.room)
+
+
+class Runner:
+    """Runs phases of any of several plans, each in the context of a plan that has it."""
+
+    def __init__(self, plans: list[Plan], log: Log):
+        contexts = [(p, phases.make_context(p.config, p.dataset, p.models, log.progress)) for p in plans]
+        self.contexts = {phase.id: context for plan, context in reversed(contexts) for phase in plan.phases}
+        self.any = contexts[0][1]
+
+    def run(self, unit: list[graph.Phase], inputs: list[dict], folder: pathlib.Path) -> list[tuple]:
+        """As `phases.run`."""
+        return phases.run(unit, inputs, folder, context=self.contexts.get(unit[0].id, self.any))
+
+    def room(self, unit: list[graph.Phase], inputs: list[dict]) -> int:
+        """As `phases.room`."""
+        return phases.room(unit, inputs, context=self.contexts.get(unit[0].id, self.any))
 
 
 def load_plugins(config) -> None:
@@ -64,7 +125,20 @@ def load_models(config, dataset: Dataset) -> dict[str, Model]:
         if dataset.pool.given is None or dataset.test.given is None:
             raise ConfigError(f"teacher.model: 'given', but task {dataset.name!r} brings no weak labels")
         roles = ['student']
-    return {role: zoo.get(config[role], role, dataset) for role in roles}
+    return {role: zoo.get(config[role], role, dataset) for role in roles} | load_rungs(config, dataset)
+
+
+def load_rungs(config, dataset: Dataset) -> dict[str, Model]:
+    """The models of `method.chain` as 'rung/0' ..., with the student's settings; equal names share one."""
+    found = {}
+    for name in dict.fromkeys(config.method.chain):
+        part = config.student.copy_and_resolve_references()
+        part.model = name
+        try:
+            found[name] = zoo.get(part, 'student', dataset)
+        except ConfigError as e:
+            raise ConfigError(f'method.chain: {name!r} with the settings of student cannot be used ({e})') from None
+    return {f'rung/{k}': found[name] for k, name in enumerate(config.method.chain)}
 
 
 def claim(workdir: pathlib.Path, store: Store, config) -> None:
@@ -83,23 +157,41 @@ def claim(workdir: pathlib.Path, store: Store, config) -> None:
                              f'{mine.get(field)!r} here); choose another --workdir')
 
 
-def assemble(config, dataset: Dataset, target: graph.Phase, artifacts: dict[str, Artifact], done: set,
-             seconds: float) -> dict:
-    """The object of results.json."""
-    measured = artifacts[target.id].metrics['results']
+def assemble(plan: Plan, fates: dict, done: set, seconds: float) -> dict:
+    """The object of results.json. Raises NonFiniteError where a run that the evaluation needs broke down."""
+    config, dataset, target = plan.config, plan.dataset, plan.target
+    if isinstance(failure := fates[target.id], graph.Failure):
+        raise NonFiniteError(failure.reason)
+    measured = fates[target.id].metrics['results']
     task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes, **sizes(target, config.seeds[0]),
             'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test)}
-    timed = [(p, artifacts[p.id].metrics) for p in graph.order([target]) if p is not target]
+    timed = [(p, fates[p.id].metrics) for p in plan.phases if p is not target]
     tokens = [{'of': p.label} | {k: m[k] for k in ('texts', 'truncated', 'tokens', 'longest')}
               for p, m in timed if p.kind == 'tokens']
     if tokens:
         task['tokens'] = tokens
-    return {'task': task, **measured,
+    return {'task': task, **annotated(measured, plan),
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.kind, 'name': p.label, 'seed': p.section.get('seed'), 'skipped': p.id in done,
-                 **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs') if k in m}} for p, m in timed]},
-            'versions': {'python': platform.python_version(), 'w2s_jax': metadata.version('w2s_jax'),
-                         **{name: metadata.version(name) for name in PACKAGES}}}
+                 **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs', 'runs') if k in m}} for p, m in timed]},
+            'versions': versions()}
+
+
+def annotated(measured: dict, plan: Plan) -> dict:
+    """The measured part of the results with the size of every model, and the ids of the phases behind a student."""
+    size = {m.name: m.num_params for m in plan.models.values()}
+
+    def entry(row):
+        behind = [plan.target.needs.get(f'student/{row.get("label")}/{s}') for s in plan.config.seeds]
+        ids = [need.id for need in behind if need is not None]
+        return row | {'parameters': size.get(row['model'])} | ({'ids': ids} if ids else {})
+    return {k: [entry(r) for r in v] if k == 'students' else entry(v) for k, v in measured.items()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this package and of those that decide numbers."""
+    return {'python': platform.python_version(), 'w2s_jax': metadata.version('w2s_jax'),
+            **{name: metadata.version(name) for name in PACKAGES}}
 
 
 def sizes(target: graph.Phase, seed: int) -> dict[str, int]:
@@ -111,8 +203,13 @@ def sizes(target: graph.Phase, seed: int) -> dict[str, int]:
 
 def publish(workdir: pathlib.Path, config, results: dict, artifact: Artifact, fresh: bool) -> None:
     """Writes results.json, evaluation.json and, where it is not there for these results, the report."""
-    write_json(workdir / 'results.json', results)
-    write_json(workdir / 'evaluation.json',
-               {k: artifact.metrics[k] for k in ('curves', 'examples')} | {'config': configs.flat(config)})
+    write_results(workdir, config, results, artifact)
     if config.report.html and (fresh or not (workdir / 'report.html').exists()):
         report.write(workdir)
+
+
+def write_results(folder: pathlib.Path, config, results: dict, artifact: Artifact) -> None:
+    """results.json and evaluation.json, from which a report is made."""
+    write_json(folder / 'results.json', results)
+    write_json(folder / 'evaluation.json',
+               {k: artifact.metrics[k] for k in ('curves', 'examples')} | {'config': configs.flat(config)})

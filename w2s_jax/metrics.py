@@ -11,6 +11,7 @@ from scipy import optimize, special
 
 NO_CLASS = 65535  # fills up rows of allowed classes, which are uint16
 ROUNDING = 1e-9  # a gap below it is none
+SMALLEST_LOG_P = -100.  # natural logarithm; p values below are zero
 
 
 def accuracy(predictions, truth):
@@ -129,33 +130,82 @@ def paired_difference(a, b, *, level=.95, resamples=2000, seed=0):
     return {'mean': float(contrast @ bootstrap.means), 'low': low, 'high': high}
 
 
-class _Bootstrap(NamedTuple):
-    """Mean accuracies [M] of models, draws of them [resamples, M], and their covariances [M, M] by source."""
+def paired_p(a, b):
+    """Two-sided p value of a and b, bool [S, N] each, having the same expected accuracy; 1 where their means are equal.
 
-    means: np.ndarray
-    draws: np.ndarray
+    It is the p at which `paired_difference` at level 1 - p just reaches zero if its draws are normal: the same
+    variances, and the same mixture of Student's and the normal quantile. So it is smooth far into the tail, where a
+    share of draws would end at 1 / resamples; close to 1 - level the noise of the draws may part the two.
+
+    False positives in 4000 simulated experiments each (as in `pgr_interval`, both rates .78): 2.5 to 5.3 % at .05 and
+    .4 to 1.8 % at .01 for S = 2; 3.1 to 4.5 % and .4 to 1.2 % for S = 3; 3.3 to 4.7 % and .5 to .9 % for S = 5; 3.7 to
+    4.4 % and .5 to .8 % for S = 8.
+    """
+    means, contrast = np.array([np.mean(a), np.mean(b)]), np.array([1, -1])
+    distance = abs(float(contrast @ means))
+    if distance < ROUNDING:
+        return 1.
+    covariances = _covariances(np.stack([a, b]))
+
+    def excess(log_p):
+        return _half_width(covariances, contrast, np.exp(log_p) / 2) - distance
+
+    return float(np.exp(optimize.brentq(excess, SMALLEST_LOG_P, 0))) if excess(SMALLEST_LOG_P) > 0 else 0.
+
+
+def holm(p):
+    """The p values [M] of a family, adjusted: calling all below .05 real errs at all in at most 5 % of families.
+
+    Holm 1979, Scandinavian Journal of Statistics 6, 65: the i-th smallest of M times M - i + 1, never below the one
+    before it. It holds however the comparisons depend on each other.
+    """
+    p = np.asarray(p, np.float64)
+    order = np.argsort(p, kind='stable')
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted.tolist()
+
+
+class _Covariances(NamedTuple):
+    """Of the mean accuracies of M models, [M, M] by source."""
+
     of_seeds: np.ndarray
     of_examples: np.ndarray
     interaction: np.ndarray  # of seeds and examples; contained in both of the above
     freedom: int  # degrees of freedom of `of_seeds`
 
 
-def _bootstrap(models, resamples, seed):
-    """The _Bootstrap of models, bool [M, S, N]; covariances by the analysis of variance with two crossed factors."""
+class _Bootstrap(NamedTuple):
+    """Mean accuracies [M] of models, draws of them [resamples, M], and their covariances."""
+
+    means: np.ndarray
+    draws: np.ndarray
+    covariances: _Covariances
+
+
+def _covariances(models):
+    """The _Covariances of models, bool [M, S, N], by the analysis of variance with two crossed factors."""
     count, seeds, examples = models.shape
     means, by_seed, by_example = models.mean(axis=(1, 2)), models.mean(axis=2), models.mean(axis=1)
-    rng = np.random.default_rng(seed)
-    draws = _example_draws(models, resamples, rng)
     of_examples = np.cov(by_example) / examples
     if seeds == 1:
         none = np.zeros((count, count))
-        return _Bootstrap(means, draws, none, of_examples, none, 0)
-    # Three seeds have ten resamples, too few for a tail. Normal weights give the seeds' unbiased covariance instead.
-    deviations = by_seed - means[:, None]
-    draws += rng.standard_normal((resamples, seeds)) @ deviations.T / np.sqrt(seeds * (seeds - 1))
+        return _Covariances(none, of_examples, none, 0)
     rest = (models - by_seed[:, :, None] - by_example[:, None] + means[:, None, None]).reshape(count, -1)
     interaction = rest @ rest.T / ((seeds - 1) * (examples - 1) * seeds * examples)
-    return _Bootstrap(means, draws, np.cov(by_seed) / seeds, of_examples, interaction, seeds - 1)
+    return _Covariances(np.cov(by_seed) / seeds, of_examples, interaction, seeds - 1)
+
+
+def _bootstrap(models, resamples, seed):
+    """The _Bootstrap of models, bool [M, S, N]."""
+    seeds, means = models.shape[1], models.mean(axis=(1, 2))
+    rng = np.random.default_rng(seed)
+    draws = _example_draws(models, resamples, rng)
+    if seeds > 1:
+        # Three seeds have ten resamples, too few for a tail. Normal weights give their unbiased covariance instead.
+        deviations = models.mean(axis=2) - means[:, None]
+        draws += rng.standard_normal((resamples, seeds)) @ deviations.T / np.sqrt(seeds * (seeds - 1))
+    return _Bootstrap(means, draws, _covariances(models))
 
 
 def _example_draws(models, resamples, rng):
@@ -169,28 +219,38 @@ def _example_draws(models, resamples, rng):
 def _bounds(bootstrap, contrast, level):
     """The interval (low, high) of a contrast [M] of the mean accuracies."""
     mean = contrast @ bootstrap.means
-    spread = np.sort(mean + _widening(bootstrap, contrast, level) * (bootstrap.draws @ contrast - mean))
+    widening = _widening(bootstrap.covariances, contrast, level)
+    spread = np.sort(mean + widening * (bootstrap.draws @ contrast - mean))
     cut = int((1 - level) / 2 * (len(spread) - 1))
     return float(spread[cut]), float(spread[-1 - cut])
 
 
-def _widening(bootstrap, contrast, level):
+def _widening(covariances, contrast, level):
     """The factor by which draws of a contrast [M] have to be spread about their mean.
 
     Their variance is that of seeds plus that of examples, and counts twice the interaction (which seed gets which
-    example right) that is in both; and the variance of S seeds is known with S - 1 degrees of freedom only. Student's
-    quantile for the seeds and the normal one for the examples are averaged by their shares in the variance (Cochran
-    1964, Biometrics 20, 191).
+    example right) that is in both; and the variance of S seeds is known with S - 1 degrees of freedom only.
     """
-    sources = bootstrap.of_seeds, bootstrap.of_examples, bootstrap.interaction
-    of_seeds, of_examples, interaction = (contrast @ covariance @ contrast for covariance in sources)
+    of_seeds, of_examples = (contrast @ covariance @ contrast for covariance in covariances[:2])
     if of_seeds <= 0:
         return 1.
-    drawn = of_seeds + of_examples
+    tail = .5 - level / 2
+    return _half_width(covariances, contrast, tail) / (-special.ndtri(tail) * np.sqrt(of_seeds + of_examples))
+
+
+def _half_width(covariances, contrast, tail):
+    """Half the width of the interval of a contrast [M] that leaves out a share `tail` on either side.
+
+    Student's quantile for the seeds and the normal one for the examples are averaged by their shares in the variance
+    (Cochran 1964, Biometrics 20, 191).
+    """
+    of_seeds, of_examples, interaction = (contrast @ covariance @ contrast for covariance in covariances[:3])
+    normal = -special.ndtri(tail)
+    if of_seeds <= 0:
+        return float(normal * np.sqrt(of_examples))
     of_examples = max(of_examples - interaction, 0.)
-    variance = of_seeds + of_examples
-    normal, student = special.ndtri(.5 + level / 2), special.stdtrit(bootstrap.freedom, .5 + level / 2)
-    return (of_seeds * student + of_examples * normal) / (variance * normal) * np.sqrt(variance / drawn)
+    student = -special.stdtrit(covariances.freedom, tail)
+    return float((of_seeds * student + of_examples * normal) / np.sqrt(of_seeds + of_examples))
 
 
 def _first_excluded(margin, start, step):

@@ -8,6 +8,17 @@ import optax
 
 from w2s_jax.errors import ConfigError
 
+
+def clip_by_global_norm(limit) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` (arXiv 1211.5063, algorithm 1) by one factor for all, which costs no pass over
+    the gradients of its own. limit: 0 for none."""
+    def update(grads, state, params=None):
+        norm = optax.tree.norm(grads)
+        factor = jnp.where((limit > 0) & (norm > limit), limit / norm, 1.0)
+        return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads), state
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     'adamw': lambda hyper: optax.scale_by_adam(b2=hyper.beta2),
     'sgd': lambda hyper: optax.trace(decay=0.9),
@@ -53,9 +64,23 @@ def build(optimizer: str, schedule_name: str, steps: int, hyper) -> optax.Gradie
     `hyper` holds learning_rate, weight_decay, beta2, clip (0: none) and warmup, all traced.
     """
     return optax.chain(
-        optax.clip_by_global_norm(jnp.where(hyper.clip > 0, hyper.clip, jnp.inf)),
+        clip_by_global_norm(hyper.clip),
         OPTIMIZERS[optimizer](hyper),
         optax.add_decayed_weights(hyper.weight_decay, mask=decays),
         optax.scale_by_schedule(
             lambda count: -hyper.learning_rate * schedule(schedule_name, count / steps, hyper.warmup)),
     )
+
+
+def step(tx: optax.GradientTransformation, grads, opt_state, params):
+    """The next parameters and the next state of `tx`.
+
+    It goes over a leading axis of one, the axis of runs that the program's arrays have anyway: without it XLA on a
+    CPU computes new moments again where the parameters are updated, and so copies all that it then overwrites.
+    """
+    def update(grads, opt_state, params):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    stacked = jax.vmap(update)(*jax.tree.map(lambda x: x[None], (grads, opt_state, params)))
+    return jax.tree.map(lambda x: x[0], stacked)

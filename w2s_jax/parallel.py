@@ -27,17 +27,30 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def dealt(mesh: Mesh) -> NamedSharding:
+    """The first axis, that of runs, dealt out over the devices."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def deals_runs(mesh: Mesh, runs: int, streams: int) -> bool:
+    """Whether every device gets whole runs, so many as the others, with the streams of data that they read."""
+    ways = mesh.shape['data']
+    return ways == mesh.size > 1 and runs % ways == 0 and (streams == 1 or streams % ways == 0)
+
+
 def place_rows(batch, mesh: Mesh):
-    """As `place_batch`, for arrays `[B, ...]`."""
+    """As `place_batch` for one run, for arrays `[B, ...]`."""
     return jax.tree.map(lambda x: x[0], place_batch(jax.tree.map(lambda x: x[None], batch), mesh))
 
 
-def place_batch(batch, mesh: Mesh):
-    """Puts arrays `[R, B, ...]` on the mesh, B split over its data axes where it divides, else copied."""
+def place_batch(batch, mesh: Mesh, deals: bool = False):
+    """Puts arrays `[R or U, B, ...]` on the mesh: where it deals runs (`deals_runs`) split by those, a single stream
+    copied; else B split over the data axes where it divides, else copied."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']
 
     def place(x):
-        split = x.shape[1] % ways == 0 and ways > 1
-        spec = PartitionSpec(None, ('data', 'fsdp')) if split else PartitionSpec()
+        if deals:
+            return jax.device_put(x, dealt(mesh) if len(x) > 1 else replicated(mesh))
+        spec = PartitionSpec(None, ('data', 'fsdp')) if x.shape[1] % ways == 0 and ways > 1 else PartitionSpec()
         return jax.device_put(x, NamedSharding(mesh, spec))
     return jax.tree.map(place, batch)

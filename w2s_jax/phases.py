@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.special
 
-from w2s_jax import data, evaluation, parallel, runtime, train
+from w2s_jax import data, evaluation, memory, parallel, runtime, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.data import Dataset
-from w2s_jax.graph import Phase
+from w2s_jax.graph import Phase, describe
 from w2s_jax.models import tokens as texts
 from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact
@@ -69,9 +70,35 @@ def _shapes(context: Context, *inputs: dict) -> tuple[int, ...]:
     return data.choose_shapes(np.concatenate(lengths), context.execution.shapes) if lengths else ()
 
 
-def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict) -> train.Trainer:
-    return train.Trainer(_model(section, context), static, context.mesh, context.execution.runs,
+def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict, runs: int = 1) -> train.Trainer:
+    model = _model(section, context)
+    fits = context.execution.runs != 'auto' or runs <= memory.room(
+        *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
+    return train.Trainer(model, static, context.mesh, train.choose_how(context.execution.runs, model.num_params, fits),
                          context.execution.eval_batch_size, _shapes(context, *inputs))
+
+
+def _run_bytes(section: dict, context: Context, static: train.Static, *inputs: dict) -> tuple[int, int]:
+    """What one run takes, at the longest of the shapes that its texts are padded to."""
+    row = data.trim(data.take(inputs[0], np.zeros(1, int)), _shapes(context, *inputs)[-1:])
+    batch = {k: jax.ShapeDtypeStruct((static.batch_size, *v.shape[1:]), v.dtype) for k, v in row.items()}
+    return memory.run_bytes(_model(section, context), static, batch)
+
+
+def room(phases: list[Phase], inputs: list[dict], *, context: Context) -> int:
+    """How many of these phases fit into one program. Only training is limited: the rest is small beside it."""
+    if PHASES[phases[0].kind] is not fit:
+        return len(phases)
+    static = _static(phases[0].section, inputs[0], context)
+    pool, test = _inputs(inputs[0], 'inputs', 'test')
+    state, activations = _run_bytes(phases[0].section, context, static, pool, test)
+    return memory.room(state, activations, context.execution.runs == 'vmap', memory.budget(context.execution.memory))
+
+
+def _static(section: dict, needs: dict, context: Context) -> train.Static:
+    steps = train.num_steps(len(needs['rows']), section['batch_size'], section['epochs'])
+    return train.Static(section['loss'], steps, section['batch_size'], section['num_classes'],
+                        context.execution.accumulate, section['optimizer'], section['schedule'])
 
 
 def _hyper(phases: list[Phase]) -> train.Hyper:
@@ -102,7 +129,7 @@ def features(phases: list[Phase], inputs: list[dict], context: Context, folder: 
         began, rows = time.perf_counter(), _arrays(needs['inputs'])
         computed = featurize(_model(phase.section, context), rows, _shapes(context, rows), context, folder / phase.id,
                              functools.partial(context.log, phase.label))
-        out.append(({'seconds': time.perf_counter() - began}, {'features': computed}, None))
+        out.append(({'seconds': time.perf_counter() - began, 'examples': len(computed)}, {'features': computed}, None))
     return out
 
 
@@ -134,32 +161,43 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
 
 def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
     """Trains a model on `rows` of `inputs` towards `targets` and predicts `test`: teacher, student, ceiling."""
-    section, began = phases[0].section, time.perf_counter()
-    rows = np.stack([i['rows'] for i in inputs])
-    execution = context.execution
-    steps = train.num_steps(rows.shape[1], section['batch_size'], section['epochs'])
-    static = train.Static(section['loss'], steps, section['batch_size'], section['num_classes'],
-                          execution.accumulate, section['optimizer'], section['schedule'])
+    section, began, execution = phases[0].section, time.perf_counter(), context.execution
+    rows, static = np.stack([i['rows'] for i in inputs]), _static(section, inputs[0], context)
     pool, test = _inputs(inputs[0], 'inputs', 'test')
     watch = {k: v[:section['watch']] for k, v in test.items()}
     runs = train.Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
                       np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
                       section['num_classes'], section['window'])
-    trainer, checkpoint = _trainer(section, context, static, pool, test), Checkpoint(folder / 'checkpoint')
-    label = phases[0].label
+    trainer = _trainer(section, context, static, pool, test, runs=len(phases))
+    checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
     try:
-        params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every,
-                                      lambda *a: context.log(label, *a))
+        params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
     finally:
         checkpoint.close()
     predicted = trainer.predict(params, test, reduce=best)
-    measured = {'seconds': time.perf_counter() - began, 'compile_seconds': trainer.compile_seconds,
-                'programs': trainer.programs, 'shapes': list(trainer.shapes)}
-    return [({'steps': steps, 'final_loss': float(history.loss[-1, r]), **measured},
-             {'loss': history.loss[:, r], 'watched': history.watched[:, r], 'watched_steps': history.steps,
-              **{k: v[r] for k, v in predicted.items()}},
-             train.one_run(params, r) if execution.keep == 'all' or phases[0].kind == 'teacher' else None)
-            for r in range(len(phases))]
+    measured = {'steps': static.steps, 'seconds': time.perf_counter() - began, 'runs': len(phases),
+                'compile_seconds': trainer.compile_seconds, 'programs': trainer.programs,
+                'shapes': list(trainer.shapes)}
+    keep = execution.keep == 'all' or phases[0].kind in ('teacher', 'rung')
+    return [_fitted(measured | _seen(static, pool, rows[r]), history, r, {k: v[r] for k, v in predicted.items()},
+                    train.one_run(params, r) if keep else None) for r in range(len(phases))]
+
+
+def _seen(static: train.Static, pool: dict, rows: np.ndarray) -> dict[str, int]:
+    """How many examples, and tokens of texts, a run learns from."""
+    lengths, examples = data.longest(pool), static.steps * static.batch_size
+    return {'examples': examples} | ({} if lengths is None else {'tokens': int(lengths[rows].mean() * examples)})
+
+
+def _fitted(measured: dict, history: train.History, run: int, predicted: dict, params) -> tuple:
+    """The result of one run out of a stack; of one that broke down, only why."""
+    broken = history.broken(run)
+    if broken is None and not np.isfinite(predicted['top_probability']).all():
+        broken = 'answers are no numbers after the last step'
+    if broken:
+        return measured | {'failed': broken}, None, None
+    arrays = {'loss': history.loss[:, run], 'watched': history.watched[:, run], 'watched_steps': history.steps}
+    return measured | {'final_loss': float(history.loss[-1, run])}, arrays | predicted, params
 
 
 def label(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -169,9 +207,22 @@ def label(phases: list[Phase], inputs: list[dict], context: Context, folder: pat
     trainer = _trainer(section, context, train.Static('xent', 1, 1, section['num_classes']), pool)
     params = train.stack([i['teacher'].params() for i in inputs])
     out = trainer.predict(params, pool, np.stack([i['rows'] for i in inputs]))
-    if section['labels'] == 'hard':
-        out = out.argmax(-1).astype(np.int32)
-    return [({'seconds': time.perf_counter() - began}, {'labels': labels}, None) for labels in out]
+    measured = {'seconds': time.perf_counter() - began, 'runs': len(phases), 'examples': out.shape[1]}
+    return [(measured, {'labels': altered(labels, p.section)}, None) for p, labels in zip(phases, out, strict=True)]
+
+
+def altered(labels: np.ndarray, section: dict) -> np.ndarray:
+    """Probabilities `[n, K]` as a `label` section wants them: p^(1/T) renormalised, a share of them moved by one to
+    K - 1 classes (label noise, drawn by the seed), and of hard labels the classes `[n]` int32."""
+    temperature, noise = section.get('temperature', 1.0), section.get('label_noise', 0.0)
+    if temperature != 1:
+        logs = np.log(np.maximum(labels, 1e-30)) / temperature
+        labels = scipy.special.softmax(logs, axis=-1).astype(np.float32)
+    if noise:
+        rng, classes = np.random.default_rng((section['seed'], 2)), labels.shape[-1]
+        shift = np.where(rng.random(len(labels)) < noise, rng.integers(1, classes, len(labels)), 0)
+        labels = np.take_along_axis(labels, (np.arange(classes) - shift[:, None]) % classes, axis=-1)
+    return labels.argmax(-1).astype(np.int32) if section['labels'] == 'hard' else labels
 
 
 def zero_shot(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -186,8 +237,14 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context, folder:
 
 
 def evaluate(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
-    """The only phase that reads the truth of the test set."""
+    """Reads the truth of the test set, which no phase does that trains, labels or predicts."""
     return [(evaluation.evaluate(phase.section, needs, context.dataset.render), None, None)
+            for phase, needs in zip(phases, inputs, strict=True)]
+
+
+def compare(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
+    """Students of a grid against each other, on the truth of the test set."""
+    return [(evaluation.compare_all(phase.section, needs), None, None)
             for phase, needs in zip(phases, inputs, strict=True)]
 
 
@@ -197,9 +254,11 @@ PHASES: dict[str, Callable] = {
     'teacher': fit,
     'label': label,
     'student': fit,
+    'rung': fit,
     'ceiling': fit,
     'zero_shot': zero_shot,
     'evaluate': evaluate,
+    'compare': compare,
 }
 
 

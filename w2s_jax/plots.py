@@ -10,7 +10,8 @@ import io
 import math
 import re
 import textwrap
-from itertools import cycle
+from functools import partial
+from itertools import cycle, zip_longest
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def participants(results):
     found = [('weak', WEAK, results['weak'])]
     if results.get('zero_shot'):
         found.append(('student, zero-shot', ZERO_SHOT, results['zero_shot']))
-    found += [(s['label'], colour, s) for s, (colour, _) in zip(results['students'], _student_styles(), strict=False)]
+    found += [(s['label'], colour, s) for s, (colour, _) in zip(results['students'], student_styles(), strict=False)]
     return [*found, ('ceiling', CEILING, results['ceiling'])]
 
 
@@ -60,14 +61,14 @@ def accuracy_panel(ax, results, evaluation):
         ax.plot(seeds, [y] * len(seeds), 'o', color=colour, alpha=0.3, markersize=4, markeredgewidth=0)
         ax.errorbar(mean, y, xerr=sem or None, fmt='o', color=colour, capsize=3, markersize=6)
         ax.annotate(f'{mean:.1f}', (mean, y), (0, 7), textcoords='offset points', ha='center', fontsize=8.5)
-    _name_rows(ax, [label for label, _, _ in people])
+    name_rows(ax, [label for label, _, _ in people])
     ax.margins(x=0.12)
     ax.set(title='Test accuracy', xlabel='% of test examples')
 
 
 def pgr_panel(ax, results, evaluation):
     """Performance gap recovered with its interval: 0 is the weak model, 1 the ceiling."""
-    for y, (student, (colour, _)) in enumerate(zip(results['students'], _student_styles(), strict=False)):
+    for y, (student, (colour, _)) in enumerate(zip(results['students'], student_styles(), strict=False)):
         pgr = student.get('pgr') or {}
         mean, low, high = (number(pgr.get(k)) for k in ('mean', 'low', 'high'))
         if not pgr.get('defined') or mean is None:
@@ -79,7 +80,7 @@ def pgr_panel(ax, results, evaluation):
         ax.annotate(f'{mean:.2f}', (mean, y), (0, 7), textcoords='offset points', ha='center', fontsize=8.5)
     for x, colour in ((0, WEAK), (1, CEILING)):
         ax.axvline(x, color=colour, linewidth=1.2)
-    _name_rows(ax, [s['label'] for s in results['students']])
+    name_rows(ax, [s['label'] for s in results['students']])
     ax.set_xlim(*_pgr_limits(results['students']))
     ax.set(title='Performance gap recovered', xlabel='0 = weak, 1 = ceiling')
 
@@ -89,9 +90,9 @@ def loss_panel(ax, results, evaluation):
     styles = _curve_styles(results)
     for curve, style in _styled_curves(evaluation, styles):
         loss = curve.get('loss') or {}
-        _draw_curve(ax, curve.get('progress'), loss, style, curve['label'], scale=1)
+        draw_curve(ax, curve.get('progress'), loss, style, curve['label'], scale=1)
     ax.set(title='Training loss', xlabel='share of training done', xlim=(0, 1))
-    _legend(ax)
+    legend(ax)
 
 
 def progress_panel(ax, results, evaluation):
@@ -99,12 +100,12 @@ def progress_panel(ax, results, evaluation):
     styles = _curve_styles(results)
     for curve, style in _styled_curves(evaluation, styles):
         accuracy = curve.get('accuracy') or {}
-        _draw_curve(ax, _progress_of(accuracy, curve), accuracy, style, curve['label'], scale=100, marker='.')
+        draw_curve(ax, progress_of(accuracy, curve), accuracy, style, curve['label'], scale=100, marker='.')
     for name, colour in (('weak', WEAK), ('ceiling', CEILING)):
         ax.axhline(100 * results[name]['accuracy']['mean'], color=colour, linewidth=1, dashes=(6, 3), alpha=0.7)
     ax.set(title='Test accuracy during training, %', xlabel='share of training done (dashed: final weak and ceiling)',
            xlim=(0, 1))
-    _legend(ax)
+    legend(ax)
 
 
 def agreement_panel(ax, results, evaluation):
@@ -118,9 +119,9 @@ def agreement_panel(ax, results, evaluation):
         x, y = [100 * m['mean'] for _, m in found], [y + shift for y, _ in found]
         ax.plot(x, y, marker, color=colour, markersize=5.5, label=name)
         ax.errorbar(x, y, xerr=[100 * (number(m.get('sem')) or 0) for _, m in found], fmt='none', color=colour)
-    _name_rows(ax, [s['label'] for s in results['students']])
+    name_rows(ax, [s['label'] for s in results['students']])
     ax.set(title='Agreement with the weak supervisor', xlabel='% of test examples', xlim=(-2, 102))
-    _legend(ax, columns=3)
+    legend(ax, columns=3)
 
 
 FIGURES = {
@@ -133,40 +134,56 @@ FIGURES = {
 def write_pngs(folder, results, evaluation):
     """FIGURES as folder/<name>.png, one row of panels each, on white. `folder` must exist."""
     for name, panels in FIGURES.items():
-        figure = _figure(panels, results, evaluation)
-        with _style():
-            figure.savefig(folder / f'{name}.png', dpi=150, facecolor='white')
+        save_png(folder / f'{name}.png', _figure(panels, results, evaluation))
 
 
 def svg_panels(results, evaluation):
     """{figure's name: [SVG element of each panel]}, to be put into an HTML page that defines PAGE_COLOURS."""
-    return {name: [_svg(_figure([panel], results, evaluation)) for panel in panels] for name, panels in FIGURES.items()}
+    return {name: [svg(_figure([panel], results, evaluation)) for panel in panels] for name, panels in FIGURES.items()}
 
 
-def _style():
+def style():
+    """The look of all figures, for as long as a with block lasts."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _figure(panels, results, evaluation):
+def figure(draws, height, columns=None):
+    """A matplotlib figure of one axes a function in `draws`, which draws on it; `height` in inches is that of a row."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    curves = panels[0] in FIGURES['learning_curves']
-    height = 4.2 if curves else 1.5 + 0.5 * len(participants(results))
-    with _style():
+    columns = columns or len(draws)
+    rows = -(-len(draws) // columns)
+    with style():
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-        figure = Figure(figsize=(PANEL_WIDTH * len(panels), height), layout=layout, facecolor='none')
-        for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        made = Figure(figsize=(PANEL_WIDTH * columns, height * rows), layout=layout, facecolor='none')
+        axes = made.subplots(rows, columns, squeeze=False).flat
+        for ax, draw in zip_longest(axes, draws):
             ax.set_facecolor('none')
-            panel(ax, results, evaluation)
-    return figure
+            if draw is None:
+                ax.set_axis_off()
+            else:
+                draw(ax)
+    return made
 
 
-def _svg(figure):
+def save_png(path, figure):
+    """Writes a figure on white."""
+    with style():
+        figure.savefig(path, dpi=150, facecolor='white')
+
+
+def _figure(panels, results, evaluation):
+    height = 4.2 if panels[0] in FIGURES['learning_curves'] else 1.5 + 0.5 * len(participants(results))
+    return figure([partial(panel, results=results, evaluation=evaluation) for panel in panels], height)
+
+
+def svg(figure):
+    """A figure as an SVG element, to be put into an HTML page that defines PAGE_COLOURS."""
     text = io.StringIO()
-    with _style():
+    with style():
         figure.savefig(text, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
     svg = text.getvalue()
     svg = svg[svg.index('<svg'):].replace('<svg', '<svg role="img" aria-hidden="true"', 1)
@@ -176,22 +193,22 @@ def _svg(figure):
     return svg
 
 
-def _student_styles():
+def student_styles():
     """(colour, dashes) of the first student, the second, ...: sixteen differ."""
     return cycle((colour, dashes) for dashes in DASHES for colour in STUDENTS)
 
 
 def _curve_styles(results):
-    return {s['label']: style for s, style in zip(results['students'], _student_styles(), strict=False)}
+    return {s['label']: style for s, style in zip(results['students'], student_styles(), strict=False)}
 
 
 def _styled_curves(evaluation, styles):
     fixed = {'teacher': (WEAK, '-'), 'ceiling': (CEILING, '-')}
-    for curve, spare in zip(evaluation.get('curves') or [], _student_styles(), strict=False):
+    for curve, spare in zip(evaluation.get('curves') or [], student_styles(), strict=False):
         yield curve, fixed.get(curve.get('kind')) or styles.get(curve['label'], spare)
 
 
-def _draw_curve(ax, x, series, style, label, scale, marker=None):
+def draw_curve(ax, x, series, style, label, scale, marker=None):
     mean = series.get('mean') or []
     if not x or len(x) != len(mean):
         return
@@ -211,7 +228,7 @@ def _thin(values):
     return np.array([block.mean() for block in np.array_split(values, MAX_POINTS)])
 
 
-def _progress_of(accuracy, curve):
+def progress_of(accuracy, curve):
     """The shares of the run at which `accuracy` was measured, from the curve's own steps."""
     steps = accuracy.get('step') or []
     if curve.get('step') and curve.get('progress'):
@@ -229,14 +246,21 @@ def _pgr_limits(students):
     return low - 0.1 * (high - low), high + 0.1 * (high - low)
 
 
-def _name_rows(ax, labels):
-    ax.set_yticks(range(len(labels)), [textwrap.fill(label, 22, max_lines=2, placeholder=' …') for label in labels])
+def shortened(label, width):
+    """A label of at most `width` characters."""
+    return label if len(label) <= width else f'{label[:width - 1]}…'
+
+
+def name_rows(ax, labels, width=22):
+    """Labels down the left side of an axes, one a row, the first on top."""
+    ax.set_yticks(range(len(labels)), [textwrap.fill(label, width, max_lines=2, placeholder=' …') for label in labels])
     ax.set_ylim(len(labels) - 0.5, -0.65)
     ax.grid(axis='y', visible=False)
 
 
-def _legend(ax, columns=2):
+def legend(ax, columns=2, below=4.5):
+    """A legend under an axes, `below` it in heights of its text, to leave room for the labels of the x axis."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        ax.legend(handles, [label if len(label) <= 32 else f'{label[:31]}…' for label in labels], ncols=columns,
-                  loc='upper center', bbox_to_anchor=(0.45, 0), borderaxespad=4.5, fontsize=8.5)
+        ax.legend(handles, [shortened(label, 32) for label in labels], ncols=columns,
+                  loc='upper center', bbox_to_anchor=(0.45, 0), borderaxespad=below, fontsize=8.5)

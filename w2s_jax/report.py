@@ -4,6 +4,7 @@ Everything comes from two files in the work directory, so a report can be made a
 W/results.json (the machine-readable result) and W/evaluation.json (learning curves, examples, the config).
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -29,10 +30,10 @@ MEASURES = {
 
 def load(workdir):
     """(results, evaluation) of a work directory; raises StoreError if a file is missing or damaged."""
-    results, evaluation = (_read(Path(workdir) / name) for name in ('results.json', 'evaluation.json'))
-    _check_lists(results, Path(workdir) / 'results.json', students='label')
+    results, evaluation = (read(Path(workdir) / name) for name in ('results.json', 'evaluation.json'))
+    check_lists(results, Path(workdir) / 'results.json', students='label')
     _check_accuracies(results, Path(workdir) / 'results.json')
-    _check_lists(evaluation, Path(workdir) / 'evaluation.json', curves='label', examples='html')
+    check_lists(evaluation, Path(workdir) / 'evaluation.json', curves='label', examples='html')
     return results, evaluation
 
 
@@ -66,7 +67,7 @@ def table_rows(results):
             'detail': ' · '.join(filter(None, (str(entry.get('model') or ''), _loss_text(entry)))),
             'accuracy': measure_text(entry['accuracy'], 100, 1),
             'pgr': pgr_text(entry['pgr']) if 'pgr' in entry else '',
-            'gain': _gain_text(entry.get('gain')),
+            'gain': gain_text(entry.get('gain')),
             'followed': _followed_text(entry),
             'measures': [_measure_of(entry, name) for name in _measures_in(results)],
         }
@@ -96,28 +97,46 @@ def write(workdir):
     Raises StoreError if the inputs are missing or damaged, or the work directory cannot be written to.
     """
     results, evaluation = load(workdir)
-    page, folder = Path(workdir) / 'report.html', Path(workdir) / 'plots'
-    try:
+    with writing(workdir):
+        folder = Path(workdir) / 'plots'
         folder.mkdir(exist_ok=True)
         plots.write_pngs(folder, results, evaluation)
-        aside = page.with_suffix('.html.tmp')
-        aside.write_text(html(results, evaluation), encoding='utf-8')
-        os.replace(aside, page)
+        return replace(Path(workdir) / 'report.html', html(results, evaluation))
+
+
+@contextlib.contextmanager
+def writing(workdir):
+    """Makes a StoreError of what the file system objects to in the block."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(f'{error.filename or workdir}: cannot write the report: {error.strerror}') from error
-    return page
 
 
-def html(results, evaluation):
-    """The page as text: inline styles and plots, no request to anywhere. Labels and settings are escaped; the
-    examples' HTML is taken as it is, for the task has escaped it."""
+def replace(path, text):
+    """Writes a file that a reader sees whole or not at all; returns its path."""
+    aside = path.with_name(f'{path.name}.tmp')
+    aside.write_text(text, encoding='utf-8')
+    os.replace(aside, path)
+    return path
+
+
+def render(template, **values):
+    """A page of TEMPLATES as text. Everything is escaped but what the template calls safe."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    return environment.get_template('report.html').render(
+    return environment.get_template(template).render(**values)
+
+
+def html(results, evaluation):
+    """The page as text: inline styles and plots, no request to anywhere. Labels and settings are escaped; the
+    examples' HTML is taken as it is, for the task has escaped it."""
+    return render(
+        'report.html',
         title=f'Weak to strong: {_task_name(results)}',
         headline=headline(results),
         warnings=warnings(results),
@@ -125,10 +144,10 @@ def html(results, evaluation):
         measures=[MEASURES[name][0] for name in _measures_in(results)],
         svgs=plots.svg_panels(results, evaluation),
         examples=[example['html'] for example in evaluation.get('examples') or []],
-        facts={k: v for k, v in _flat(results.get('task')) if k != 'name'},
+        facts={k: v for k, v in flat(results.get('task')) if k != 'name'},
         timing=_timing(results),
-        versions=dict(_flat(results.get('versions'))),
-        config=dict(_flat(evaluation.get('config'))),
+        versions=dict(flat(results.get('versions'))),
+        config=dict(flat(evaluation.get('config'))),
     )
 
 
@@ -154,7 +173,8 @@ def _caveat(results, student):
     return f' But the same model, not fine-tuned at all, is right more often ({100 * before:.1f} %).'
 
 
-def _read(path):
+def read(path):
+    """The JSON object in a file. Raises StoreError."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
@@ -168,7 +188,7 @@ def _read(path):
     return content
 
 
-def _check_lists(content, path, **lists):
+def check_lists(content, path, **lists):
     """Each of `lists` (name -> key), where it is there, is a list of objects in which the key is text."""
     for name, key in lists.items():
         items = content.get(name) or []
@@ -198,7 +218,8 @@ def _followed_text(entry):
     return measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else ''
 
 
-def _gain_text(gain):
+def gain_text(gain):
+    """'+3.1 [+1.0, +5.2]', in points, of {'mean', 'low', 'high'}, shares of the test set."""
     mean, low, high = (number((gain or {}).get(k)) for k in ('mean', 'low', 'high'))
     if mean is None:
         return ''
@@ -222,9 +243,9 @@ def _task_name(results):
 def _timing(results):
     """[(phase, seconds, of which compiling)] as text, the total last."""
     timing = results.get('timing') or {}
-    rows = [(_phase_text(phase), _seconds(phase.get('seconds')), _seconds(phase.get('compile_seconds')))
+    rows = [(_phase_text(phase), seconds_text(phase.get('seconds')), seconds_text(phase.get('compile_seconds')))
             for phase in timing.get('phases') or []]
-    return [*rows, ('this run', _seconds(timing['total_seconds']), '')] if 'total_seconds' in timing else rows
+    return [*rows, ('this run', seconds_text(timing['total_seconds']), '')] if 'total_seconds' in timing else rows
 
 
 def _phase_text(phase):
@@ -233,14 +254,14 @@ def _phase_text(phase):
     return f'{name}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
 
 
-def _seconds(value):
+def seconds_text(value):
     return DASH if number(value) is None else f'{number(value):.1f} s'
 
 
-def _flat(tree, prefix=''):
+def flat(tree, prefix=''):
     """(dotted key, value as text) of a tree of dicts, sorted as it comes."""
     for key, value in (tree or {}).items():
         if isinstance(value, dict):
-            yield from _flat(value, f'{prefix}{key}.')
+            yield from flat(value, f'{prefix}{key}.')
         else:
             yield f'{prefix}{key}', value if isinstance(value, str) else json.dumps(value)

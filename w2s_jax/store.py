@@ -5,14 +5,15 @@ import fcntl
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import safetensors
 
+from w2s_jax import lease
 from w2s_jax.errors import StoreError
 from w2s_jax.models import weights
 
@@ -53,6 +54,10 @@ class Artifact:
     """A finished phase: `config.json`, `metrics.json`, `predictions.npz` and, where kept, `params/`."""
     path: pathlib.Path
 
+    def file(self, name: str) -> pathlib.Path:
+        """Where a file of the artifact is."""
+        return self.path / name
+
     @functools.cached_property
     def metrics(self) -> dict:
         """What the phase measured."""
@@ -68,11 +73,13 @@ class Artifact:
 
     def params(self) -> dict:
         """The trained parameters, a tree. Raises WeightsError where none were kept."""
-        return weights.load(self.path / 'params' / 'model.safetensors')
+        return weights.load(self.file('params/model.safetensors'))
 
     def _read(self, name, read):
         try:
-            return read(self.path / name)
+            return read(self.file(name))
+        except StoreError:
+            raise
         except Exception as e:  # whatever a damaged file makes a reader raise
             raise StoreError(f'{self.path / name}: unreadable ({type(e).__name__}); '
                              f'delete {self.path} to compute it again') from None
@@ -87,7 +94,7 @@ class Store:
             (folder / 'pending').mkdir(parents=True, exist_ok=True)
             probe = folder / '.writable'
             probe.write_text('')
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another process may have been as far
         except OSError as e:
             raise StoreError(f'{folder}: cannot be written to ({(e.strerror or str(e)).lower()})') from None
 
@@ -103,28 +110,55 @@ class Store:
         path = self.path(kind, identity)
         return Artifact(path) if (path / 'DONE').exists() else None
 
+    def failure(self, artifact: Artifact) -> str | None:
+        """Why the run behind an artifact broke down; None where it did not."""
+        return str(artifact.metrics['failed']) if (artifact.path / 'FAILED').exists() else None
+
+    def lease(self, name: str):
+        """A block during which no other process has the lease of that name; yields None where one has."""
+        return lease.hold(lease.Slot(self.folder / 'leases' / name))
+
+    def name(self, workdir: pathlib.Path | str, ids: Iterable[str]) -> None:
+        """Writes down what a run or a grid needs, before it begins: `w2s store gc` removes what nothing names."""
+        path = self.folder / 'named' / f'{digest(str(workdir))}.json'
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as e:
+            raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
+        write_json(path, {'workdir': str(workdir), 'ids': sorted(set(ids))})
+
     def save(self, kind: str, identity: str, config: dict, metrics: dict,
              arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
-        """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError."""
-        path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{os.getpid()}'
+        """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError.
+
+        metrics: with the reason under 'failed' where the run broke down.
+        """
+        path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{lease.process()}'
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             _write(part, config, metrics, arrays, params)
+            self._publish(part, path.name)
             _put(part, path)
         except (OSError, safetensors.SafetensorError) as e:  # a full disk, for one
             raise StoreError(f'{path}: cannot be written ({e})') from None
         return Artifact(path)
 
+    def _publish(self, part: pathlib.Path, name: str) -> None:
+        """What is to happen to a whole artifact before it counts."""
+
     def clear_parts(self) -> None:
         """Removes what killed processes left half written."""
         for part in self.folder.glob('.part-*'):
-            shutil.rmtree(part, ignore_errors=True)
+            if not lease.may_live(part.name.rpartition('-')[2]):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> None:
     write_json(part / 'config.json', config)
     write_json(part / 'metrics.json', metrics)
+    if 'failed' in metrics:
+        (part / 'FAILED').touch()
     if arrays is not None:
         np.savez(part / 'predictions.npz', **arrays)
     if params is not None:
@@ -138,7 +172,9 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:
     if path.exists() and not (path / 'DONE').exists():
         shutil.rmtree(path)
-    if path.exists():
-        shutil.rmtree(part)
-    else:
+    try:
         part.rename(path)
+    except OSError:
+        if not (path / 'DONE').exists():
+            raise
+        shutil.rmtree(part)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from w2s_jax import data, losses, optimizers, parallel
-from w2s_jax.errors import ConfigError, NonFiniteError
+from w2s_jax.errors import ConfigError
 
 
 @flax.struct.dataclass
@@ -144,14 +144,15 @@ def predict_step(params, inputs, frozen=None, *, apply: Callable):
     return jax.nn.softmax(apply(params, inputs, frozen).astype(jnp.float32), axis=-1)
 
 
-def over_runs(fn: Callable, how: str) -> Callable:
+def over_runs(fn: Callable, how: str, mesh) -> Callable:
     """`fn(own, inputs, *more, frozen)` over runs: side by side (`vmap`) or in turn (`map`).
 
-    own and more have a leading axis R, inputs `[U, ...]` with R = U blocks of runs, frozen none.
+    own and more have a leading axis R, inputs `[U, ...]` with R = U blocks of runs, frozen none. Where runs divide
+    by the devices (`parallel.deals_runs`) each device has whole runs and talks to no other; else they share a batch.
     """
     def stacked(own, inputs, *rest):
         *more, frozen = rest
-        runs, streams = (len(jax.tree.leaves(x)[0]) for x in (own, inputs))
+        runs, streams = leading(own), leading(inputs)
         blocks = jax.tree.map(lambda x: x.reshape(streams, runs // streams, *x.shape[1:]), (own, tuple(more)))
 
         def block(own, inputs, more):
@@ -160,25 +161,38 @@ def over_runs(fn: Callable, how: str) -> Callable:
         out = each(block)(blocks[0], inputs, blocks[1])
         return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), out)
 
+    def placed(own, inputs, *rest):
+        if not parallel.deals_runs(mesh, leading(own), leading(inputs)):
+            return jax.lax.with_sharding_constraint(stacked(own, inputs, *rest), parallel.replicated(mesh))
+        dealt, whole = parallel.dealt(mesh).spec, parallel.replicated(mesh).spec
+        specs = (dealt, whole if leading(inputs) == 1 else dealt, *(dealt for _ in rest[:-1]), whole)
+        return jax.shard_map(stacked, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)(own, inputs, *rest)
+
     each = jax.vmap if how == 'vmap' else in_turn
-    return stacked
+    return placed
+
+
+def leading(tree) -> int:
+    """The size of the first axis of a tree's arrays."""
+    return len(jax.tree.leaves(tree)[0])
 
 
 def in_turn(fn: Callable) -> Callable:
     """`fn` over the leading axis of its arguments, one after the other; a loop of one would copy the state."""
     def mapped(*args):
-        if len(jax.tree.leaves(args)[0]) > 1:
+        if leading(args) > 1:
             return jax.lax.map(lambda a: fn(*a), args)
         return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], args)))
     return mapped
 
 
-def choose_how(how: str, num_params: int) -> str:
-    """`auto`: in turn on a CPU for models above 100 thousand parameters, whose matrix products already fill
-    it and batched ones run slower; side by side everywhere else."""
+def choose_how(how: str, num_params: int, side_by_side: bool = True) -> str:
+    """`auto`: in turn where the runs do not fit side by side, and on a CPU for models above 100 thousand parameters,
+    whose matrix products already fill it and batched ones run slower; side by side everywhere else."""
     if how != 'auto':
         return how
-    return 'map' if jax.default_backend() == 'cpu' and num_params > 100_000 else 'vmap'
+    full = jax.default_backend() == 'cpu' and num_params > 100_000
+    return 'map' if full or not side_by_side else 'vmap'
 
 
 class Program:
@@ -206,23 +220,24 @@ def taking(apply: Callable) -> Callable:
 
 @functools.cache
 def compiled_init(init: Callable, static: Static, mesh) -> Callable:
-    """The jitted `init_state` over runs: (hypers, seeds, pretrained) -> states."""
-    return jax.jit(jax.vmap(functools.partial(init_state, init=init, static=static), (0, 0, None)),
-                   out_shardings=parallel.replicated(mesh))
+    """The jitted `init_state` over runs: (hypers, seeds, pretrained, streams) -> states, where the step wants them."""
+    def states(hypers, seeds, pretrained, streams):
+        place = parallel.dealt if parallel.deals_runs(mesh, len(seeds), streams) else parallel.replicated
+        one = functools.partial(init_state, init=init, static=static)
+        return jax.lax.with_sharding_constraint(jax.vmap(one, (0, 0, None))(hypers, seeds, pretrained), place(mesh))
+    return jax.jit(states, static_argnums=3)
 
 
 @functools.cache
 def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Program:
     """The jitted step over runs: (states, inputs, supervision, hypers, frozen) -> (states, metrics), states donated."""
-    step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
-    return Program(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+    return Program(over_runs(functools.partial(train_step, apply=apply, static=static), how, mesh), donate_argnums=0)
 
 
 @functools.cache
 def compiled_predict(apply: Callable, how: str, mesh) -> Program:
     """The jitted prediction over runs: (params, inputs, frozen) -> `[R, B, K]`."""
-    return Program(over_runs(functools.partial(predict_step, apply=apply), how),
-                   out_shardings=parallel.replicated(mesh))
+    return Program(over_runs(functools.partial(predict_step, apply=apply), how, mesh))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -298,6 +313,14 @@ class History:
         """What a checkpoint keeps of it."""
         return {'loss': self.loss, 'watched': self.watched}
 
+    def broken(self, run: int) -> str | None:
+        """Where the loss of a run that is over stopped being a number; None where it did not."""
+        bad = np.flatnonzero(~np.isfinite(self.loss[:, run]))
+        if not len(bad):
+            return None
+        return (f'loss is {self.loss[bad[0], run]} at step {bad[0]}, expected a finite number '
+                '(a smaller learning rate may help)')
+
 
 def num_steps(examples: int, batch_size: int, epochs: int) -> int:
     """Optimiser steps in `epochs` passes. Raises ConfigError where a batch is larger than the data."""
@@ -328,11 +351,11 @@ class Trainer:
     def init(self, runs: Runs) -> TrainState:
         """The stacked state of all runs before the first step."""
         make = compiled_init(self.model.init, self.static, self.mesh)
-        return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load(self.shardings))
+        return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load(self.shardings), runs.streams)
 
-    def place(self, inputs: data.Inputs):
-        """Inputs `[U, B, ...]` on the devices, texts padded to one of the shapes."""
-        return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh)
+    def place(self, inputs: data.Inputs, deals: bool = False):
+        """Inputs `[U, B, ...]` on the devices (see `parallel.place_batch`), texts padded to one of the shapes."""
+        return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh, deals)
 
     def at_hand(self, runs: Runs):
         """The step for these runs, and what it reads beside a batch. Cached features go to the devices once, and a
@@ -351,13 +374,13 @@ class Trainer:
         rows = np.arange(len(next(iter(inputs.values()))))[None] if rows is None else rows
         lengths = data.longest(inputs)
         order = np.argsort(np.zeros(rows.shape) if lengths is None else lengths[rows], axis=1, kind='stable')
-        out = []
+        deals, out = parallel.deals_runs(self.mesh, leading(params), len(rows)), []
         for at, real in data.eval_batches(rows.shape[1], min(self.eval_batch_size, rows.shape[1])):
-            placed = self.place(data.take(inputs, np.take_along_axis(rows, order[:, at], axis=1)))
+            placed = self.place(data.take(inputs, np.take_along_axis(rows, order[:, at], axis=1)), deals)
             probabilities = np.asarray(self.forward(params, placed, self.frozen))
             out.append(jax.tree.map(lambda x, real=real: x[:, :real], reduce(probabilities)))
         back = np.argsort(order, axis=1, kind='stable')
-        back = np.broadcast_to(back, (len(jax.tree.leaves(params)[0]), back.shape[1]))
+        back = np.broadcast_to(back, (leading(params), back.shape[1]))
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[np.arange(len(back))[:, None], back], *out)
 
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
@@ -365,8 +388,8 @@ class Trainer:
 
         Args:
           checkpoint: a `checkpoint.Checkpoint` or None.  log: called as log(step, steps, metrics).
-        Returns: (params with a leading run axis, History). Raises NonFiniteError, naming run and step,
-        before anything after the last good checkpoint is saved.
+        Returns: (params with a leading run axis, History). A run whose loss is no number any more goes on in its
+        lane, beside the others (`History.broken`); when all are, training stops.
         """
         state, history = self.init(runs), History.empty(self.static.steps, runs)
         if checkpoint is not None:
@@ -374,9 +397,10 @@ class Trainer:
             history = dataclasses.replace(history, **saved)
         pending: list[tuple[int, dict]] = []
         start, (program, frozen) = int(state.step[0]), self.at_hand(runs)
+        deals = parallel.deals_runs(self.mesh, len(runs.seeds), runs.streams)
         for step in range(start, self.static.steps):
             inputs, supervision = runs.batch(step, self.static.batch_size, program is not self.step)
-            inputs, supervision = self.place(inputs), parallel.place_batch(supervision, self.mesh)
+            inputs, supervision = self.place(inputs, deals), parallel.place_batch(supervision, self.mesh, deals)
             known, began = program.traces, time.perf_counter()
             state, metrics = program(state, inputs, supervision, runs.hyper, frozen)
             if program.traces > known:
@@ -392,9 +416,11 @@ class Trainer:
             save = checkpoint is not None and (done == self.static.steps or
                                                (checkpoint_every and done % checkpoint_every == 0))
             if save or done == self.static.steps or len(pending) >= 16:
-                record(history, pending, runs.seeds)
+                record(history, pending)
                 log(done, self.static.steps, {k: np.asarray(v) for k, v in metrics.items()})
                 pending = []
+                if not np.isfinite(history.loss[step]).any():
+                    break
             if save:
                 checkpoint.save(done, state, history.arrays())
         return state.params, history
@@ -410,12 +436,7 @@ def stack(params: list):
     return jax.tree.map(lambda *x: np.stack(x), *params)
 
 
-def record(history: History, pending: list[tuple[int, dict]], seeds) -> None:
-    """Writes finished losses into the history. Raises NonFiniteError at the first one that is not a number."""
+def record(history: History, pending: list[tuple[int, dict]]) -> None:
+    """Writes finished losses into the history."""
     for step, metrics in pending:
-        loss = np.asarray(metrics['loss'])
-        if not np.isfinite(loss).all():
-            bad = int(np.flatnonzero(~np.isfinite(loss))[0])
-            raise NonFiniteError(f'loss of seed {seeds[bad]} is {loss[bad]} at step {step}, expected a finite number '
-                                 '(a smaller optimizer.learning_rate may help); the last good checkpoint is kept')
-        history.loss[step] = loss
+        history.loss[step] = np.asarray(metrics['loss'])

@@ -21,9 +21,9 @@ class Model:
 
     init: (key, pretrained or None) -> trained params; what is not pretrained is drawn from the key.
     apply: (params, inputs, frozen) -> logits `[B, K]`.  load: shardings -> what `init` starts from, or None.
-    frozen: shardings -> what is not trained, or None.  identity: what of it decides results, JSON.
+    frozen: shardings -> what is not trained, or None, of `frozen_shapes`.  identity: what of it decides results, JSON.
     shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
-    num_params: all of them.  answers: whether it can answer untrained.  tokenizer, max_length: of texts.
+    num_params: all of them.  work: those that every position meets, tables of embeddings not.  answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     """
     name: str
@@ -34,10 +34,12 @@ class Model:
     learning_rate: float
     load: Callable = lambda shardings: None
     frozen: Callable = lambda shardings: None
+    frozen_shapes: Any = None
     answers: bool = False
     tokenizer: Tokenizer | None = None
     max_length: int = 0
     featurize: Callable | None = None
+    work: int = 0
 
     @property
     def key(self) -> str:
@@ -103,8 +105,9 @@ def draw(parts: Parts, key) -> dict:
 def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
     identity = {'model': parts.name, 'weights': parts.weights, 'mode': mode, **dict(parts.extra)}
     identity |= fields.pop('extra', {})
+    tables = {k: v for k, v in parts.shapes['backbone'].items() if k in ('tokens', 'positions', 'types')}
     return Model(parts.name, init, apply, parts.num_params, identity,
-                 defaults.learning_rate(parts.family, mode, parts.num_params),
+                 defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
                  tokenizer=parts.tokenizer, max_length=parts.max_length, **fields)
 
 
@@ -135,7 +138,8 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
         return parts.head.apply({'params': params['head']}, parts.features(variables, inputs))
 
     return _model(parts, 'lora', init, apply, load=functools.partial(_head, parts), answers=parts.answers,
-                  frozen=functools.partial(_backbone, parts), extra={'lora': dict(settings)})
+                  frozen=functools.partial(_backbone, parts), frozen_shapes=parts.shapes['backbone'],
+                  extra={'lora': dict(settings)})
 
 
 def probe(parts: Parts, settings: tuple) -> Model:
@@ -151,7 +155,7 @@ def probe(parts: Parts, settings: tuple) -> Model:
         return parts.features({'params': backbone}, inputs).astype(jnp.float32)
 
     small = _model(parts, 'probe', init, apply, frozen=functools.partial(_backbone, parts), featurize=featurize)
-    return dataclasses.replace(small, num_params=count(parts.shapes['head']))
+    return dataclasses.replace(small, num_params=count(parts.shapes['head']), work=count(parts.shapes['head']))
 
 
 def _backbone(parts: Parts, shardings):

@@ -130,8 +130,8 @@ def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
     """
     (batch, size, heads, width), groups = q.shape, k.shape[2]
     q = q.reshape(batch, size, groups, -1, width).transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
-    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
-    logits = jnp.einsum('bkxc,bkmc->bkxm', q, k, preferred_element_type=jnp.float32)
+    k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)  # k's gradient is then the faster product
+    logits = jnp.einsum('bkxc,bkcm->bkxm', q, k, preferred_element_type=jnp.float32)
     logits = logits.reshape(batch, heads, size, size) * scale
     if cap:
         logits = cap * jnp.tanh(logits / cap)

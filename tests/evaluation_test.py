@@ -1,0 +1,94 @@
+"""The points of a learning curve at which training might have stopped, and comparisons across cells of a grid."""
+import json
+
+import numpy as np
+import pytest
+
+from w2s_jax import evaluation, metrics
+from w2s_jax.store import Artifact
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """(name, arrays) to an Artifact whose answers are the given classes."""
+    def make(name, answers, **arrays):
+        top = np.stack([answers, 1 - answers], axis=1).astype(np.int32)
+        arrays |= {'top': top, 'top_probability': np.full(top.shape, .5, np.float32)}
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / 'predictions.npz', **arrays)
+        return Artifact(tmp_path / name)
+    return make
+
+
+def _answers(rng, truth, rate):
+    return np.where(rng.uniform(size=truth.shape) < rate, truth, 1 - truth)
+
+
+def test_stops_by_hand():
+    truth, weak = np.array([0, 1, 1, 0]), np.array([[0, 0, 0, 0]])
+    # Right on 2, 4, 3 and 2 of four rows; as the weak model on 4, 2, 3 and 4.
+    watched = np.array([[[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]])
+    found = evaluation.stops(np.array([0, 10, 20, 30]), watched == truth, watched == weak[:, None])
+    assert found == {'best': {'step': 10, 'accuracy': 1.}, 'weak': {'step': 0, 'accuracy': .5},
+                     'final': {'step': 30, 'accuracy': .5}}
+    assert set(evaluation.stops(np.array([5]), watched[:, :1] == truth, None)) == {'best', 'final'}
+
+
+def test_the_weak_stop_uses_no_truth():
+    rng = np.random.default_rng(0)
+    steps, weak = np.arange(8), rng.integers(0, 2, (3, 1, 50))
+    watched = rng.integers(0, 2, (3, 8, 50))
+    found = [evaluation.stops(steps, watched == truth, watched == weak)
+             for truth in (rng.integers(0, 2, 50), rng.integers(0, 2, 50))]
+    assert found[0]['weak']['step'] == found[1]['weak']['step']
+    assert found[0]['best']['accuracy'] >= max(found[0]['weak']['accuracy'], found[0]['final']['accuracy'])
+    assert found[0]['best']['step'] != found[1]['best']['step']
+
+
+def test_curves_mark_students_and_the_ceiling(artifact):
+    rng, truth = np.random.default_rng(0), np.arange(60) % 2
+    needs = {'truth': truth}
+    for seed in (0, 1):
+        weak = _answers(rng, truth, .7)
+        needs[f'weak/{seed}'] = _trained(artifact, f'weak{seed}', weak, weak[:40])
+        # First the supervisor's answers, then the truth: overfitting in reverse, so that the stops differ.
+        watched = [weak[:40], truth[:40], 1 - truth[:40]]
+        needs[f'student/xent/{seed}'] = _trained(artifact, f'student{seed}', truth, *watched)
+        needs[f'ceiling/{seed}'] = _trained(artifact, f'ceiling{seed}', truth, *watched[::-1])
+    found = {c['label']: c for c in evaluation.curves({'seeds': [0, 1], 'students': [{'label': 'xent'}]}, needs, truth)}
+    assert 'stops' not in found['weak'] and set(found['ceiling']['stops']) == {'best', 'final'}
+    student = found['xent']['stops']
+    assert [student[k]['step'] for k in ('weak', 'best', 'final')] == [0, 1, 2]
+    assert student['best']['accuracy'] == 1 and student['final']['accuracy'] == 0
+    assert student['weak']['accuracy'] == pytest.approx(found['xent']['accuracy']['mean'][0])
+    json.dumps(list(found.values()), allow_nan=False)
+
+
+def _trained(artifact, name, answers, *watched):
+    return artifact(name, answers, loss=np.ones(8, np.float32), watched=np.stack(watched).astype(np.int32),
+                    watched_steps=np.arange(len(watched)))
+
+
+def test_weak_labels_that_came_with_the_data_mark_a_stop_too(artifact):
+    truth = np.arange(20) % 2
+    needs = {'weak/0': np.eye(2)[truth], 'ceiling/0': np.eye(2)[truth],
+             'student/xent/0': _trained(artifact, 'student', truth, 1 - truth[:10], truth[:10], 1 - truth[:10])}
+    found, = evaluation.curves({'seeds': [0], 'students': [{'label': 'xent'}]}, needs, truth)
+    assert found['stops']['weak'] == {'step': 1, 'accuracy': 1.}
+
+
+def test_comparisons_are_those_of_paired_seeds(artifact):
+    rng, truth = np.random.default_rng(0), np.arange(400) % 2
+    runs = {name: np.stack([_answers(rng, truth, rate) for _ in range(3)]) for name, rate in (('a', .9), ('b', .6))}
+    needs = {f'{n}{s}': artifact(f'{n}{s}', v) for n, rows in runs.items() for s, v in enumerate(rows)}
+    needs['truth'] = truth
+    who = {'task': 't', 'teacher': 'small', 'student': 'big', 'settings': {'x': 1}, 'loss': 'a', 'baseline': 'b'}
+    pairs = [who | {'a': ['a0', 'a1', 'a2'], 'b': ['b0', 'b1', 'b2']}, who | {'a': ['b0'], 'b': ['b0']},
+             who | {'a': ['b0', 'b1', 'b2'], 'b': ['a0', 'a1', 'a2']}]
+    first, same, back = evaluation.compare_all({'pairs': pairs, 'resamples': 500}, needs)['comparisons']
+    right = [runs[n] == truth for n in 'ab']
+    assert first == who | metrics.paired_difference(*right, resamples=500) | {'p': metrics.paired_p(*right)}
+    assert first['low'] > .2 and first['p'] < .01
+    assert same['p'] == 1 and same['mean'] == same['low'] == 0
+    assert back['mean'] == -first['mean'] and back['p'] == pytest.approx(first['p'])
+    json.dumps([first, same, back], allow_nan=False)

@@ -1,0 +1,110 @@
+"""What scripts and notebooks call: an experiment or a grid in, tables out. What is done already is not done again."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import ml_collections
+    import pandas as pd
+
+# Everything else is imported when it is called: `import w2s_jax.errors` must not start JAX.
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a work directory holds of a finished experiment or grid.
+
+    students: a row a cell and student: models, method, loss, swept fields, accuracies with standard errors, PGR and
+    gain with intervals, agreement with the supervisor (columns of results.csv).  runs: a row a cell, student and seed
+    (columns of runs.csv).  raw: the object of results.json, or of grid.json.
+    """
+    workdir: pathlib.Path
+
+    @functools.cached_property
+    def students(self) -> pd.DataFrame:
+        """The table of results.csv."""
+        from w2s_jax import grid_tables
+        return grid_tables.students(grid_tables.load(self.workdir))
+
+    @functools.cached_property
+    def runs(self) -> pd.DataFrame:
+        """The table of runs.csv."""
+        from w2s_jax import grid_tables
+        return grid_tables.runs(grid_tables.load(self.workdir))
+
+    @functools.cached_property
+    def raw(self) -> dict[str, Any]:
+        """All that was found, as JSON."""
+        path = self.workdir / 'grid.json'
+        return json.loads((path if path.exists() else self.workdir / 'results.json').read_text())
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page."""
+        return self.workdir / 'report.html'
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every field with its default (config.py): change what you must."""
+    from w2s_jax import config
+    return config.default_config()
+
+
+def run(config, workdir: str | pathlib.Path, stream: TextIO | None = None) -> Results:
+    """Runs an experiment, or what is missing of it, in `workdir`; progress goes to `stream` (None: standard error).
+
+    Raises UserError (errors.py) for what the user can mend, in one line.
+    """
+    from w2s_jax import experiment
+    _set_up()
+    experiment.run(config, workdir, stream)
+    return Results(pathlib.Path(workdir).expanduser().absolute())
+
+
+def grid(config, cells: list[dict[str, Any]], workdir: str | pathlib.Path, stream: TextIO | None = None,
+         executor: str = 'local', **options) -> Results:
+    """Runs a grid, or what is missing of it: `config` once for each dict of overrides in `cells` (see `product`).
+
+    Args:
+      executor: 'local', or 'ray' with its options (cluster.py).
+    Raises UserError; a cell whose run breaks down has its reason in the tables.
+    """
+    from w2s_jax import grids
+    _set_up()
+    grids.run(config, cells, workdir, stream, executor, **options)
+    return Results(pathlib.Path(workdir).expanduser().absolute())
+
+
+def _set_up() -> None:
+    from w2s_jax import runtime
+    runtime.quiet()
+    runtime.keep_freed_memory()
+
+
+def values(field: str, options: Iterable) -> list[dict[str, Any]]:
+    """A cell for each value of a dotted field."""
+    from w2s_jax import sweep
+    return sweep.values(field, options)
+
+
+def product(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A cell for each combination of a cell of every sweep. Raises ConfigError."""
+    from w2s_jax import sweep
+    return sweep.product(*sweeps)
+
+
+def zipped(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first cells of all sweeps together, the second ones, and so on. Raises ConfigError."""
+    from w2s_jax import sweep
+    return sweep.zipped(*sweeps)
+
+
+def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of one sweep after those of another."""
+    from w2s_jax import sweep
+    return sweep.chain(*sweeps)

@@ -1,0 +1,206 @@
+"""Leases: of the processes and machines that want the same work, one does it.
+
+A lease is a row of numbered files, of which the highest counts. Whoever finds it free makes the next one, which of
+several can only one; a number is never given twice, so that nobody takes over what was taken over already. It is
+free when its holder gave it back, when the holder's process is dead (seen at once on its own machine), or when no
+sign of life came from the holder for `seconds` (by the watcher's clock, so that clocks need not agree).
+"""
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from w2s_jax.errors import StoreError
+
+SECONDS = 60.0
+OVER = 'over'
+_mine: set[str] = set()  # what this process holds
+_watched: dict[tuple[str, int], tuple[Any, float]] = {}  # file -> (what it looked like, since when by our clock)
+
+
+class Slot:
+    """The numbered files of one lease in a folder; `remote.RemoteSlot` has the same at a URL."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.name = folder, str(folder)
+
+    def numbers(self) -> list[int]:
+        """The numbers there are; none where there is no folder."""
+        try:
+            return sorted(int(name) for name in os.listdir(self.folder) if name.isdecimal())
+        except FileNotFoundError:
+            return []
+
+    def create(self, number: int, text: str) -> bool:
+        """Makes a file; False where it exists. Exclusive on NFS too, and needs no hard links."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / str(number)
+        try:
+            with open(path, 'x') as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk: not ours with nothing in it
+            path.unlink(missing_ok=True)
+            raise
+        return True
+
+    def look(self, number: int) -> tuple[str, Any] | None:
+        """What is in a file, and a stamp that changes with every sign of life; None where there is none."""
+        try:
+            with open(self.folder / str(number), errors='replace') as file:  # opening is what makes NFS look again
+                return file.read(), os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def beat(self, number: int, text: str) -> None:
+        """A sign of life. It takes no space: a full disk costs nobody a lease."""
+        os.utime(self.folder / str(number))
+
+    def end(self, number: int) -> None:
+        """Marks the lease as given back, in place."""
+        with open(self.folder / str(number), 'r+') as file:
+            file.write(OVER)
+            file.truncate()
+
+    def remove(self, number: int) -> None:
+        (self.folder / str(number)).unlink(missing_ok=True)
+
+
+class Lease:
+    """A lease that is held, as long as it is not `lost`."""
+
+    def __init__(self, slot: Slot, number: int, text: str):
+        self.slot, self.number, self.text = slot, number, text
+
+    def lost(self) -> bool:
+        """Whether another process has taken it over, as it may after a long pause of this one."""
+        return self.slot.numbers()[-1:] != [self.number]
+
+    def keep(self, stop: threading.Event, every: float) -> None:
+        """Shows every few seconds that the holder lives, until `stop`."""
+        while not stop.wait(every):
+            with contextlib.suppress(Exception):  # a network raises anything, and may be back at the next beat
+                if self.lost():
+                    return
+                self.slot.beat(self.number, self.text)
+
+    def give_back(self) -> None:
+        """Lets others have it at once."""
+        with contextlib.suppress(Exception):  # it ends by itself too, only later
+            if not self.lost():
+                self.slot.end(self.number)
+
+
+@contextlib.contextmanager
+def hold(slot: Slot, seconds: float = SECONDS) -> Iterator[Lease | None]:
+    """Holds a lease during the block; None where another process has it. Raises StoreError where none can be made."""
+    token = uuid.uuid4().hex
+    try:
+        lease = _obtain(slot, token, seconds)
+    except OSError as e:
+        raise StoreError(f'{slot.name}: cannot be written ({e.strerror or e})') from None
+    if lease is None:
+        yield None
+        return
+    stop = threading.Event()
+    beat = threading.Thread(target=lease.keep, args=(stop, seconds / 4), daemon=True)
+    try:
+        beat.start()
+        yield lease
+    finally:
+        stop.set()
+        beat.join()
+        lease.give_back()
+        _mine.discard(token)
+
+
+def _obtain(slot: Slot, token: str, seconds: float) -> Lease | None:
+    last = max(slot.numbers(), default=0)
+    if last and not _free(slot, last, seconds):
+        return None
+    mine, text = last + 1, json.dumps({'token': token, 'process': process()})
+    _mine.add(token)
+    if not slot.create(mine, text):
+        _mine.discard(token)
+        return None
+    numbers = slot.numbers()
+    if numbers[-1:] != [mine]:  # it had been taken and given back since we looked, and ours fills a gap
+        slot.remove(mine)
+        _mine.discard(token)
+        return None
+    for number in numbers[:-1]:
+        slot.remove(number)
+        _watched.pop((slot.name, number), None)
+    return Lease(slot, mine, text)
+
+
+def _free(slot: Slot, number: int, seconds: float) -> bool:
+    """Whether the holder gave it back, is dead, or was not heard of for `seconds` while this process looked."""
+    seen = slot.look(number)
+    if seen is None or seen[0] == OVER:
+        return True
+    holder = _parse(seen[0])
+    if holder is not None:
+        ours = holder['process'] == process()
+        if (ours and holder['token'] not in _mine) or not may_live(holder['process']):
+            return True
+    before, since = _watched.setdefault((slot.name, number), (seen, time.monotonic()))
+    if before != seen:
+        _watched[slot.name, number] = (seen, time.monotonic())
+        return False
+    return time.monotonic() - since > seconds
+
+
+def _parse(text: str) -> dict | None:
+    """Who holds a lease; None where that is just being written."""
+    try:
+        holder = json.loads(text)
+        return {name: str(holder[name]) for name in ('token', 'process')}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def process() -> str:
+    """A name of this process that no other has, without dashes."""
+    return f'{_machine()}.{os.getpid()}.{_started(os.getpid())}'
+
+
+def may_live(name: str) -> bool:
+    """Whether the process of that name (see `process`) is not known to be dead: it runs here, or elsewhere."""
+    machine, number, started = [*name.split('.'), '', ''][:3]
+    if machine != _machine() or not number.isdecimal():
+        return bool(number)
+    return not started or _started(int(number)) == started
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine, this start of it, and the process numbers that are valid in it, as 12 hex digits."""
+    return hashlib.sha256(_describe_machine().encode()).hexdigest()[:12]
+
+
+def _describe_machine() -> str:
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id')
+    try:
+        return f'{socket.gethostname()} {boot.read_text().strip()} {os.readlink("/proc/self/ns/pid")}'
+    except OSError:
+        return f'{socket.gethostname()} {uuid.getnode()}'
+
+
+def _started(number: int) -> str:
+    """When a process began, in the kernel's words; '' where there is none, or no /proc."""
+    try:
+        text = pathlib.Path(f'/proc/{number}/stat').read_text()
+    except OSError:
+        return ''
+    state, *fields = text.rpartition(')')[2].split()
+    return '' if state == 'Z' else fields[18]

@@ -1,0 +1,49 @@
+"""How many runs fit into one program: what a run keeps, by abstract evaluation, against what the devices have."""
+import os
+
+import jax
+
+from w2s_jax import train
+from w2s_jax.models.modes import Model
+
+SHARE = 0.6  # of the memory that is there; the rest is for what the estimate does not see
+
+
+def run_bytes(model: Model, static: train.Static, inputs) -> tuple[int, int]:
+    """(state, activations) of one run, in bytes: parameters, optimiser and gradients; and what the forward pass of a
+    microbatch keeps for the backward pass.
+
+    Args:
+      inputs: shapes of a batch, each `[B, ...]`.
+    """
+    def residuals(params, inputs, frozen):
+        return jax.vjp(lambda p: model.apply(p, inputs, frozen), params)[1]
+
+    hyper = train.Hyper(*([0.0] * 7))
+    state = jax.eval_shape(lambda h: train.init_state(h, 0, None, init=model.init, static=static), hyper)
+    part = {k: jax.ShapeDtypeStruct((x.shape[0] // static.accumulate, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
+    kept = jax.eval_shape(residuals, state.params, part, model.frozen_shapes)
+    params = nbytes(state.params)
+    return nbytes(state) + params, max(nbytes(kept) - params - nbytes(model.frozen_shapes), 0)
+
+
+def nbytes(tree) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def budget(gigabytes: float | None) -> float:
+    """Bytes for runs on all devices of the mesh together: as said, else SHARE of what they have."""
+    if gigabytes is not None:
+        return gigabytes * 1e9
+    if jax.default_backend() == 'cpu':  # simulated devices share what there is
+        return SHARE * os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return SHARE * jax.device_count() * min((d.memory_stats() or {}).get('bytes_limit', 16e9)
+                                            for d in jax.local_devices())
+
+
+def room(state: int, activations: int, side_by_side: bool, size: float) -> int:
+    """How many runs of so many bytes fit into `size`: side by side each has its own activations, in turn they share."""
+    if side_by_side:
+        return max(int(size // (state + activations)), 1)
+    return max(int((size - activations) // state), 1)
