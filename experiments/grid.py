@@ -19,6 +19,7 @@ from w2s_jax.errors import ConfigError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument, with get_sweep()')
 WORKDIR = flags.DEFINE_string('workdir', None, 'where artifacts and results go')
+STORE = flags.DEFINE_string('store', None, 'folder or URL of the artifacts, which work directories may share')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'say what would be run, what it costs and what is done, and run nothing')
 EXECUTOR = flags.DEFINE_enum('executor', 'local', ['local', 'ray'], 'where phases run')
 RAY_ADDRESS = flags.DEFINE_string('ray_address', None, 'of a running cluster; none: one on this machine')
@@ -37,11 +38,11 @@ def main() -> None:
     cells = get_sweep(*file.config_filename.partition(':')[::2])
     workdir = str(WORKDIR.value)
     if DRY_RUN.value:
-        print(estimate.dry_run(CONFIG.value, cells, workdir))
+        print(estimate.dry_run(CONFIG.value, cells, workdir, STORE.value))
         return
     options = {'address': RAY_ADDRESS.value, 'resources': {'num_cpus': CPUS.value, 'num_gpus': GPUS.value},
                'retries': RETRIES.value} if EXECUTOR.value == 'ray' else {}
-    grids.run(CONFIG.value, cells, workdir, executor=EXECUTOR.value, **options)
+    grids.run(CONFIG.value, cells, workdir, executor=EXECUTOR.value, store=STORE.value, **options)
     print(f'report: {workdir}/report.html  tables: {workdir}/results.csv, runs.csv, results.tex')
 
 

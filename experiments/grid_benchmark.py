@@ -56,7 +56,7 @@ def cells() -> dict:
         grid = json.loads(pathlib.Path(folder, 'grid', 'grid.json').read_text())
         apart = [difference(pathlib.Path(folder), i, c['folder']) for i, c in enumerate(grid['cells'])]
     kinds = [p['kind'] for p in grid['phases']]
-    print(f'grid {whole:.1f} s, {len(alone)} commands {sum(alone):.1f} s: the grid takes {whole / sum(alone):.2f} of it')
+    print(f'grid {whole:.1f} s, {len(alone)} commands {sum(alone):.1f} s: {whole / sum(alone):.2f} of it')
     return {'grid': whole, 'alone': alone, 'ratio': whole / sum(alone), 'accuracies_apart': max(apart),
             'phases': {k: kinds.count(k) for k in dict.fromkeys(kinds)}}
 

@@ -13,15 +13,17 @@ from w2s_jax.methods import METHODS, bootstrap, naive
 from w2s_jax.tasks import TASKS, synthetic
 
 
-def config(chain=('mlp-4', 'mlp-32'), student='mlp-128', **method):
+def config(chain=('mlp-4', 'mlp-32'), student='mlp-256', **method):
+    """The shipped one, but smaller and faster to learn its supervisor's errors."""
     c = shipped.get_config()
     c.seeds, c.student.model, c.report.html = (0, 1, 2), student, False
+    c.task.train_size, c.task.test_size, c.optimizer.learning_rate = 2000, 4000, 2e-3
     c.method.update(chain=chain, **method)
     return c
 
 
-def small(*args, **method):
-    c = config(*args, **method)
+def small(chain=('mlp-4', 'mlp-32'), student='mlp-32', **method):
+    c = config(chain, student, **method)
     c.seeds, c.train.epochs = (0, 1), 1
     c.task.train_size, c.task.test_size = 800, 200
     return c
@@ -52,15 +54,17 @@ def gains(results):
 
 def test_a_growing_chain_keeps_what_the_direct_student_loses(tmp_path):
     results = run(config(), tmp_path)
-    assert gains(results).min() >= .10
+    assert gains(results).min() >= .08  # .12 to .18 where this was written
     assert [s['label'] for s in results['students']] == ['direct xent', 'bootstrap xent', 'rung 1: mlp-4',
                                                          'rung 2: mlp-32']
     assert [s['method'] for s in results['students']] == ['naive', 'bootstrap', 'bootstrap rung', 'bootstrap rung']
-    assert [s['model'] for s in results['students']] == ['mlp-128', 'mlp-128', 'mlp-4', 'mlp-32']
+    assert [s['model'] for s in results['students']] == ['mlp-256', 'mlp-256', 'mlp-4', 'mlp-32']
 
 
 def test_self_distillation_gains_nothing(tmp_path):
-    assert gains(run(config(('mlp-128',)), tmp_path)).mean() <= .02
+    results = run(config(('mlp-256',)), tmp_path)
+    assert gains(results).mean() <= .02
+    assert (accuracies(results, 'rung 1: mlp-256') == accuracies(results, 'direct xent')).all()  # they are alike
 
 
 @pytest.mark.slow
@@ -117,9 +121,10 @@ def contents(folder, kind):
 @pytest.mark.parametrize('fresh', [False, True])
 def test_the_hidden_truth_reaches_no_rung(tmp_path, monkeypatch, fresh):
     """Permuting all truth leaves the ids and the parameters of rungs and students bit-identical."""
-    run(small(fresh=fresh), tmp_path / 'a')
+    c = small(('mlp-4', 'mlp-4'), 'mlp-4', fresh=fresh)
+    run(c, tmp_path / 'a')
     monkeypatch.setitem(TASKS, 'salient_concept', lambda task, log: shuffled(synthetic.load(task, log)))
-    run(small(fresh=fresh), tmp_path / 'b')
+    run(c, tmp_path / 'b')
     for kind, number in (('rung', 4), ('student', 4)):
         before, after = (contents(tmp_path / name, kind) for name in 'ab')
         assert len(before) == 2 * number and before == after
@@ -219,7 +224,7 @@ def test_what_cannot_be_chained_is_refused_in_one_line():
     assert message(c).startswith('method.fresh: a half of 4 examples')
 
 
-@pytest.mark.parametrize(('field', 'value'), [('temperature', 2.0), ('label_noise', .1)])
+@pytest.mark.parametrize(('field', 'value'), [('temperature', 2.5), ('label_noise', .1)])
 def test_given_labels_are_not_changed(field, value):
     assert message(small(**{field: value})).startswith(f'method.{field}: {value}, but teacher.model')
 
@@ -245,7 +250,7 @@ def test_labels_name_only_what_is_not_plain():
 
 
 def test_models_of_a_chain_are_trained_as_the_student_is():
-    c = small(('mlp-4', 'mlp-128'))
+    c = small(('mlp-4', 'mlp-32'))
     c.student.learning_rate, c.student.epochs = 1e-2, 3
     for phase in of_kind(plan(c), 'rung'):
         assert phase.section['learning_rate'] == 1e-2 and phase.section['epochs'] == 3

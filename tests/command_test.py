@@ -10,7 +10,7 @@ import sys
 import pytest
 from absl import flags
 
-from w2s_jax import command
+from w2s_jax import command, train
 from w2s_jax.models import zoo
 from w2s_jax.tasks import chess
 
@@ -224,20 +224,35 @@ def test_a_work_directory_that_cannot_be_written(cli, tmp_path):
     assert line.startswith(f'{tmp_path}/file/w/store: cannot be written to')
 
 
-def test_a_loss_that_is_not_a_number_names_seed_and_step_and_keeps_the_last_checkpoint(cli, tmp_path):
+def test_a_loss_that_is_not_a_number_names_model_seed_and_step_and_the_others_are_kept(cli, tmp_path):
     args = (*SMALL, f'--workdir={tmp_path}', '--config.optimizer.name=sgd', '--config.optimizer.learning_rate=1000',
-            '--config.train.checkpoint_every=1', '--config.task.seed=2')
+            '--config.task.seed=2')
     line = error(cli(*args))
-    assert re.search(r'^loss of seed [03] is (nan|inf) at step \d+, expected a finite number', line)
-    kept = [p for p in tmp_path.glob('store/pending/*/checkpoint/*') if p.name.isdigit()]
-    assert kept and not list(tmp_path.glob('store/*/DONE'))
+    assert re.search(r'^mlp-128 .*: seed [03]: loss is (nan|inf) at step \d+, expected a finite number', line)
+    done = set(tmp_path.glob('store/*/DONE'))
+    assert done and list(tmp_path.glob('store/*/FAILED')) and not list(tmp_path.glob('store/pending/*'))
+    assert error(cli(*args)) == line and set(tmp_path.glob('store/*/DONE')) == done
 
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_without_it(cli, tmp_path, monkeypatch):
+    args = (*SMALL, f'--workdir={tmp_path}', '--config.train.checkpoint_every=1')
+    with monkeypatch.context() as patch:
+        record, calls = train.record, []
+
+        def interrupted(*given):
+            record(*given)
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+        patch.setattr(train, 'record', interrupted)
+        assert cli(*args)[0] == 130
+    kept = [p for p in tmp_path.glob('store/pending/*/checkpoint/*') if p.name.isdigit()]
     newest = max(kept, key=lambda p: int(p.name))
     for file in newest.glob('default/ocdbt.process_0/d/*'):
         file.write_bytes(bytes(255 - b for b in file.read_bytes()))
     assert error(cli(*args)).startswith(f'{newest}: unreadable checkpoint')
     shutil.rmtree(newest)
-    assert error(cli(*args)) == line  # it goes on from the one before, to the same end
+    assert cli(*args)[0] == 0
 
 
 def test_a_config_that_was_corrected_may_use_the_same_work_directory(cli, tmp_path):

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-
 import synthetic_grid
+
 from w2s_jax import grid_tables, metrics
 from w2s_jax.errors import StoreError
 
@@ -76,10 +76,11 @@ def test_rows_of_seeds_average_to_the_students(tmp_path):
 
 
 def test_an_undefined_pgr_is_empty_even_where_a_number_was_stored(tmp_path):
-    grid, table = _students(tmp_path)
+    _, table = _students(tmp_path)
     undefined = table[table['teacher'].eq('chess-m') & table['student'].eq('chess-xs')]
     assert len(undefined) == 2 and undefined['pgr'].isna().all() and not undefined['pgr_defined'].any()
-    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['students'][0]['pgr'].update(mean=77., defined=False))
+    _edit(tmp_path / 'cells' / '000' / 'results.json',
+          lambda r: r['students'][0]['pgr'].update(mean=77., defined=False))
     assert np.isnan(grid_tables.students(grid_tables.load(tmp_path))['pgr'][0])
 
 

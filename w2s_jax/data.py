@@ -111,11 +111,12 @@ def longest(inputs: Inputs) -> np.ndarray | None:
     return inputs['length'].max(axis=-1) if 'length' in inputs else None
 
 
-def choose_shapes(lengths: np.ndarray, number: int, step: int = 8) -> tuple[int, ...]:
+def choose_shapes(lengths: np.ndarray, number: int, step: int = 8, worth: float = 0) -> tuple[int, ...]:
     """At most `number` lengths to pad texts of `lengths` `[N]` to, multiples of `step`, so that the padding is least.
 
     A program is compiled for each, so their number bounds the compilations. By dynamic programming over
-    the multiples of `step` (all texts up to 64 of them; longer ones on a coarser grid).
+    the multiples of `step` (all texts up to 64 of them; longer ones on a coarser grid). worth: how many tokens of
+    padding a further shape must save, over all texts once: what its compilation costs.
     """
     step = max(step, -(-int(lengths.max()) // (64 * step)) * step)
     size = -(-np.maximum(lengths, 1) // step)  # in steps
@@ -127,6 +128,8 @@ def choose_shapes(lengths: np.ndarray, number: int, step: int = 8) -> tuple[int,
         table = cost[:, None] + (count[None, :] - count[:, None]) * np.arange(top + 1)[None, :]
         table[np.tril_indices(top + 1)] = np.inf
         table[0] = count * np.arange(top + 1)
+        if (cost[top] - table[:, top].min()) * step < worth:
+            break
         choices.append(table.argmin(0))
         cost = table.min(0)
     shapes, end = {top}, top

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax import experiment, graph, grids, sweep, train
+from w2s_jax import experiment, graph, grids, remote, sweep, train
 from w2s_jax.graph import Phase, Source
 from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact, Store
@@ -17,9 +17,12 @@ SHARE = 0.25  # of the matmul rate of this machine that training is taken to rea
 CHARACTERS = 4  # of a token, where texts are not tokenised yet
 
 
-def dry_run(config, cells: sweep.Sweep, workdir) -> str:
-    """Cells, unique phases, programs, an estimate of what is missing, as text. Runs nothing; raises UserError."""
-    store = Store(pathlib.Path(workdir).expanduser().absolute() / 'store')
+def dry_run(config, cells: sweep.Sweep, workdir, where: str | None = None) -> str:
+    """Cells, unique phases, programs, an estimate of what is missing, as text. Runs nothing; raises UserError.
+
+    where: the folder or URL of the store; None: in the work directory.
+    """
+    store = remote.open_store(where or pathlib.Path(workdir).expanduser().absolute() / 'store')
     planned = grids.plan(config, cells, lambda line: None)
     done = experiment.finished(planned.phases, store)
     return '\n'.join([*_cells(planned, done), '', *_kinds(planned, done), '', *_programs(planned, done), '',
@@ -66,8 +69,7 @@ def _cost(planned: grids.Grid, done: set[str], store: Store) -> str:
     work = {i: flops(model, _examples(p), positions[id(plan_of[i].dataset)])
             for p in planned.phases if (i := p.id) in model_of and (model := model_of[i])}
     missing = sum(w for i, w in work.items() if i not in done)
-    seconds = {p.id: _seconds(Artifact(store.path(p.kind, p.id))) for p in planned.phases
-               if p.id in done and p.id in work}
+    seconds = {p.id: _seconds(_found(store, p)) for p in planned.phases if p.id in done and p.id in work}
     if total := sum(seconds.values()):
         rate, basis = sum(work[i] for i in seconds) / total, 'at the rate of what is done'
     else:
@@ -102,10 +104,16 @@ def _positions(plan: experiment.Plan, store: Store) -> float:
         return 1.0
     ready = [p for p in plan.phases if p.kind == 'tokens' and store.find(p.kind, p.id)]
     if ready:
-        measured = Artifact(store.path('tokens', ready[0].id)).metrics
+        measured = _found(store, ready[0]).metrics
         return measured['tokens'] / measured['texts'] * inputs['text'].shape[1]
     tokens = np.array([[len(t) / CHARACTERS for t in row] for row in inputs['text'][:1000]])
     return float(np.minimum(tokens, plan.config.task.max_length).sum(1).mean())
+
+
+def _found(store: Store, phase: Phase) -> Artifact:
+    artifact = store.find(phase.kind, phase.id)
+    assert artifact is not None
+    return artifact
 
 
 def _seconds(artifact: Artifact) -> float:

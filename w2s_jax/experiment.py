@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import graph, phases, report
+from w2s_jax import graph, phases, report, sinks
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, NonFiniteError, StoreError
 from w2s_jax.log import Log
@@ -77,7 +77,7 @@ def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan
 
 def make_log(config, workdir: pathlib.Path, stream=None) -> Log:
     """The log of a work directory, with the sinks that the config names."""
-    return Log(workdir / 'metrics.jsonl', stream)
+    return Log(workdir / 'metrics.jsonl', stream, sinks=sinks.openers(config.report.sinks, workdir))
 
 
 def finished(phases: Iterable[graph.Phase], store: Store) -> set[str]:

@@ -163,7 +163,10 @@ def finish(group: list[Phase], ledger: Ledger, run: Callable, report: Callable =
             inputs = [_inputs(p, ledger) for p in missing]
             unit, folder = _unit(group, missing, store, room(missing, inputs) if room else len(missing))
             report(describe(unit))
-            for phase, result in zip(unit, run(unit, [_inputs(p, ledger) for p in unit], folder), strict=True):
+            results = run(unit, [_inputs(p, ledger) for p in unit], folder)
+            if held.lost():  # this process slept for long, and another has taken over
+                return False
+            for phase, result in zip(unit, results, strict=True):
                 store.save(phase.kind, phase.id, phase.config, *result)
             ledger.look()
         _tidy(store, ledger)

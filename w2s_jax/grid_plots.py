@@ -35,32 +35,36 @@ class Figure:
 
 
 def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
-    """All figures of one task that there is something to show in."""
-    fields, good = varying(grid, table), table[table['accuracy'].notna()]
+    """All figures of one task that there is something to show in. `table` has its rows as `students` numbered them."""
+    found = entries(grid)
+    of = [(found[i].cell.results.get('ceiling') or {}).get('model') for i in table.index]
+    fields, table = varying(grid, table), table.assign(label=labels(table), ceiling_of=of)
+    good = table[table['accuracy'].notna()]
     known = table[table[['teacher', 'student', 'loss']].notna().all(axis=1)]
     if good.empty:
         return []
     one = good['teacher'].nunique() == good['student'].nunique() == 1
-    found = [_overview(good, fields)] if one else [_sizes(grid, good, fields), _heat_maps(grid, known, fields)]
-    found += [_axis(good, field, fields) for field in fields]
-    return [f for f in (*found, _agreements(good, fields), _curves(grid, good, fields)) if f.panels]
+    made = [_overview(good, fields)] if one else [_sizes(grid, good, fields), _heat_maps(grid, known, fields)]
+    made += [_axis(good, field, fields) for field in fields]
+    return [f for f in (*made, _agreements(good, fields), _curves(grid, good, fields)) if f.panels]
 
 
 def _limited(name: str, title: str, panels: list[Callable], height: float, note: str, most: int = MOST) -> Figure:
     return Figure(name, title, panels[:most], height, note, max(0, len(panels) - most))
 
 
-def variant(found, fields: list[str], methods: bool) -> str:
-    """'confidence · alpha 0.25': what a row of the table is beside teacher, student and task."""
-    names = short(fields)
-    who = [text(found[k]) for k in (['method'] if methods else []) + ['loss']]
-    return ' · '.join([*filter(None, who), *(f'{names[f]} {value}' for f in fields if (value := text(found[f])))])
+def labels(table: pd.DataFrame) -> list[str]:
+    """The loss of each row, with the method where there are several: 'confidence', 'bootstrap · confidence'."""
+    keys = ['method', 'loss'] if table['method'].nunique() > 1 else ['loss']
+    return [' · '.join(filter(None, (text(r[k]) for k in keys))) for _, r in table.iterrows()]
 
 
 def variants(table: pd.DataFrame, fields: list[str]) -> dict[str, pd.DataFrame]:
-    """Variant -> its rows, in the order of the table."""
-    names = table.apply(variant, axis=1, fields=fields, methods=table['method'].nunique() > 1)
-    return {name: table[names == name] for name in dict.fromkeys(names)}
+    """Variant ('confidence · alpha 0.25') -> its rows, in the order of the table."""
+    names = short(fields)
+    found = [' · '.join([r['label'], *(f'{names[f]} {value}' for f in fields if (value := text(r[f])))])
+             for _, r in table.iterrows()]
+    return {name: table[[other == name for other in found]] for name in dict.fromkeys(found)}
 
 
 def _sizes(grid: Grid, table: pd.DataFrame, fields: list[str]) -> Figure:
@@ -94,7 +98,7 @@ def in_order(grid: Grid, table: pd.DataFrame, column: str) -> list[str]:
 
 def size_panel(ax, rows: pd.DataFrame, title: str, xs: dict[str, float], styles: dict, limits) -> None:
     """Test accuracy of a variant against the student's size: a line a teacher, the ceiling, the teachers themselves."""
-    ceilings = rows.drop_duplicates(['student', 'ceiling'])
+    ceilings = rows[rows['student'] == rows['ceiling_of']]  # a rung of a chain is measured by another model's ceiling
     _line(ax, ceilings, 'student', 'ceiling', xs, {'color': plots.CEILING, 'marker': 's'}, 'ceiling')
     for teacher, style in styles.items():
         mine = rows[rows['teacher'] == teacher]
@@ -107,14 +111,15 @@ def size_panel(ax, rows: pd.DataFrame, title: str, xs: dict[str, float], styles:
 
 
 def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
-    """A line with a band of one standard error, in per cent; an error bar where there is but one point."""
+    """A line with a band of one standard error, in per cent, broken where a value of `xs` has no row; error bars where
+    there is but one point."""
     if rows.empty:
         return
-    points = sorted(zip([xs[v] for v in rows[x]], 100 * rows[y], 100 * rows[f'{y}_sem'].fillna(0), strict=True))
-    at, mean, sem = (np.array(v) for v in zip(*points, strict=True))
+    found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
+    at, mean, sem = np.array([*xs.values()]), 100 * found[y].to_numpy(), 100 * found[f'{y}_sem'].fillna(0).to_numpy()
     ax.plot(at, mean, label=label, linewidth=1.6, markersize=5, **style)
     ax.fill_between(at, mean - sem, mean + sem, color=style['color'], alpha=.15, linewidth=0)
-    if len(at) == 1:
+    if len(rows) == 1:
         ax.errorbar(at, mean, yerr=sem, color=style['color'], capsize=3)
 
 
@@ -243,17 +248,12 @@ def _covers(key: tuple, other: tuple) -> bool:
 
 def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
     others, name = [f for f in fields if f != field], short(fields)[field]
-    styles, limits = _styles(_labels(table)), _limits(table, ('weak', 'accuracy', 'ceiling'))
+    styles, limits = _styles(table['label']), _limits(table, ('weak', 'accuracy', 'ceiling'))
     xs = _axis_positions(table[field])
     panels = [_panel(axis_panel, rows, title, field, name, xs, styles, limits) for title, rows in facets(table, others)]
     return _limited(f'axis_{name}', f'Accuracy against {name}', panels, 4.4,
                     'Green: the ceiling. Orange: the weak supervisor. A line across: a loss that does not depend on '
                     f'{name}. Bands: standard errors over seeds.')
-
-
-def _labels(table: pd.DataFrame) -> pd.Series:
-    """The loss of each row, and its method where there are several."""
-    return table['method'] + ' · ' + table['loss'] if table['method'].nunique() > 1 else table['loss']
 
 
 def _axis_positions(values: pd.Series) -> dict[Any, float]:
@@ -269,9 +269,7 @@ def axis_panel(ax, rows: pd.DataFrame, title: str, field: str, name: str, xs: di
     there = rows[rows[field].notna()]
     for column, colour in (('ceiling', plots.CEILING), ('weak', plots.WEAK)):
         _line(ax, there.drop_duplicates([field, column]), field, column, xs, {'color': colour, 'marker': '.'}, column)
-    labels = _labels(rows)
-    for label in dict.fromkeys(labels):
-        mine = rows[labels == label]
+    for label, mine in rows.groupby('label', sort=False):
         _line(ax, mine[mine[field].notna()], field, 'accuracy', xs, styles[label], label)
         for flat in mine.loc[mine[field].isna(), 'accuracy']:
             ax.axhline(100 * flat, color=styles[label]['color'], linestyle='--', linewidth=1.3, label=label)
@@ -288,7 +286,7 @@ def axis_panel(ax, rows: pd.DataFrame, title: str, field: str, name: str, xs: di
 
 def _agreements(table: pd.DataFrame, fields: list[str]) -> Figure:
     there = table[table['agreement_weak_right'].notna() | table['agreement_weak_wrong'].notna()]
-    found = variants(there, fields) if len(there) else {}
+    found = variants(there, fields)
     panels = [_panel(agreement_panel, rows, name) for name, rows in found.items()]
     most = max(map(len, found.values()), default=0)
     return _limited('agreement', 'Whom the students followed', panels, 1.6 + .34 * most,
@@ -313,7 +311,7 @@ def agreement_panel(ax, rows: pd.DataFrame, title: str) -> None:
 def _curves(grid: Grid, table: pd.DataFrame, fields: list[str]) -> Figure:
     curves = {i: s for i, s in enumerate(entries(grid)) if i in table.index and s.curve}
     there = table.loc[list(curves)]
-    styles = _styles(_labels(table))
+    styles = _styles(table['label'])
     found = facets(there, fields) if curves else ()
     panels = [_panel(curve_panel, rows, title, curves, styles) for title, rows in found]
     return _limited('curves', 'How they got there', panels, 4.2,
@@ -323,7 +321,7 @@ def _curves(grid: Grid, table: pd.DataFrame, fields: list[str]) -> Figure:
 
 def curve_panel(ax, rows: pd.DataFrame, title: str, curves: dict[int, Student], styles: dict) -> None:
     """Test accuracy during training, a line a loss, with the points where one might have stopped."""
-    for index, label in _labels(rows).items():
+    for index, label in rows['label'].items():
         curve, style = curves[index].curve, styles[label]
         accuracy = curve.get('accuracy') or {}
         progress = plots.progress_of(accuracy, curve)

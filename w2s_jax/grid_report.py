@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from w2s_jax import grid_plots, metrics, plots, report
-from w2s_jax.grid_tables import COLUMN_OF, Grid, load, short, shown, students, text, varying
+from w2s_jax.grid_tables import COLUMN_OF, Grid, entries, load, short, shown, students, text, varying
 from w2s_jax.plots import number
 
 LEVEL = .05
@@ -79,7 +79,7 @@ def recovery(rows: pd.DataFrame, prefix: str) -> str:
         return f'{prefix}The performance gap recovered is undefined for {_all(len(rows))}: no gap between weak and ' \
                'ceiling is beyond its noise.'
     top = found.iloc[0]
-    who = f'{top["loss"]}, {top["teacher"]} → {top["student"]}'
+    who = f'{grid_plots.labels(found)[0]}, {top["teacher"]} → {top["student"]}'
     most = f'{100 * top["pgr"]:.0f} % ({who}; interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'
     if len(rows) == 1:
         return f'{prefix}The student recovers {most} of the gap between its weak supervisor and its ceiling.'
@@ -97,13 +97,13 @@ def warnings(grid: Grid, table: pd.DataFrame) -> list[str]:
     failed = [c for c in grid.cells if c.failed]
     found = [f'{len(failed)} of {len(grid.cells)} cells failed: ' + '; '.join(
         f'{c.name} ({c.failed})' for c in failed[:3]) + ('; …' if len(failed) > 3 else '')] if failed else []
-    worse = {(c.name, s['label']) for c in grid.cells if c.results.get('zero_shot') for s in c.results['students']
-             if c.results['zero_shot']['accuracy']['mean'] > s['accuracy']['mean']}
-    shown_worse = [r for _, r in table.iterrows() if (r['cell'], r['loss']) in worse]
-    if shown_worse:
-        found.append(f'{len(shown_worse)} of {table["accuracy"].notna().sum()} students are right less often than the '
-                     'same model before any fine-tuning.')
-    if table['seeds'].max() == 1:
+    worse = [s for s in entries(grid) if (before := s.cell.results.get('zero_shot')) and s.entry
+             and s.entry.get('model') == before.get('model')
+             and before['accuracy']['mean'] > s.entry['accuracy']['mean']]
+    if worse:
+        found.append(f'{len(worse)} of {table["accuracy"].notna().sum()} students are right less often than the same '
+                     'model before any fine-tuning.')
+    if table['seeds'].dropna().eq(1).any():
         found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
     return list(dict.fromkeys([*found, *(w for c in grid.cells for w in report.warnings(c.results))]))
 
@@ -250,7 +250,7 @@ def sharing(grid: Grid) -> str:
 
 def duration(seconds: float) -> str:
     """'1 h 05 min', '3 min 20 s' or '12.5 s'."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f'{seconds:.1f} s'
     minutes, rest = divmod(round(seconds), 60)
     return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'

@@ -190,7 +190,12 @@ def _numbers(student: Student) -> dict[str, Any]:
     found |= {name: number((part or {}).get('mean')) for name, part in means.items()}
     return found | {'pgr_defined': defined, 'seeds': len(entry['accuracy'].get('seeds') or []) or None,
                   'teacher_parameters': number(results['weak'].get('parameters')),
-                  'student_parameters': number(entry.get('parameters', results['ceiling'].get('parameters')))}
+                  'student_parameters': number(_parameters(entry, results['ceiling']))}
+
+
+def _parameters(entry: dict, ceiling: dict):
+    same = entry.get('model', ceiling.get('model')) == ceiling.get('model')
+    return entry.get('parameters', ceiling.get('parameters') if same else None)
 
 
 def runs(grid: Grid) -> pd.DataFrame:

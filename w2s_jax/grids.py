@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import experiment, graph, grid_tables, sweep
+from w2s_jax import experiment, graph, grid_tables, remote, sweep
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.experiment import Plan
@@ -47,27 +47,28 @@ class Grid:
 
 
 def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, executor: str = 'local',
-        **options) -> dict:
+        store: str | None = None, **options) -> dict:
     """Runs what is missing of a grid, and writes every cell's results, the tables and the report.
 
     Args:
       cells: overrides, a dict a cell (see sweep.py).  executor: 'local', or 'ray' with its options (cluster.py).
+      store: a folder or URL for the artifacts, which several work directories may share; None: in the workdir.
     Returns: the object of `grid.json`. A cell whose run breaks down says so there, and harms no other.
     Raises UserError for what the user can mend.
     """
     began = time.perf_counter()
     workdir = pathlib.Path(workdir).expanduser().absolute()
-    store = Store(workdir / 'store')
+    place = remote.open_store(store or workdir / 'store')
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
         grid = plan(config, cells, log.line)
-        store.clear_parts()
-        store.name(workdir, [p.id for p in grid.phases])
-        done = experiment.finished(grid.phases, store)
+        place.clear_parts()
+        place.name(workdir, [p.id for p in grid.phases])
+        done = experiment.finished(grid.phases, place)
         log.line(f'{len(grid.cells)} cells, {len(grid.phases)} phases, {len(done)} of them done')
-        fates = execute(grid, store, log, executor, options)
+        fates = execute(grid, place, log, executor, options)
         if compared := comparisons(grid, fates):
-            store.name(workdir, [p.id for p in [*grid.phases, *compared]])
-            fates = experiment.execute(grid.plans, store, log, compared)
+            place.name(workdir, [p.id for p in [*grid.phases, *compared]])
+            fates = experiment.execute(grid.plans, place, log, compared)
         found = summary(grid, fates, done, compared, time.perf_counter() - began)
         publish(workdir, grid, fates, done, found)
         log.line(terminal(workdir))

@@ -21,7 +21,7 @@ def run_bytes(model: Model, static: train.Static, inputs) -> tuple[int, int]:
 
     hyper = train.Hyper(*([0.0] * 7))
     state = jax.eval_shape(lambda h: train.init_state(h, 0, None, init=model.init, static=static), hyper)
-    part = {k: jax.ShapeDtypeStruct((x.shape[0] // static.accumulate, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
+    part = {k: jax.ShapeDtypeStruct((len(x) // static.accumulate, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
     kept = jax.eval_shape(residuals, state.params, part, model.frozen_shapes)
     params = nbytes(state.params)
     return nbytes(state) + params, max(nbytes(kept) - params - nbytes(model.frozen_shapes), 0)

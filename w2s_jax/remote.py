@@ -25,7 +25,7 @@ from w2s_jax.errors import StoreError
 from w2s_jax.store import Artifact, Store, digest
 
 LATER = ('predictions.npz', 'params/')  # files that are downloaded when they are asked for
-LISTED = 5.0  # seconds for which a list of what is there may be used again
+LISTED = 2.0  # seconds for which a list of what is there may be used again
 CACHE = '~/.cache/w2s_jax'
 
 
@@ -153,6 +153,10 @@ class RemoteStore(Store):
         self.files = Files(url)
         self.listed: tuple[float, frozenset[str]] = (-LISTED, frozenset())
         check_exclusive(self.files)
+
+    @property
+    def place(self) -> str:
+        return self.files.url
 
     def find(self, kind: str, identity: str) -> Artifact | None:
         path = self.path(kind, identity)

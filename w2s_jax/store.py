@@ -98,6 +98,11 @@ class Store:
         except OSError as e:
             raise StoreError(f'{folder}: cannot be written to ({(e.strerror or str(e)).lower()})') from None
 
+    @property
+    def place(self) -> str:
+        """What `remote.open_store` opens it by, from any machine that can reach it."""
+        return str(self.folder)
+
     def begun(self) -> bool:
         """Whether it holds an artifact or a checkpoint."""
         return any(self.folder.glob('*/DONE')) or any(self.folder.glob('pending/*/*/'))

@@ -23,7 +23,8 @@ class Model:
     apply: (params, inputs, frozen) -> logits `[B, K]`.  load: shardings -> what `init` starts from, or None.
     frozen: shardings -> what is not trained, or None, of `frozen_shapes`.  identity: what of it decides results, JSON.
     shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
-    num_params: all of them.  work: those that every position meets, tables of embeddings not.  answers: whether it can answer untrained.  tokenizer, max_length: of texts.
+    num_params: all of them.  work: those that every position meets, tables of embeddings not.
+    answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     """
     name: str
