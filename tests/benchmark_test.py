@@ -39,7 +39,7 @@ def cli(benchmark, monkeypatch, capsys):
         monkeypatch.setattr(sys, 'argv', ['benchmark', *map(str, args)])
         try:
             command.run(benchmark.main)
-            code = 0
+            code: str | int | None = 0
         except SystemExit as e:
             code = e.code
         return code, *capsys.readouterr()

@@ -124,6 +124,12 @@ def test_shapes_of_odd_texts():
     assert len(data.choose_shapes(np.arange(1, 5000), 4)) == 4
 
 
+def test_a_shape_that_saves_too_little_is_left_out():
+    lengths, saved = np.array([8] * 100 + [16] * 10), 800
+    assert data.choose_shapes(lengths, 4, worth=saved) == (8, 16)
+    assert data.choose_shapes(lengths, 4, worth=saved + 1) == (16,)
+
+
 def test_trim_cuts_padding_alone():
     tokens = np.arange(1, 61).reshape(2, 1, 30)
     length = np.array([[5], [9]])

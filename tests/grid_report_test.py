@@ -239,6 +239,17 @@ def test_panels_beyond_the_most_are_said_to_be_left_out(tmp_path, monkeypatch):
     assert '2 more are left out here' in grid_report.html(grid_tables.load(tmp_path))
 
 
+def test_the_headline_names_the_surest_student_not_the_noisiest(whole):
+    table = grid_tables.students(grid_tables.load(whole[1])).query('accuracy.notna()').copy()
+    table[['pgr', 'pgr_low', 'pgr_high']] = np.nan
+    assert 'undefined for all 11 students' in grid_report.recovery(table, '')
+    table.loc[table.index[:2], ['pgr', 'pgr_low', 'pgr_high']] = [[.9, -3., 4.], [.4, .3, .5]]
+    said = grid_report.recovery(table, 'chess: ')
+    assert said.startswith('chess: 2 of 11 students') and 'more than 65 %' in said
+    assert f'{table["loss"].iloc[1]}, ' in said and 'with 40 % (interval 30 to 50 %)' in said
+    assert grid_report.recovery(table[:1], '').startswith('The student recovers 90 %')
+
+
 def _compared(*ps):
     return [{'task': 't', 'teacher': 'a', 'student': 'b', 'settings': {}, 'loss': f'l{i}', 'baseline': 'xent',
              'mean': .01 * (i + 1), 'low': 0., 'high': .1, 'p': p} for i, p in enumerate(ps)]

@@ -10,7 +10,7 @@ from command_test import cli, error  # noqa: F401
 
 from configs import own_data, reward
 from w2s_jax import config as configs
-from w2s_jax import experiment
+from w2s_jax import experiment, phases
 from w2s_jax.data import Dataset, Examples
 from w2s_jax.errors import DataError
 from w2s_jax.models import language, tokens, zoo
@@ -119,7 +119,9 @@ def kinds(folder):
 def finished(model, file, tmp_path_factory):
     folder = tmp_path_factory.mktemp('own')
     c = own(model, file, **{'teacher.mode': 'probe', 'teacher.learning_rate': .1, 'train.epochs': 6})
-    return experiment.run(c, folder, io.StringIO()), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, 'COMPILATION', 0)  # as if there were so much work that padding is what costs
+        return experiment.run(c, folder, io.StringIO()), folder
 
 
 def test_one_tokenisation_serves_both_models(finished):
@@ -150,6 +152,11 @@ def test_few_programs_are_compiled(finished):
     programs = {p['name']: p['programs'] for p in results['timing']['phases'] if 'programs' in p}
     assert programs['ceiling'] == 2  # two lengths ...
     assert programs['student xent'] == 0  # ... and the student's program is the ceiling's
+
+
+def test_little_work_is_not_worth_a_second_program(model, file, tmp_path):
+    results = experiment.run(own(model, file, **{'teacher.mode': 'probe'}), tmp_path, io.StringIO())
+    assert next(p['programs'] for p in results['timing']['phases'] if p['kind'] == 'ceiling') == 1
 
 
 def test_truncated_texts_are_counted(model, file, tmp_path):

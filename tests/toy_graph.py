@@ -37,8 +37,7 @@ def toy_graph(seeds=(0, 1), models=('s', 'm', 'l'), kind='student') -> Phase:
 class Toy:
     """A `run` of graph.execute.
 
-    It writes a line into `events` for each step of each phase, and for each phase that is begun although the
-    store has it.
+    It writes a line into `events` for each phase that is begun, also where the store has it, and for each step.
     """
 
     def __init__(self, store: Store, seconds: float, log=None):
@@ -50,8 +49,9 @@ class Toy:
             file.write(' '.join(map(str, (*words, os.getpid()))) + '\n')
 
     def __call__(self, phases, inputs, folder):
+        again = all(self.store.find(p.kind, p.id) for p in phases)  # a part: it is run again as a whole
         for phase in phases:
-            self.write('begin' if self.store.find(phase.kind, phase.id) is None else 'again', phase.id)
+            self.write('again' if again else 'begin', phase.id)
         if phases[0].kind == 'broken':
             raise UserError(f'{phases[0].label}: broken, expected whole')
         path = folder / 'state.json'

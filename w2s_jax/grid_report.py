@@ -56,6 +56,7 @@ def html(grid: Grid) -> str:
         statement=statement(compared),
         compared=[_compared(c) for c in compared],
         time=time_rows(grid.phases),
+        tokens=any(number(p.get('tokens')) for p in grid.phases),
         sharing=sharing(grid),
         axes={f: ', '.join(text(shown(v)) for v in values) for f, values in grid.axes.items()},
         versions=dict(report.flat(grid.versions)),
@@ -73,19 +74,20 @@ def headline(grid: Grid, table: pd.DataFrame, compared: list[dict]) -> str:
 
 
 def recovery(rows: pd.DataFrame, prefix: str) -> str:
-    """How much of the gap the students of a task recover."""
-    found = rows[rows['pgr'].notna()].sort_values('pgr', ascending=False, kind='stable')
+    """How much of the gap the students of a task recover. The one it names is the surest, that of the highest lower end
+    of the interval: the highest PGR is often the one with the smallest gap, that is the most noise."""
+    found = rows[rows['pgr'].notna()].sort_values(['pgr_low', 'pgr'], ascending=False, kind='stable')
     if found.empty:
         return f'{prefix}The performance gap recovered is undefined for {_all(len(rows))}: no gap between weak and ' \
                'ceiling is beyond its noise.'
     top = found.iloc[0]
-    who = f'{grid_plots.labels(found)[0]}, {top["teacher"]} → {top["student"]}'
-    most = f'{100 * top["pgr"]:.0f} % ({who}; interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'
+    share = f'{100 * top["pgr"]:.0f} %' + ('' if pd.isna(top['pgr_low']) else (
+        f' (interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'))
     if len(rows) == 1:
-        return f'{prefix}The student recovers {most} of the gap between its weak supervisor and its ceiling.'
-    return (f'{prefix}{len(found)} of {len(rows)} students have a gap to recover that is beyond its noise; they '
-            f'recover {100 * found["pgr"].iloc[-1]:.0f} to {100 * top["pgr"]:.0f} % of it, half of them more than '
-            f'{100 * found["pgr"].median():.0f} %. The most is {most}.')
+        return f'{prefix}The student recovers {share} of the gap between its weak supervisor and its ceiling.'
+    return (f'{prefix}{len(found)} of {len(rows)} students have a gap to recover that is beyond its noise; half of them '
+            f'recover more than {100 * found["pgr"].median():.0f} % of it. The surest is {grid_plots.labels(found)[0]}, '
+            f'{top["teacher"]} → {top["student"]}, with {share}.')
 
 
 def _all(count: int) -> str:

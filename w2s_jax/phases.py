@@ -23,6 +23,7 @@ from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact
 
 PART = 16  # batches of features that are saved together
+COMPILATION = 1e12  # floating-point operations that two cores do while a step is compiled for one more shape
 KEPT = 5  # best answers a test row that are stored; all of them for up to five classes
 
 
@@ -65,9 +66,10 @@ def _inputs(needs: dict, *names: str) -> list[dict]:
     return [{'features': ((x['features'] - mean) * scale).astype(np.float32)} for x in found]
 
 
-def _shapes(context: Context, *inputs: dict) -> tuple[int, ...]:
+def _shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
     lengths = [x for x in map(data.longest, inputs) if x is not None]
-    return data.choose_shapes(np.concatenate(lengths), context.execution.shapes) if lengths else ()
+    worth = COMPILATION / (6 * _model(section, context).num_params)
+    return data.choose_shapes(np.concatenate(lengths), context.execution.shapes, worth=worth) if lengths else ()
 
 
 def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict, runs: int = 1) -> train.Trainer:
@@ -75,12 +77,12 @@ def _trainer(section: dict, context: Context, static: train.Static, *inputs: dic
     fits = context.execution.runs != 'auto' or runs <= memory.room(
         *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
     return train.Trainer(model, static, context.mesh, train.choose_how(context.execution.runs, model.num_params, fits),
-                         context.execution.eval_batch_size, _shapes(context, *inputs))
+                         context.execution.eval_batch_size, _shapes(section, context, *inputs))
 
 
 def _run_bytes(section: dict, context: Context, static: train.Static, *inputs: dict) -> tuple[int, int]:
     """What one run takes, at the longest of the shapes that its texts are padded to."""
-    row = data.trim(data.take(inputs[0], np.zeros(1, int)), _shapes(context, *inputs)[-1:])
+    row = data.trim(data.take(inputs[0], np.zeros(1, int)), _shapes(section, context, *inputs)[-1:])
     batch = {k: jax.ShapeDtypeStruct((static.batch_size, *v.shape[1:]), v.dtype) for k, v in row.items()}
     return memory.run_bytes(_model(section, context), static, batch)
 
@@ -127,7 +129,8 @@ def features(phases: list[Phase], inputs: list[dict], context: Context, folder: 
     out = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, rows = time.perf_counter(), _arrays(needs['inputs'])
-        computed = featurize(_model(phase.section, context), rows, _shapes(context, rows), context, folder / phase.id,
+        shapes = _shapes(phase.section, context, rows)
+        computed = featurize(_model(phase.section, context), rows, shapes, context, folder / phase.id,
                              functools.partial(context.log, phase.label))
         out.append(({'seconds': time.perf_counter() - began, 'examples': len(computed)}, {'features': computed}, None))
     return out

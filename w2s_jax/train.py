@@ -133,10 +133,9 @@ def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None
     grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
     (loss, (aux, loss_state)), grads = grad_fn(state, {'inputs': inputs, **supervision}, hyper, frozen, apply, static)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params, opt_state = optimizers.step(tx, grads, state.opt_state, state.params)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **aux}
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, state.rng,
-                      loss_state), metrics
+    return TrainState(state.step + 1, params, opt_state, state.rng, loss_state), metrics
 
 
 def predict_step(params, inputs, frozen=None, *, apply: Callable):

@@ -120,10 +120,10 @@ def student_row(s: Setting, method: str, label: str, loss: str, role: str = 'stu
 def evaluation(s: Setting, needs: Needs, rows: list[dict]) -> Phase:
     """The phase that measures the students of `rows` (`student_row`)."""
     report = s.config.report
-    teacher = s.models['teacher'].name if 'teacher' in s.models else GIVEN
-    return Phase('evaluate', {'seeds': list(s.config.seeds), 'teacher': teacher, 'ceiling': s.models['student'].name,
+    teacher, student = s.models['teacher'].name if 'teacher' in s.models else GIVEN, s.models['student'].name
+    return Phase('evaluate', {'seeds': list(s.config.seeds), 'teacher': teacher, 'ceiling': student,
                               'students': rows, 'examples': report.examples, 'resamples': report.resamples},
-                 needs, 'evaluation')
+                 needs, f'evaluation of {student} taught by {teacher}')
 
 
 def prepared(config, dataset: Dataset, model: Model, raw: dict[str, Source]) -> Needs:
