@@ -1,6 +1,11 @@
 """Bootstrapping: a chain of models beside the direct student, on the salient concept (methods.md B2, T2)."""
 import dataclasses
 import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +16,8 @@ from w2s_jax import data, experiment, graph
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.methods import METHODS, bootstrap, naive
 from w2s_jax.tasks import TASKS, synthetic
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def config(chain=('mlp-4', 'mlp-32'), student='mlp-256', **method):
@@ -67,15 +74,23 @@ def test_self_distillation_gains_nothing(tmp_path):
     assert (accuracies(results, 'rung 1: mlp-256') == accuracies(results, 'direct xent')).all()  # they are alike
 
 
+def run_command(what, folder):
+    """As a user runs it, on one device: eight simulated ones would take three times as long."""
+    subprocess.run([sys.executable, '-m', 'experiments.run', f'--config=configs/bootstrap.py:{what}',
+                    f'--workdir={folder}', '--config.report.html=false'], cwd=ROOT, check=True,
+                   env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+    return json.loads((folder / 'results.json').read_text())
+
+
 @pytest.mark.slow
-def test_the_issue_asks_for_a_tenth_in_nine_of_ten_seeds(tmp_path):
-    found = gains(run(shipped.get_config(), tmp_path))
+def test_a_tenth_is_gained_in_nine_of_ten_seeds(tmp_path):
+    found = gains(run_command('widths', tmp_path))
     assert len(found) == 10 and (found >= .10).sum() >= 9 and found.mean() >= .10
 
 
 @pytest.mark.slow
 def test_equal_widths_gain_nothing(tmp_path):
-    found = gains(run(shipped.get_config('equal'), tmp_path))
+    found = gains(run_command('equal', tmp_path))
     assert len(found) == 10 and found.mean() <= .02
 
 

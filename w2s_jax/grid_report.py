@@ -85,9 +85,9 @@ def recovery(rows: pd.DataFrame, prefix: str) -> str:
         f' (interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'))
     if len(rows) == 1:
         return f'{prefix}The student recovers {share} of the gap between its weak supervisor and its ceiling.'
-    return (f'{prefix}{len(found)} of {len(rows)} students have a gap to recover that is beyond its noise; half of them '
-            f'recover more than {100 * found["pgr"].median():.0f} % of it. The surest is {grid_plots.labels(found)[0]}, '
-            f'{top["teacher"]} → {top["student"]}, with {share}.')
+    who = f'{grid_plots.labels(found)[0]}, {top["teacher"]} → {top["student"]}'
+    return (f'{prefix}{len(found)} of {len(rows)} students have a gap to recover that is beyond its noise; half of '
+            f'them recover more than {100 * found["pgr"].median():.0f} % of it. The surest is {who}, with {share}.')
 
 
 def _all(count: int) -> str:
@@ -219,9 +219,9 @@ def _time_row(kind: str, phases: list[dict]) -> dict:
     seconds, alone = total('seconds'), alone_seconds(phases)
     counts = {k: f'{total(k):,.0f}' if any(number(p.get(k)) is not None for p in phases) else ''
               for k in ('examples', 'tokens')}
+    timed = {'spent': seconds, 'compiling': total('compile_seconds'), 'alone': alone}
     return {'kind': kind, 'phases': str(len(phases)), 'programs': f'{programs(phases):.0f}', 'seconds': seconds,
-            'alone_seconds': alone, 'spent': duration(seconds), 'compiling': duration(total('compile_seconds')),
-            'alone': duration(alone), **counts}
+            'alone_seconds': alone, **{k: duration(v) if v else '' for k, v in timed.items()}, **counts}
 
 
 def programs(phases: list[dict]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import experiment, graph, grid_tables, remote, sweep
+from w2s_jax import experiment, graph, grid_report, grid_tables, remote, sweep
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.experiment import Plan
@@ -71,7 +71,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
             fates = experiment.execute(grid.plans, place, log, compared)
         found = summary(grid, fates, done, compared, time.perf_counter() - began)
         publish(workdir, grid, fates, done, found)
-        log.line(terminal(workdir))
+        log.line(grid_report.terminal_table(grid_tables.load(workdir)))
         return found
 
 
@@ -185,21 +185,7 @@ def publish(workdir: pathlib.Path, grid: Grid, fates: dict, done: set[str], foun
     write_json(workdir / 'grid.json', found)
     grid_tables.write(workdir)
     if grid.config.report.html:
-        from w2s_jax import grid_report
         grid_report.write(workdir)
-
-
-def terminal(workdir: pathlib.Path) -> str:
-    """The table of a grid as aligned text: a line a student, in per cent, and what broke down."""
-    loaded = grid_tables.load(workdir)
-    table = grid_tables.students(loaded)
-    columns = ['teacher', 'student', 'loss', *grid_tables.varying(loaded, table), 'weak', 'accuracy', 'ceiling', 'pgr']
-    shown = table[[c for c in dict.fromkeys(columns) if c in table]].copy()
-    for column in ('weak', 'accuracy', 'ceiling'):
-        shown[column] = 100 * shown[column]
-    lines = shown.to_string(index=False, float_format=lambda x: f'{x:.3g}', na_rep='-')
-    failed = [f'failed: {c.name}: {c.failed}' for c in loaded.cells if c.failed]
-    return '\n'.join([lines, *failed])
 
 
 def same(one: dict, other: dict) -> bool:
