@@ -1,6 +1,7 @@
 """Writes a trained language model as a folder that transformers loads: full, or with LoRA's factors merged in.
 
   python -m experiments.export --workdir=W --out=FOLDER [--kind=student|teacher|ceiling] [--loss=xent] [--seed=0]
+  python -m experiments.export --workdir=W --out=FOLDER --kind=student --phase=ID  # one of `ids` in results.json
 """
 import pathlib
 
@@ -14,6 +15,7 @@ OUT = flags.DEFINE_string('out', None, 'folder to write')
 KIND = flags.DEFINE_enum('kind', 'student', ['student', 'teacher', 'ceiling'], 'whose model')
 LOSS = flags.DEFINE_string('loss', 'xent', 'the loss that it was trained with')
 SEED = flags.DEFINE_integer('seed', 0, 'its seed')
+PHASE = flags.DEFINE_string('phase', '', 'its id, where loss and seed do not tell it apart')
 
 
 def folder(name: str, value: str | None) -> pathlib.Path:
@@ -26,7 +28,7 @@ def folder(name: str, value: str | None) -> pathlib.Path:
 def main() -> None:
     """Exports the model that the flags name."""
     workdir, out = (folder(f.name, f.value) for f in (WORKDIR, OUT))
-    export.write(workdir, KIND.value, LOSS.value, SEED.value, out)
+    export.write(workdir, KIND.value, LOSS.value, SEED.value, out, PHASE.value)
     print(f'{out}: model, config, tokenizer and {export.HEAD}')
 
 

@@ -59,6 +59,16 @@ def test_what_cannot_be_exported(trained):
         export.write(trained / 'w', 'student', 'xent', 5, trained / 'x')
 
 
+def test_of_several_an_id_tells_which(tmp_path):
+    for name in ('student-aa', 'student-bb'):
+        (tmp_path / 'store' / name).mkdir(parents=True)
+        (tmp_path / 'store' / name / 'DONE').touch()
+        (tmp_path / 'store' / name / 'config.json').write_text('{"section": {"loss": "xent", "seed": 0, "model": "m"}}')
+    with pytest.raises(StoreError, match=r'2 times student .* expected --phase, one of: aa \(m\), bb \(m\)'):
+        export.find(tmp_path, 'student', 'xent', 0)
+    assert export.find(tmp_path, 'student', 'xent', 0, 'bb').path.name == 'student-bb'
+
+
 def test_a_model_that_is_no_language_model(tmp_path):
     c = salient_concept.get_config()
     c.seeds, c.task.train_size, c.task.test_size, c.report.html = (0,), 200, 50, False

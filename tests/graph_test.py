@@ -108,8 +108,8 @@ def test_order_is_topological_and_every_phase_is_there_once():
 
 
 def test_groups_put_seeds_and_traced_numbers_together_and_programs_apart():
-    together = [fit(seed=0), fit(seed=1), fit(learning_rate=.5), fit(alpha=.9), fit(rows='other rows')]
-    apart = [fit(loss='product'), fit(epochs=3), fit(kind='ceiling'),
+    together = [fit(seed=0), fit(seed=1), fit(learning_rate=.5), fit(alpha=.9), fit(rows='swor')]
+    apart = [fit(rows='more rows'), fit(loss='product'), fit(epochs=3), fit(kind='ceiling'),
              dataclasses.replace(fit(), needs=fit().needs | {'inputs': Source('other', '')})]
     assert {p.group for p in together} == {fit().group}
     assert len({p.group for p in [fit(), *apart]}) == len(apart) + 1

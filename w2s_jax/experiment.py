@@ -143,12 +143,13 @@ def load_rungs(config, dataset: Dataset) -> dict[str, Model]:
 
 def claim(workdir: pathlib.Path, store: Store, config) -> None:
     """Makes the work directory this config's. Raises StoreError where work of another one is in it."""
-    path, mine = workdir / 'config.json', json.loads(json.dumps(configs.flat(config)))
+    path, mine = workdir / 'config.json', configs.flat(config)
     if not path.exists() or not store.begun():
         write_json(path, mine)
         return
     try:
-        theirs = dict(json.loads(path.read_text()))
+        default = configs.flat(configs.default_config())  # of fields that are newer than the work directory
+        theirs = default | dict(json.loads(path.read_text()))
     except (OSError, TypeError, ValueError):
         raise StoreError(f'{path}: unreadable; delete the work directory or choose another --workdir') from None
     for field in sorted(mine.keys() | theirs.keys()):

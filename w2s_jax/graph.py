@@ -56,9 +56,11 @@ class Phase:
 
     @functools.cached_property
     def group(self) -> str:
-        """Phases of one group share a program: same kind, same static section, same data of all runs."""
+        """Phases of one group share a program: same kind and static section, as many rows of the same data."""
         static = {k: v for k, v in self.section.items() if k not in TRACED}
-        return digest([self.kind, static, {k: v.id for k, v in self.needs.items() if k in ('inputs', 'test')}])
+        rows = self.needs.get('rows')
+        size = len(rows.value) if isinstance(rows, Source) else None
+        return digest([self.kind, static, size, {k: v.id for k, v in self.needs.items() if k in ('inputs', 'test')}])
 
 
 @dataclasses.dataclass(frozen=True)
