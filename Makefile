@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test test-slow lint parity parity-run clean
+.PHONY: quickstart test test-slow test-ray test-ray-run lint parity parity-run clean
 
 quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
@@ -14,6 +14,14 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Grids on a Ray cluster of this machine. Only this needs Ray, in an environment of its own.
+test-ray:
+	$(MAKE) VENV=.venv-ray test-ray-run
+
+test-ray-run: $(VENV)/.installed-test
+	$(PIP) --editable '.[ray]'
+	$(BIN)/python -m pytest tests/cluster_test.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

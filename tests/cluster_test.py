@@ -4,20 +4,25 @@ import io
 import json
 import os
 import pathlib
+import subprocess
 import sys
-import time
+from collections import Counter
 
 import pytest
 
+os.environ.setdefault('RAY_raylet_start_wait_time_s', '180')  # where the processors are busy
 pytest.importorskip('ray', reason="not installed: ray (the extra 'ray'; `make test-ray`)")
 
 import cloudpickle
+import grid_kill_test
 import ray
+import small_grid
 import toy_graph
+from grid_kill_test import GRID, grid_outcome
 from ray.cluster_utils import Cluster
 from toy_graph import Toy
 
-from w2s_jax import cluster, graph
+from w2s_jax import cluster, graph, grids
 from w2s_jax.cluster import ClusterError
 from w2s_jax.errors import UserError
 from w2s_jax.graph import Ledger
@@ -102,7 +107,6 @@ def test_what_the_user_can_mend_comes_back_as_it_is(local, tmp_path):
 
 def test_two_drivers_share_the_work(local, whole, tmp_path):
     """A process without Ray works on the same store."""
-    import subprocess
     store = Store(tmp_path)
     other = subprocess.Popen([sys.executable, toy_graph.__file__, str(tmp_path), '.02'])
     run(store, .02)
@@ -152,22 +156,55 @@ def three_nodes():
     made.shutdown()
 
 
-def test_one_of_three_nodes_is_killed(three_nodes, whole, tmp_path):
+def test_one_of_three_nodes_is_killed(three_nodes, whole, tmp_path, capfd):
     made, nodes = three_nodes
     store, log = Store(tmp_path), Log(stream=io.StringIO())
-    killed = []
+    killed, said = [], []
 
     def kill(*arguments):  # in the middle of a student's training
         if not killed and arguments[0].startswith('student') and arguments[1] >= 2:
-            victim = nodes[0]
             killed.append(arguments)
-            made.remove_node(victim, allow_graceful=False)
+            made.remove_node(nodes[0], allow_graceful=False)
     log.progress = kill
+    log.line = lambda text: said.append(text) if 'gone' in text else None
+    capfd.readouterr()
     with cluster.connected(made.address):
         run(store, .25, log)
-    assert killed
+    assert killed and 'is gone, 2 left' in said[0]
+    assert capfd.readouterr() == ('', '')
     assert toy_graph.outcome(store) == whole
     assert not toy_graph.twice(store)
     assert toy_graph.repeated(store) <= 8  # one step of a group
     assert not list((store.folder / 'pending').iterdir())
-    assert time.time()
+
+
+class Watching(io.StringIO):
+    """A stream that does something when a line of progress of a student comes by."""
+
+    def __init__(self, action):
+        super().__init__()
+        self.action = action
+
+    def write(self, text):
+        if self.action and 'student' in text and 'step' in text:
+            action, self.action = self.action, None
+            action()
+        return super().write(text)
+
+
+def begun(said: str) -> Counter:
+    """How often each unit was begun."""
+    return Counter(line for line in said.splitlines() if ': seeds' in line and 'step' not in line)
+
+
+def test_a_grid_of_experiments_on_three_nodes_of_which_one_is_killed(three_nodes, tmp_path):
+    made, nodes = three_nodes
+    code, whole = grid_kill_test.run(GRID, tmp_path / 'whole')  # one device, as the workers have, and not eight
+    assert code == 0, whole
+    killed = Watching(lambda: made.remove_node(nodes[0], allow_graceful=False))
+    grids.run(small_grid.get_config(), small_grid.get_sweep(), tmp_path / 'killed', killed, 'ray', address=made.address)
+    assert killed.action is None and 'is gone, 2 left' in killed.getvalue()
+    assert grid_outcome(tmp_path / 'killed') == grid_outcome(tmp_path / 'whole')
+    more = begun(killed.getvalue()) - begun(whole)
+    assert more.total() <= 1 and not begun(whole) - begun(killed.getvalue())
+    assert not list((tmp_path / 'killed' / 'store' / 'pending').iterdir())

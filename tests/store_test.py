@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from w2s_jax import lease
 from w2s_jax import store as stores
 from w2s_jax.errors import StoreError, WeightsError
 from w2s_jax.models import weights
@@ -181,6 +182,62 @@ def test_json_is_replaced_whole_and_never_holds_nan(tmp_path):
     assert json.loads(path.read_text()) == {'a': 1}
     stores.write_json(path, {'a': 2})
     assert json.loads(path.read_text()) == {'a': 2} and names(tmp_path) == {'results.json'}
+
+
+def write_often(path: pathlib.Path, letter: str) -> None:
+    for _ in range(300):
+        stores.write_json(path, letter * 5000)
+
+
+def test_processes_that_write_the_same_json_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / 'results.json'
+    stores.write_json(path, '')
+    writers = [PROCESSES.Process(target=write_often, args=(path, letter)) for letter in 'abc']
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(w.is_alive() for w in writers):
+        seen.add(path.read_text())
+    assert [w.exitcode for w in writers] == [0, 0, 0]
+    assert seen <= {f'"{letter * 5000}"\n' for letter in 'abc'} | {'""\n'}
+    assert names(tmp_path) == {'results.json'}
+
+
+def test_what_a_killed_writer_of_json_left_is_removed_by_the_next(tmp_path):
+    mine, dead = lease.process(), f'{lease._machine()}.1.0'
+    rests = [tmp_path / f'.part-{name}-{owner}' for name in ('a.json', 'b.json') for owner in (dead, 'elsewhere.1.2')]
+    for rest in rests:
+        rest.write_text('{')
+    stores.write_json(tmp_path / 'a.json', {})
+    assert names(tmp_path) == {'a.json', *(r.name for r in rests[1:])} and not list(tmp_path.glob(f'*{mine}'))
+
+
+def test_json_that_found_no_space_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, text):
+        self.touch()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(pathlib.Path, 'write_text', full)
+    with pytest.raises(StoreError, match='No space left'):
+        stores.write_json(tmp_path / 'a.json', {})
+    assert names(tmp_path) == set()
+
+
+def save_at_once(folder: pathlib.Path, number: int) -> None:
+    store = Store(folder)
+    for i in range(20):
+        store.save('student', f'{i}', {}, {'writer': number}, ARRAYS)
+
+
+def test_processes_that_save_the_same_artifacts_do_not_disturb_each_other(store):
+    writers = [PROCESSES.Process(target=save_at_once, args=(store.folder, n)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [w.exitcode for w in writers] == [0, 0, 0]
+    found = [store.find('student', str(i)) for i in range(20)]
+    assert all(f.metrics['writer'] in range(3) and f.arrays.keys() == ARRAYS.keys() for f in found)
+    assert not list(store.folder.glob('.part-*'))
 
 
 def test_digest_ignores_the_order_of_keys_and_nothing_else():

@@ -1,4 +1,5 @@
 """Checkpoints of a training run: orbax behind two functions. Saved aside and renamed, so never half there."""
+import contextlib
 import pathlib
 
 import jax
@@ -13,7 +14,8 @@ class Checkpoint:
     def __init__(self, folder: pathlib.Path, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self.folder = folder.resolve()
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        with self._writing():
+            self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def restore(self, state, history: dict):
         """The newest (state, history) that was saved; what was passed in where there is none.
@@ -32,10 +34,20 @@ class Checkpoint:
         return saved['state'], saved['history']
 
     def save(self, step: int, state, history: dict) -> None:
-        """Saves in the background, after waiting for the save before."""
-        self.manager.save(step, args=ocp.args.StandardSave({'state': state, 'history': history}))
+        """Saves in the background, after waiting for the save before. Raises StoreError where that one failed."""
+        with self._writing():
+            self.manager.save(step, args=ocp.args.StandardSave({'state': state, 'history': history}))
 
     def close(self) -> None:
-        """Waits for what is being saved."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        """Waits for what is being saved. Raises StoreError where it failed."""
+        with self._writing():
+            self.manager.wait_until_finished()
+            self.manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as e:  # a full disk is an OSError, a ValueError or a RuntimeError, by who meets it first
+            reason = ' '.join(str(e).split()).rpartition(': ')[2].partition(' [')[0]
+            raise StoreError(f'{self.folder}: cannot be written ({reason or type(e).__name__})') from None

@@ -8,7 +8,9 @@ import contextlib
 import functools
 import os
 import pathlib
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,9 +46,9 @@ def run(grid, store: Store, log: Log, address: str | None = None, resources: dic
       resources, retries: see `execute`.
     """
     plain = [p.config.copy_and_resolve_references() for p in grid.plans]
+    maker = functools.partial(make_worker, plain, store.place)
     with connected(address):
-        return execute([p.target for p in grid.plans], store, functools.partial(make_worker, plain, store.place), log,
-                       resources, retries, address is not None)
+        return execute([p.target for p in grid.plans], store, maker, log, resources, retries, address is not None)
 
 
 @contextlib.contextmanager
@@ -58,13 +60,23 @@ def connected(address: str | None) -> Iterator[None]:
     else:
         settings['address'] = address
     try:
-        ray.init(**settings)
+        with warnings.catch_warnings():  # what Ray forks becomes another program at once: no harm to JAX's threads
+            warnings.filterwarnings('ignore', message='os.fork', category=RuntimeWarning)
+            ray.init(**settings)
+        _quiet()
     except Exception as e:  # of many kinds
         raise ClusterError(f'--ray_address={address}: no cluster to be reached ({" ".join(str(e).split())})') from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _quiet() -> None:
+    """Keeps Ray from printing the logs of what died; `Crew.read` says it in a line."""
+    module: Any = sys.modules.get('ray._private.worker')
+    if hasattr(module, 'print_to_stdstream'):
+        module.print_to_stdstream = lambda *args, **kwargs: None
 
 
 def execute(targets: list[Phase], store: Store, maker: Callable[[], Worker], log: Log, resources: dict | None = None,
@@ -104,6 +116,7 @@ class Crew:
     def __init__(self, maker: Callable[[], Worker], log: Log, resources: dict, retries: int):
         self.maker = ray.put(cloudpickle.dumps(maker))
         self.log, self.resources, self.retries = log, resources, retries
+        self.machines = self._alive()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).options(scheduling_strategy=here).remote()
@@ -153,9 +166,15 @@ class Crew:
             raise error
 
     def read(self) -> None:
-        """Passes on what the workers said."""
+        """Passes on what the workers said, and says which machines are gone."""
         for method, arguments in ray.get(self.mailbox.take.remote()):
             getattr(self.log, method)(*arguments)
+        before, self.machines = self.machines, self._alive()
+        for gone in before - self.machines:
+            self.log.line(f'machine {gone[:8]} is gone, {len(self.machines)} left; what it was at is run again')
+
+    def _alive(self) -> set[str]:
+        return {node['NodeID'] for node in ray.nodes() if node['Alive']}
 
 
 class Mailbox:

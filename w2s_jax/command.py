@@ -1,4 +1,5 @@
 """What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
+import errno
 import itertools
 import os
 import re
@@ -24,6 +25,11 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as e:
         leave(f'error: {e}', 2)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        leave(f'error: {e.filename or "disk"}: cannot be written ({e.strerror}); free space, and run the same command '
+              'again to go on', 2)
     except KeyboardInterrupt:
         leave('interrupted; run the same command again to go on', 130)
 

@@ -54,6 +54,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
         with contextlib.closing(make_log(config, workdir, stream)) as log:
             plan = prepare(config, log.line)
             store.clear_parts()
+            store.name(workdir, [p.id for p in plan.phases])
             done = finished(plan.phases, store)
             fates = execute([plan], store, log)
             results = assemble(plan, fates, done, time.perf_counter() - began)

@@ -6,7 +6,6 @@ on the same machine it is gone on with; another machine begins such a phase agai
 """
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import pathlib
@@ -256,5 +255,4 @@ def has_exclusive(fs) -> bool:
     if isinstance(fs, LocalFileSystem):
         return True
     method, base = ('_pipe_file', AsyncFileSystem) if fs.async_impl else ('pipe_file', fsspec.AbstractFileSystem)
-    own = getattr(type(fs), method)
-    return own is not getattr(base, method) and 'mode' in inspect.signature(own).parameters
+    return getattr(type(fs), method) is not getattr(base, method)

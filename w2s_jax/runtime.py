@@ -32,10 +32,20 @@ def quiet() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     absl.logging.set_stderrthreshold('fatal')
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    sys.excepthook = _excepthook
+    sys.excepthook, sys.unraisablehook = _excepthook, _unraisablehook
 
 
 def _excepthook(kind, value, traceback) -> None:
     """As usual, but silent about the reads that orbax leaves behind when one of them has failed."""
-    if not (kind is RuntimeError and str(value) == 'Event loop is closed'):
+    if not _left_behind(value):
         sys.__excepthook__(kind, value, traceback)
+
+
+def _unraisablehook(unraisable) -> None:
+    """The same for the writes that orbax leaves behind, as on a full disk."""
+    if not _left_behind(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
+def _left_behind(error) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
