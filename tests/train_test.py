@@ -28,7 +28,7 @@ def apply(params, inputs, frozen=None):
 
 
 MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda _: None, frozen=lambda _: None, num_params=200,
-                              name='tiny')
+                              name='tiny', featurize=None)
 STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
