@@ -12,6 +12,7 @@ import pytest
 from w2s_jax import losses, parallel, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.errors import ConfigError
+from w2s_jax.gradients import gradients
 from w2s_jax.models import mlp
 
 MODULE = mlp.FeatureMLP(16, 2)
@@ -27,7 +28,7 @@ def apply(params, inputs, frozen=None):
 
 
 MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda _: None, frozen=lambda _: None, num_params=200,
-                              name='tiny')
+                              name='tiny', featurize=None)
 STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
@@ -62,9 +63,9 @@ def test_microbatches_give_the_plain_gradient(loss, accumulate):
     state = dataclasses.replace(state, step=jnp.int32(10))
     b = batch()
     b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
-    (want, _), grads = train.gradients(state, b, hyper(), None, apply, plain)
+    (want, _), grads = gradients(state, b, hyper(), None, apply=apply, static=plain)
     parts = dataclasses.replace(plain, accumulate=accumulate)
-    (got, _), summed = train.accumulated_gradients(state, b, hyper(), None, apply, parts)
+    (got, _), summed = gradients(state, b, hyper(), None, apply=apply, static=parts)
     chex.assert_trees_all_close((got, summed), (want, grads), atol=1e-6)
 
 
@@ -72,9 +73,9 @@ def test_a_loss_per_microbatch_would_be_seen():
     """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
     plain = dataclasses.replace(STATIC, loss='confidence')
     state = dataclasses.replace(train.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
-    (_, _), whole = train.gradients(state, batch(), hyper(alpha=1.), None, apply, plain)
+    (_, _), whole = gradients(state, batch(), hyper(alpha=1.), None, apply=apply, static=plain)
     halves = [jax.tree.map(lambda x, h=h: x[h::2], batch()) for h in (0, 1)]
-    parts = [train.gradients(state, h, hyper(alpha=1.), None, apply, plain)[1] for h in halves]
+    parts = [gradients(state, h, hyper(alpha=1.), None, apply=apply, static=plain)[1] for h in halves]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (mean, whole)), strict=True)) > 1e-3
 

@@ -14,7 +14,7 @@ from w2s_jax.tasks import TASKS
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
 EXECUTION = ('mesh.', 'report.html', 'report.sinks', 'train.accumulate', 'train.eval_batch_size',
-             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.memory', 'train.shapes')
+             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.driver', 'train.memory', 'train.shapes')
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -73,6 +73,7 @@ def default_config() -> ml_collections.ConfigDict:
         shapes=4,  # lengths that texts are padded to; a program is compiled for each
         window=8,  # batches of texts dealt out by length together; 1: no regard to length
         runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
+        driver='jit',  # of training steps: jit over the mesh, or pmap over this host's devices (data parallel)
         memory=None,  # gigabytes for the runs of a program; None: most of what there is (memory.py)
     )
     c.seeds = (0, 1, 2)
@@ -143,6 +144,7 @@ def validate(config) -> None:
     optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
     optimizers.known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
     optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
+    optimizers.known('train.driver', config.train.driver, dict.fromkeys(('jit', 'pmap')))
     optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)
     _method(config)

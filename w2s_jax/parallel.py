@@ -1,5 +1,12 @@
-"""Where arrays live: one mesh of all devices, batches split over it, states copied to all of it."""
+"""Where arrays live: one mesh of all devices, batches split over `data` and `fsdp`, the state over `fsdp` and `tensor`.
+
+RULES say which axes of the mesh the last dimensions of a leaf are split over, by its path in the TrainState (the
+optimiser's moments have the paths of their parameters in them). The first rule that matches counts. A dimension that
+the mesh does not divide, and a leaf below SMALL, stay whole on every device, and that is logged.
+"""
 import functools
+import logging
+import re
 
 import jax
 import numpy as np
@@ -8,6 +15,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from w2s_jax.errors import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')
+SMALL = 2 ** 14  # numbers in a leaf (of one run and layer) that is not worth splitting
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r'attention/(query|key|value)/kernel$', ('fsdp', 'tensor', None)),  # [D, H, C]: heads apart
+    (r'attention/(query|key|value)/bias$', ('tensor', None)),
+    (r'attention/out/kernel$', ('tensor', None, 'fsdp')),  # [H, C, D]
+    (r'mlp/(gate|up)/kernel$', ('fsdp', 'tensor')),  # [D, F]
+    (r'mlp/(gate|up)/bias$', ('tensor',)),
+    (r'mlp/down/kernel$', ('tensor', 'fsdp')),  # [F, D]
+    (r'(tokens|lm_head)/(embedding|kernel)$', ('tensor', 'fsdp')),  # [V, D]
+    (r'positions/embedding$', (None, 'fsdp')),
+    (r'adapters/.*/a$', ('fsdp', None)),
+    (r'adapters/.*/b$', (None, 'tensor')),
+    (r'kernel$', ('fsdp', 'tensor')),
+)
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -25,6 +47,33 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+@functools.cache
+def sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+    """Where a leaf of a TrainState, or of parameters, lives: by RULES, whatever axes (runs, layers) lead its shape."""
+    axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), ())
+    split = [mesh.shape[a] if a else 1 for a in axes]
+    last = shape[len(shape) - len(axes):]
+    if len(last) < len(axes) or int(np.prod(last)) < SMALL or not any(s > 1 for s in split):
+        return replicated(mesh)
+    fits = [a if a and size % ways == 0 else None for a, ways, size in zip(axes, split, last, strict=True)]
+    if odd := [f'{size} over {a}={ways}' for a, f, ways, size in zip(axes, fits, split, last, strict=True)
+               if ways > 1 and not f]:
+        log.warning('%s %s: %s does not divide, kept whole', path, shape, ', '.join(odd))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * (len(shape) - len(axes)), *fits))
+
+
+def shardings(mesh: Mesh, tree):
+    """`sharding` of every leaf of a tree of arrays or shapes."""
+    def place(path, x):
+        return sharding(mesh, jax.tree_util.keystr(path, simple=True, separator='/'), tuple(x.shape))
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def constrain(mesh: Mesh, tree):
+    """A traced tree, kept where `shardings` says."""
+    return jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
 
 
 def dealt(mesh: Mesh) -> NamedSharding:
@@ -54,3 +103,13 @@ def place_batch(batch, mesh: Mesh, deals: bool = False):
         spec = PartitionSpec(None, ('data', 'fsdp')) if x.shape[1] % ways == 0 and ways > 1 else PartitionSpec()
         return jax.device_put(x, NamedSharding(mesh, spec))
     return jax.tree.map(place, batch)
+
+
+def deal_batch(batch, devices: int):
+    """Arrays `[R or U, B, ...]` as `[D, R or U, B / D, ...]`, for pmap. Raises ConfigError where that is no number."""
+    def deal(x):
+        if x.shape[1] % devices:
+            raise ConfigError(f'train.batch_size: {x.shape[1]}, expected a multiple of the {devices} devices of this '
+                              'host (train.driver pmap)')
+        return np.swapaxes(x.reshape(len(x), devices, -1, *x.shape[2:]), 0, 1)
+    return jax.tree.map(deal, batch)

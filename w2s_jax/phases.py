@@ -76,8 +76,9 @@ def _trainer(section: dict, context: Context, static: train.Static, *inputs: dic
     model = _model(section, context)
     fits = context.execution.runs != 'auto' or runs <= memory.room(
         *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
-    return train.Trainer(model, static, context.mesh, train.choose_how(context.execution.runs, model.num_params, fits),
-                         context.execution.eval_batch_size, _shapes(section, context, *inputs))
+    how = train.choose_how(context.execution.runs, model.num_params, fits)
+    return train.Trainer(model, static, context.mesh, how, context.execution.eval_batch_size,
+                         _shapes(section, context, *inputs), context.execution.driver)
 
 
 def _run_bytes(section: dict, context: Context, static: train.Static, *inputs: dict) -> tuple[int, int]:

@@ -19,6 +19,7 @@ import optax
 
 from w2s_jax import data, losses, optimizers, parallel
 from w2s_jax.errors import ConfigError
+from w2s_jax.gradients import gradients
 
 
 @flax.struct.dataclass
@@ -64,74 +65,16 @@ def init_state(hyper: Hyper, seed, pretrained, *, init: Callable, static: Static
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), rng, loss_state)
 
 
-def whole_batch_loss(logits, batch, state, hyper, static):
-    """The weighted mean loss over the batch, with (aux, loss_state). logits `[B, K]`."""
-    per_example, aux, loss_state = losses.LOSSES[static.loss](
-        logits, batch['targets'], progress=state.step / static.steps, hyper=hyper, state=state.loss_state)
-    return losses.weighted_mean(per_example, batch['weight']), (aux, loss_state)
-
-
-def gradients(state, batch, hyper, frozen, apply, static):
-    """(loss, (aux, loss_state)), gradients: one forward and backward over the whole batch."""
-    def objective(params):
-        return whole_batch_loss(apply(params, batch['inputs'], frozen), batch, state, hyper, static)
-    return jax.value_and_grad(objective, has_aux=True)(state.params)
-
-
-def split(x, parts: int):
-    """`[B, ...]` to `[parts, B / parts, ...]`, strided, so that a batch split over devices stays so."""
-    return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
-
-
-def join(x):
-    """The inverse of `split`."""
-    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
-
-
-def accumulated_gradients(state, batch, hyper, frozen, apply, static):
-    """The same as `gradients`, in microbatches, exactly, for any loss: a sum, divided once.
-
-    A loss may look at the whole batch (a threshold does), so the logits of all microbatches come first,
-    the loss is differentiated by them once, and each microbatch is then run again and pulled back from its
-    part of that cotangent (as in GradCache, arXiv 2101.06983). Where the loss is marked `per_example` the
-    first pass is left out.
-    """
-    parts = jax.tree.map(lambda x: split(x, static.accumulate), batch)
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    if getattr(losses.LOSSES[static.loss], 'per_example', False):
-        total = jnp.sum(batch['weight'])
-
-        def add_part(carry, part):
-            def objective(params):
-                loss, extra = whole_batch_loss(apply(params, part['inputs'], frozen), part, state, hyper, static)
-                return loss * jnp.sum(part['weight']) / total, extra
-            (loss, (aux, _)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-            return jax.tree.map(jnp.add, carry, (loss, grads)), aux
-
-        (loss, grads), aux = jax.lax.scan(add_part, (jnp.zeros(()), zeros), parts)
-        return (loss, (jax.tree.map(lambda x: x.mean(0), aux), state.loss_state)), grads
-
-    logits = join(jax.lax.map(lambda inputs: apply(state.params, inputs, frozen), parts['inputs']))
-    (loss, extra), cotangent = jax.value_and_grad(whole_batch_loss, has_aux=True)(logits, batch, state, hyper, static)
-
-    def add_pulled(total, part):
-        inputs, pulled = part
-        _, pull = jax.vjp(lambda params: apply(params, inputs, frozen), state.params)
-        return jax.tree.map(jnp.add, total, pull(pulled)[0]), None
-
-    grads, _ = jax.lax.scan(add_pulled, zeros, (parts['inputs'], split(cotangent, static.accumulate)))
-    return (loss, extra), grads
-
-
-def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static):
+def train_step(state: TrainState, inputs, supervision, hyper: Hyper, frozen=None, *, apply: Callable, static: Static,
+               axis: str | None = None):
     """One optimiser step on a batch.
 
     Args:
-      supervision: `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.
+      supervision: `targets` `[B, K]`, rows summing to 1, and `weight` `[B]`.  axis: of a pmap over parts of the batch.
     Returns: the next state, and a dict of float32 scalars (loss, gradient norm, what the loss logs).
     """
-    grad_fn = gradients if static.accumulate == 1 else accumulated_gradients
-    (loss, (aux, loss_state)), grads = grad_fn(state, {'inputs': inputs, **supervision}, hyper, frozen, apply, static)
+    (loss, (aux, loss_state)), grads = gradients(state, {'inputs': inputs, **supervision}, hyper, frozen, apply=apply,
+                                                 static=static, axis=axis)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
     params, opt_state = optimizers.step(tx, grads, state.opt_state, state.params)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **aux}
@@ -143,11 +86,10 @@ def predict_step(params, inputs, frozen=None, *, apply: Callable):
     return jax.nn.softmax(apply(params, inputs, frozen).astype(jnp.float32), axis=-1)
 
 
-def over_runs(fn: Callable, how: str, mesh) -> Callable:
+def over_runs(fn: Callable, how: str) -> Callable:
     """`fn(own, inputs, *more, frozen)` over runs: side by side (`vmap`) or in turn (`map`).
 
-    own and more have a leading axis R, inputs `[U, ...]` with R = U blocks of runs, frozen none. Where runs divide
-    by the devices (`parallel.deals_runs`) each device has whole runs and talks to no other; else they share a batch.
+    own and more have a leading axis R, inputs `[U, ...]` with R = U blocks of runs, frozen none.
     """
     def stacked(own, inputs, *rest):
         *more, frozen = rest
@@ -160,14 +102,19 @@ def over_runs(fn: Callable, how: str, mesh) -> Callable:
         out = each(block)(blocks[0], inputs, blocks[1])
         return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), out)
 
+    each = jax.vmap if how == 'vmap' else in_turn
+    return stacked
+
+
+def over_mesh(stacked: Callable, mesh) -> Callable:
+    """`stacked` (see `over_runs`) on a mesh: where runs divide by the devices (`parallel.deals_runs`) each device has
+    whole runs and talks to no other; else they share each batch, and the state lives by `parallel.RULES`."""
     def placed(own, inputs, *rest):
         if not parallel.deals_runs(mesh, leading(own), leading(inputs)):
-            return jax.lax.with_sharding_constraint(stacked(own, inputs, *rest), parallel.replicated(mesh))
+            return parallel.constrain(mesh, stacked(own, inputs, *rest))
         dealt, whole = parallel.dealt(mesh).spec, parallel.replicated(mesh).spec
         specs = (dealt, whole if leading(inputs) == 1 else dealt, *(dealt for _ in rest[:-1]), whole)
         return jax.shard_map(stacked, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)(own, inputs, *rest)
-
-    each = jax.vmap if how == 'vmap' else in_turn
     return placed
 
 
@@ -195,16 +142,16 @@ def choose_how(how: str, num_params: int, side_by_side: bool = True) -> str:
 
 
 class Program:
-    """A jitted function that counts how often it was traced: once for each shape of its arguments."""
+    """A compiled function that counts how often it was traced: once for each shape of its arguments."""
 
-    def __init__(self, fn: Callable, **options):
+    def __init__(self, fn: Callable, compiler: Callable = jax.jit, **options):
         def counted(*args):
             self.traces += 1
             return fn(*args)
-        self.traces, self.jitted = 0, jax.jit(counted, **options)
+        self.traces, self.compiled = 0, compiler(counted, **options)
 
     def __call__(self, *args):
-        return self.jitted(*args)
+        return self.compiled(*args)
 
 
 @functools.cache
@@ -221,22 +168,33 @@ def taking(apply: Callable) -> Callable:
 def compiled_init(init: Callable, static: Static, mesh) -> Callable:
     """The jitted `init_state` over runs: (hypers, seeds, pretrained, streams) -> states, where the step wants them."""
     def states(hypers, seeds, pretrained, streams):
-        place = parallel.dealt if parallel.deals_runs(mesh, len(seeds), streams) else parallel.replicated
         one = functools.partial(init_state, init=init, static=static)
-        return jax.lax.with_sharding_constraint(jax.vmap(one, (0, 0, None))(hypers, seeds, pretrained), place(mesh))
+        made = jax.vmap(one, (0, 0, None))(hypers, seeds, pretrained)
+        if parallel.deals_runs(mesh, len(seeds), streams):
+            return jax.lax.with_sharding_constraint(made, parallel.dealt(mesh))
+        return parallel.constrain(mesh, made)
     return jax.jit(states, static_argnums=3)
 
 
 @functools.cache
 def compiled_step(apply: Callable, static: Static, how: str, mesh) -> Program:
     """The jitted step over runs: (states, inputs, supervision, hypers, frozen) -> (states, metrics), states donated."""
-    return Program(over_runs(functools.partial(train_step, apply=apply, static=static), how, mesh), donate_argnums=0)
+    step = over_runs(functools.partial(train_step, apply=apply, static=static), how)
+    return Program(over_mesh(step, mesh), donate_argnums=0)
+
+
+@functools.cache
+def pmapped_step(apply: Callable, static: Static, how: str, mesh) -> Program:
+    """The same step by the other driver: each local device has the whole states and a part `[U, B / D, ...]` of each
+    batch, given with a leading axis of devices (`parallel.deal_batch`)."""
+    step = over_runs(functools.partial(train_step, apply=apply, static=static, axis='devices'), how)
+    return Program(step, jax.pmap, axis_name='devices', in_axes=(None, 0, 0, None, None), out_axes=None)
 
 
 @functools.cache
 def compiled_predict(apply: Callable, how: str, mesh) -> Program:
     """The jitted prediction over runs: (params, inputs, frozen) -> `[R, B, K]`."""
-    return Program(over_runs(functools.partial(predict_step, apply=apply), how, mesh))
+    return Program(over_mesh(over_runs(functools.partial(predict_step, apply=apply), how), mesh))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -332,19 +290,21 @@ def num_steps(examples: int, batch_size: int, epochs: int) -> int:
 class Trainer:
     """Binds a model, a program and a place. Everything it calls is a pure function above.
 
-    shapes: the lengths that texts are padded to, each compiled for once; () where inputs are no texts.
+    shapes: the lengths that texts are padded to, each compiled for once; () where inputs are no texts.  driver: of the
+    training step, jit or pmap.
     """
 
     def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64,
-                 shapes: tuple[int, ...] = ()):
+                 shapes: tuple[int, ...] = (), driver: str = 'jit'):
         how = choose_how(how, model.num_params)
         self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
-        self.eval_batch_size = eval_batch_size
-        self.step = compiled_step(model.apply, static, how, mesh)
-        self.step_of_numbers = compiled_step(taking(model.apply), static, how, mesh)
+        self.eval_batch_size, self.driver = eval_batch_size, driver
+        make = pmapped_step if driver == 'pmap' else compiled_step
+        drive = functools.partial(make, static=static, how=how, mesh=mesh)
+        self.step, self.step_of_numbers = drive(model.apply), drive(taking(model.apply))
         self.forward = compiled_predict(model.apply, how, mesh)
-        self.shardings = lambda path, shape: parallel.replicated(mesh)
-        self.frozen = model.frozen(self.shardings)
+        self.shardings = functools.partial(parallel.sharding, mesh)
+        self.frozen = None if model.featurize else model.frozen(self.shardings)  # a probe's backbone has had its say
         self.compile_seconds, self.programs = 0.0, 0  # steps compiled, one a shape
 
     def init(self, runs: Runs) -> TrainState:
@@ -355,6 +315,12 @@ class Trainer:
     def place(self, inputs: data.Inputs, deals: bool = False):
         """Inputs `[U, B, ...]` on the devices (see `parallel.place_batch`), texts padded to one of the shapes."""
         return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh, deals)
+
+    def place_step(self, inputs: data.Inputs, supervision: dict, deals: bool):
+        """A batch of a training step as its driver takes it."""
+        if self.driver == 'pmap':
+            return parallel.deal_batch((data.trim(inputs, self.shapes), supervision), jax.local_device_count())
+        return self.place(inputs, deals), parallel.place_batch(supervision, self.mesh, deals)
 
     def at_hand(self, runs: Runs):
         """The step for these runs, and what it reads beside a batch. Cached features go to the devices once, and a
@@ -396,10 +362,10 @@ class Trainer:
             history = dataclasses.replace(history, **saved)
         pending: list[tuple[int, dict]] = []
         start, (program, frozen) = int(state.step[0]), self.at_hand(runs)
-        deals = parallel.deals_runs(self.mesh, len(runs.seeds), runs.streams)
+        deals = self.driver == 'jit' and parallel.deals_runs(self.mesh, len(runs.seeds), runs.streams)
         for step in range(start, self.static.steps):
             inputs, supervision = runs.batch(step, self.static.batch_size, program is not self.step)
-            inputs, supervision = self.place(inputs, deals), parallel.place_batch(supervision, self.mesh, deals)
+            inputs, supervision = self.place_step(inputs, supervision, deals)
             known, began = program.traces, time.perf_counter()
             state, metrics = program(state, inputs, supervision, runs.hyper, frozen)
             if program.traces > known:
