@@ -282,6 +282,7 @@ def test_no_trace_of_a_lease_that_found_no_space(folder, monkeypatch):
 
 @pytest.mark.parametrize(('name', 'expected'), [
     (lease.process(), True), ('elsewhere.1.2', True), ('1234', False), ('', False), ('a.b', True),
-    (f'{lease._machine()}.1.0', False), (f'{lease._machine()}.99999999.5', False), (f'{lease._machine()}.x.5', True)])
+    (f'{lease._machine()}.1.0', False), (f'{lease._machine()}.99999999.5', False), (f'{lease._machine()}.x.5', True)],
+    ids=range(8))
 def test_who_may_live(name, expected):
     assert lease.may_live(name) == expected
