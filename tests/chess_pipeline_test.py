@@ -44,7 +44,8 @@ def test_results_have_the_documented_shape(workdir):
 
 def test_all_seeds_of_a_phase_trained_in_one_program(workdir):
     records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    assert {r['phase'] for r in records} == {'teacher', 'ceiling', 'student xent', 'student confidence'}
+    assert {r['phase'] for r in records} == {f'{name}: seeds 0, 1' for name in (
+        'chess-xs teacher', 'chess-s ceiling', 'chess-s student xent', 'chess-s student confidence')}
     assert all(len(r['loss']) == 2 for r in records)
 
 

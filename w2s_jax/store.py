@@ -135,7 +135,11 @@ class Store:
             path.parent.mkdir(exist_ok=True)
         except OSError as e:
             raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
-        write_json(path, {'workdir': str(workdir), 'ids': sorted(set(ids))})
+        named = {'workdir': str(workdir), 'ids': sorted(set(ids))}
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text()) == named:
+                return
+        write_json(path, named)
 
     def save(self, kind: str, identity: str, config: dict, metrics: dict,
              arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
