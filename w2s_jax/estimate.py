@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax import experiment, graph, grids, remote, sweep, train
+from w2s_jax import experiment, graph, grids, phases, remote, sweep, train
 from w2s_jax.graph import Phase, Source
 from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact, Store
@@ -63,7 +63,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _cost(planned: grids.Grid, done: set[str], store: Store) -> str:
     """One line: operations of the training that is missing, and the time it takes at the rate of what is done."""
-    model_of = {p.id: _model(p, plan) for plan in planned.plans for p in plan.phases if p.kind in FITS}
+    model_of = {p.id: phases.model_of(p.section, plan.models) for plan in planned.plans for p in plan.phases if p.kind in FITS}
     positions = {id(plan.dataset): _positions(plan, store) for plan in planned.plans}
     plan_of = {p.id: plan for plan in planned.plans for p in plan.phases}
     work = {i: flops(model, _examples(p), positions[id(plan_of[i].dataset)])
@@ -82,10 +82,6 @@ def flops(model: Model, examples: int, positions: float) -> float:
     """Operations of training: 6 a parameter and position (Kaplan et al. 2020, arXiv 2001.08361), of a head on cached
     features 6 a parameter and example; attention and compilation are left out."""
     return 6.0 * (model.work or model.num_params) * examples * (1 if model.featurize else positions)
-
-
-def _model(phase: Phase, plan: experiment.Plan) -> Model:
-    return next(m for m in plan.models.values() if all(phase.section.get(k) == v for k, v in m.identity.items()))
 
 
 def _examples(phase: Phase) -> int:

@@ -4,9 +4,9 @@ Cells are a config with overrides (sweep.py). Their graphs are laid over each ot
 those that share a program run in it together (graph.py). Running it again, or on several machines at once on one
 work directory, does what is missing; another sweep in the same work directory uses what is there.
 """
+import collections
 import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -148,11 +148,12 @@ def _rows(grid: Grid, fates: dict) -> list[dict]:
 def summary(grid: Grid, fates: dict, done: set[str], compared: list[Phase], seconds: float) -> dict:
     """The object of grid.json."""
     swept = [c.overrides for c in grid.cells]
+    needed = collections.Counter(p.id for plan in grid.plans for p in plan.phases)
     return {
         'name': grid.config.task.name, 'seeds': list(grid.config.seeds), 'axes': sweep.axes(swept),
         'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}', 'failed': _reason(c, fates)}
                   for c in grid.cells],
-        'phases': [_spent(p, fates[p.id], p.id in done, grid) for p in grid.phases],
+        'phases': [_spent(p, fates[p.id]) | {'skipped': p.id in done, 'cells': needed[p.id]} for p in grid.phases],
         'comparisons': [found for p in compared for found in fates[p.id].metrics['comparisons']],
         'timing': {'total_seconds': seconds}, 'versions': experiment.versions()}
 
@@ -162,15 +163,14 @@ def _reason(cell: Cell, fates: dict) -> str | None:
     return fate.reason if isinstance(fate, Failure) else None
 
 
-def _spent(phase: Phase, fate, skipped: bool, grid: Grid) -> dict:
+def _spent(phase: Phase, fate) -> dict:
     """What a phase took: its share of the program that it ran in."""
     measured = {} if isinstance(fate, Failure) else fate.metrics
     runs = measured.get('runs', 1)
     share = {k: measured[k] / runs if k in measured else None for k in ('seconds', 'compile_seconds')}
     return {'id': phase.id, 'kind': phase.kind, 'name': phase.label, 'model': phase.section.get('model'),
             'seed': phase.section.get('seed'), **share, 'runs': runs,
-            **{k: measured.get(k) for k in ('examples', 'tokens', 'programs')}, 'skipped': skipped,
-            'cells': sum(phase.id in {p.id for p in plan.phases} for plan in grid.plans)}
+            **{k: measured.get(k) for k in ('examples', 'tokens', 'programs')}}
 
 
 def publish(workdir: pathlib.Path, grid: Grid, fates: dict, done: set[str], found: dict) -> None:
@@ -186,9 +186,3 @@ def publish(workdir: pathlib.Path, grid: Grid, fates: dict, done: set[str], foun
     grid_tables.write(workdir)
     if grid.config.report.html:
         grid_report.write(workdir)
-
-
-def same(one: dict, other: dict) -> bool:
-    """Whether two objects of grid.json say the same, times and versions apart."""
-    return all(json.dumps(one[k], sort_keys=True) == json.dumps(other[k], sort_keys=True)
-               for k in ('axes', 'cells', 'comparisons'))

@@ -46,9 +46,13 @@ def best(probabilities: np.ndarray) -> dict[str, np.ndarray]:
     return {'top': top.astype(np.int32), 'top_probability': np.take_along_axis(probabilities, top, -1)}
 
 
+def model_of(section: dict, models: dict[str, Model]) -> Model:
+    """The one of `models` whose identity a section holds."""
+    return next(m for m in models.values() if all(section.get(k) == v for k, v in m.identity.items()))
+
+
 def _model(section: dict, context: Context) -> Model:
-    """The model whose identity a section holds."""
-    return next(m for m in context.models.values() if all(section.get(k) == v for k, v in m.identity.items()))
+    return model_of(section, context.models)
 
 
 def _arrays(need) -> dict:
@@ -74,7 +78,7 @@ def _shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
 
 def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict, runs: int = 1) -> train.Trainer:
     model = _model(section, context)
-    fits = context.execution.runs != 'auto' or runs <= memory.room(
+    fits = runs == 1 or context.execution.runs != 'auto' or runs <= memory.room(
         *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
     how = train.choose_how(context.execution.runs, model.num_params, fits)
     return train.Trainer(model, static, context.mesh, how, context.execution.eval_batch_size,
