@@ -63,7 +63,8 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _cost(planned: grids.Grid, done: set[str], store: Store) -> str:
     """One line: operations of the training that is missing, and the time it takes at the rate of what is done."""
-    model_of = {p.id: phases.model_of(p.section, plan.models) for plan in planned.plans for p in plan.phases if p.kind in FITS}
+    model_of = {p.id: phases.model_of(p.section, plan.models)
+                for plan in planned.plans for p in plan.phases if p.kind in FITS}
     positions = {id(plan.dataset): _positions(plan, store) for plan in planned.plans}
     plan_of = {p.id: plan for plan in planned.plans for p in plan.phases}
     work = {i: flops(model, _examples(p), positions[id(plan_of[i].dataset)])
