@@ -6,6 +6,7 @@ CORE = [
     'absl-py>=2.1,<3',
     'chex>=0.1.90,<0.2',
     'datasets>=4,<6',
+    'filelock>=3',
     'flax>=0.12,<0.13',
     'fsspec>=2025.2',
     'jax>=0.10,<0.13',

@@ -5,10 +5,11 @@
 from absl import flags
 from ml_collections import config_flags
 
-from w2s_jax import command, experiment
+from w2s_jax import command, experiment, hosts
 from w2s_jax.errors import ConfigError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument')
+command.define_hosts()
 WORKDIR = flags.DEFINE_string('workdir', None, 'where artifacts and results go')
 
 
@@ -19,7 +20,8 @@ def main() -> None:
             raise ConfigError(f'--{flag.name}: missing, expected for example '
                               '--config=configs/quickstart.py --workdir=runs/quickstart')
     experiment.run(CONFIG.value, str(WORKDIR.value))
-    print(f'report: {WORKDIR.value}/report.html  results: {WORKDIR.value}/results.json')
+    if hosts.leads():
+        print(f'report: {WORKDIR.value}/report.html  results: {WORKDIR.value}/results.json')
 
 
 if __name__ == '__main__':

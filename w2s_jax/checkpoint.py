@@ -5,6 +5,7 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from w2s_jax import hosts
 from w2s_jax.errors import StoreError
 
 
@@ -49,5 +50,7 @@ class Checkpoint:
         try:
             yield
         except Exception as e:  # a full disk is an OSError, a ValueError or a RuntimeError, by who meets it first
+            if hosts.count() > 1 and isinstance(e, RuntimeError):
+                raise  # most likely another host is gone
             reason = ' '.join(str(e).split()).rpartition(': ')[2].partition(' [')[0]
             raise StoreError(f'{self.folder}: cannot be written ({reason or type(e).__name__})') from None

@@ -12,17 +12,61 @@ import ml_collections
 from absl import app, flags
 
 from w2s_jax import config as configs
-from w2s_jax import runtime
-from w2s_jax.errors import ConfigError, UserError
+from w2s_jax import hosts, preemption, runtime
+from w2s_jax.errors import ConfigError, HostsError, Preempted, UserError
+
+
+def define_hosts() -> None:
+    """Defines the flags of commands that several hosts run as one."""
+    flags.DEFINE_bool('distributed', False, 'run as one with the same command on other hosts: those that TPU, SLURM, '
+                      'GKE or MPI tell, or --coordinator, --processes and --process')
+    flags.DEFINE_string('coordinator', None, 'host:port of process 0')
+    flags.DEFINE_integer('processes', None, 'how many processes there are', 1)
+    flags.DEFINE_integer('process', None, 'which of them this is, from 0', 0)
+    flags.DEFINE_integer('join_seconds', 300, 'how long to wait for the others', 1)
+
+
+def join_hosts() -> None:
+    """Joins the other hosts where the flags say so. Raises ConfigError, HostsError."""
+    values = {k: flags.FLAGS[k].value for k in ('coordinator', 'processes', 'process') if k in flags.FLAGS}
+    if not values:
+        return
+    if flags.FLAGS['distributed'].value:
+        hosts.start(**values, seconds=flags.FLAGS['join_seconds'].value or 300)
+    elif extra := [k for k, v in values.items() if v is not None]:
+        raise ConfigError(f'--{extra[0]}: only with --distributed')
+
+
+def together(main: Callable[[], None]) -> None:
+    """`main()`, and then leaves the other hosts. Raises HostsError where one of them broke it off."""
+    try:
+        main()
+    except (UserError, OSError, KeyboardInterrupt, Preempted):
+        raise
+    except RuntimeError as e:
+        if hosts.count() > 1:
+            hosts.blame(e)
+        raise
+    except Exception as e:
+        hosts.leave(one_line(e), 1)
+        raise
+    hosts.finish()
 
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main()`; a UserError ends in `error: ...` on stderr and exit status 2."""
     runtime.quiet()
+    preemption.heed()
     try:
         parse(sys.argv)
         runtime.keep_freed_memory()
-        main()
+        runtime.keep_compilations()
+        join_hosts()
+        together(main)
+    except Preempted as e:
+        leave(f'stopped by SIGTERM ({e}); run the same command again to go on', hosts.STOPPED)
+    except HostsError as e:
+        leave(f'stopped: {e}; run the same command on every host to go on', hosts.STOPPED)
     except UserError as e:
         leave(f'error: {e}', 2)
     except OSError as e:
@@ -36,6 +80,7 @@ def run(main: Callable[[], None]) -> None:
 
 def leave(message: str, status: int) -> None:
     """Ends the process at once: at a polite exit orbax's background work prints tracebacks, and may abort."""
+    hosts.leave(message, status)
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

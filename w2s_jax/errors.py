@@ -23,3 +23,11 @@ class StoreError(UserError):
 
 class NonFiniteError(UserError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Preempted(Exception):
+    """This process was asked to stop (SIGTERM) and has saved what it did; the message says where it was."""
+
+
+class HostsError(Exception):
+    """Another host of this run is gone or has stopped; the message says which."""

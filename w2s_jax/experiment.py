@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import graph, phases, report, sinks
+from w2s_jax import graph, hosts, phases, report, sinks
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, NonFiniteError, StoreError
 from w2s_jax.log import Log
@@ -48,6 +48,10 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     load_plugins(config)
     configs.validate(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
+    hosts.agree('config', configs.flat(config) | versions())
+    if not hosts.leads():
+        follow([prepare(config, quiet)], Store(workdir / 'store'))
+        return json.loads((workdir / 'results.json').read_text())
     store = Store(workdir / 'store')
     with alone(workdir):
         claim(workdir, store, config)
@@ -56,9 +60,10 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
             store.clear_parts()
             store.name(workdir, [p.id for p in plan.phases])
             done = finished(plan.phases, store)
-            fates = execute([plan], store, log)
-            results = assemble(plan, fates, done, time.perf_counter() - began)
-            publish(workdir, config, results, fates[plan.target.id], fresh=plan.target.id not in done)
+            with leading([plan], store):
+                fates = execute([plan], store, log)
+                results = assemble(plan, fates, done, time.perf_counter() - began)
+                publish(workdir, config, results, fates[plan.target.id], fresh=plan.target.id not in done)
             log.line(report.terminal_table(results))
             return results
 
@@ -88,20 +93,50 @@ def finished(phases: Iterable[graph.Phase], store: Store) -> set[str]:
 
 def execute(plans: list[Plan], store: Store, log: Log, more: Iterable[graph.Phase] = ()) -> dict:
     """Runs what is missing of all plans, and of `more` phases. Returns fates by phase id, as `graph.execute`."""
-    phases_of = Runner(plans, log)
+    phases_of = Runner(plans, log.progress)
     return graph.execute([*(p.target for p in plans), *more], store, phases_of.run, log.line, phases_of.room)
+
+
+def quiet(*args) -> None:
+    """What hosts say that do not lead."""
+
+
+@contextlib.contextmanager
+def leading(plans: list[Plan], store: Store):
+    """A block in which the first host runs phases, and the others follow (`follow`)."""
+    _agree(plans, store)
+    yield
+    hosts.tell(None)
+
+
+def follow(plans: list[Plan], store: Store) -> None:
+    """What hosts do that do not lead: their part of every phase that computes on devices. Raises ConfigError where they
+    see other data, models or another folder than the first."""
+    _agree(plans, store)
+    graph.follow([p.target for p in plans], store, Runner(plans, quiet).part)
+
+
+def _agree(plans: list[Plan], store: Store) -> None:
+    hosts.share(store.folder)
+    hosts.agree('phases (data or models)', {f'{p.id} ({p.label})': True for plan in plans for p in plan.phases})
 
 
 class Runner:
     """Runs phases of any of several plans, each in the context of a plan that has it."""
 
-    def __init__(self, plans: list[Plan], log: Log):
-        contexts = [(p, phases.make_context(p.config, p.dataset, p.models, log.progress)) for p in plans]
+    def __init__(self, plans: list[Plan], log: Callable):
+        contexts = [(p, phases.make_context(p.config, p.dataset, p.models, log)) for p in plans]
         self.contexts = {phase.id: context for plan, context in reversed(contexts) for phase in plan.phases}
         self.any = contexts[0][1]
 
     def run(self, unit: list[graph.Phase], inputs: list[dict], folder: pathlib.Path) -> list[tuple]:
-        """As `phases.run`."""
+        """As `phases.run`, on all hosts together."""
+        if unit[0].kind in phases.ON_DEVICES:
+            hosts.tell({'unit': [p.id for p in unit], 'folder': str(folder)})
+        return self.part(unit, inputs, folder)
+
+    def part(self, unit: list[graph.Phase], inputs: list[dict], folder: pathlib.Path) -> list[tuple]:
+        """As `phases.run`, this host's part."""
         return phases.run(unit, inputs, folder, context=self.contexts.get(unit[0].id, self.any))
 
     def room(self, unit: list[graph.Phase], inputs: list[dict]) -> int:

@@ -3,11 +3,13 @@ import contextlib
 import dataclasses
 import functools
 import json
+import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from w2s_jax import hosts
 from w2s_jax.store import Artifact, Store, digest, write_json
 
 # Traced, not compiled: config field -> its name in a phase's section. Runs that differ in nothing else train in one
@@ -173,6 +175,18 @@ def finish(group: list[Phase], ledger: Ledger, run: Callable, report: Callable =
             ledger.look()
         _tidy(store, ledger)
     return True
+
+
+def follow(targets: list[Phase], store: Store, run: Callable) -> None:
+    """What hosts do that do not lead: run what the first one tells (`hosts.tell`), and store nothing."""
+    ledger = Ledger(order(targets), store)
+    by_id = {p.id: p for p in ledger.phases}
+    while (told := hosts.hear()) is not None:
+        unit = [by_id[i] for i in told['unit']]
+        while not ledger.ready(unit):  # what the first host stored is on its way
+            time.sleep(PATIENCE)
+            ledger.look()
+        run(unit, [_inputs(p, ledger) for p in unit], pathlib.Path(told['folder']))
 
 
 def _ids(phase: Phase) -> list[str]:

@@ -7,13 +7,14 @@ work directory, does what is missing; another sweep in the same work directory u
 import collections
 import contextlib
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import experiment, graph, grid_report, grid_tables, remote, sweep
+from w2s_jax import experiment, graph, grid_report, grid_tables, hosts, remote, sweep
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.experiment import Plan
@@ -58,19 +59,26 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
     """
     began = time.perf_counter()
     workdir = pathlib.Path(workdir).expanduser().absolute()
+    if hosts.count() > 1 and (executor != 'local' or '://' in str(store or '')):
+        raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
+    hosts.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | experiment.versions())
+    if not hosts.leads():
+        experiment.follow(plan(config, cells, experiment.quiet).plans, place)
+        return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
         grid = plan(config, cells, log.line)
         place.clear_parts()
         place.name(workdir, [p.id for p in grid.phases])
         done = experiment.finished(grid.phases, place)
         log.line(f'{len(grid.cells)} cells, {len(grid.phases)} phases, {len(done)} of them done')
-        fates = execute(grid, place, log, executor, options)
-        if compared := comparisons(grid, fates):
-            place.name(workdir, [p.id for p in [*grid.phases, *compared]])
-            fates = experiment.execute(grid.plans, place, log, compared)
-        found = summary(grid, fates, done, compared, time.perf_counter() - began)
-        publish(workdir, grid, fates, done, found)
+        with experiment.leading(grid.plans, place):
+            fates = execute(grid, place, log, executor, options)
+            if compared := comparisons(grid, fates):
+                place.name(workdir, [p.id for p in [*grid.phases, *compared]])
+                fates = experiment.execute(grid.plans, place, log, compared)
+            found = summary(grid, fates, done, compared, time.perf_counter() - began)
+            publish(workdir, grid, fates, done, found)
         log.line(grid_report.terminal_table(grid_tables.load(workdir)))
         return found
 

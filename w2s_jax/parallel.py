@@ -87,6 +87,15 @@ def deals_runs(mesh: Mesh, runs: int, streams: int) -> bool:
     return ways == mesh.size > 1 and runs % ways == 0 and (streams == 1 or streams % ways == 0)
 
 
+def put(x, place: NamedSharding) -> jax.Array:
+    """An array of this host on devices, also those of other hosts, each of which has the same array and gives its own
+    devices their part."""
+    if place.is_fully_addressable:
+        return jax.device_put(x, place)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+
+
 def place_rows(batch, mesh: Mesh):
     """As `place_batch` for one run, for arrays `[B, ...]`."""
     return jax.tree.map(lambda x: x[0], place_batch(jax.tree.map(lambda x: x[None], batch), mesh))
@@ -99,9 +108,9 @@ def place_batch(batch, mesh: Mesh, deals: bool = False):
 
     def place(x):
         if deals:
-            return jax.device_put(x, dealt(mesh) if len(x) > 1 else replicated(mesh))
+            return put(x, dealt(mesh) if len(x) > 1 else replicated(mesh))
         spec = PartitionSpec(None, ('data', 'fsdp')) if x.shape[1] % ways == 0 and ways > 1 else PartitionSpec()
-        return jax.device_put(x, NamedSharding(mesh, spec))
+        return put(x, NamedSharding(mesh, spec))
     return jax.tree.map(place, batch)
 
 

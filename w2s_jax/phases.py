@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import scipy.special
 
-from w2s_jax import data, evaluation, memory, parallel, runtime, train
+from w2s_jax import data, evaluation, hosts, memory, parallel, runtime, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.data import Dataset
 from w2s_jax.graph import Phase, describe
@@ -80,7 +80,7 @@ def _trainer(section: dict, context: Context, static: train.Static, *inputs: dic
     model = _model(section, context)
     fits = runs == 1 or context.execution.runs != 'auto' or runs <= memory.room(
         *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
-    how = train.choose_how(context.execution.runs, model.num_params, fits)
+    how = train.choose_how(context.execution.runs, model.num_params, hosts.same(fits))
     return train.Trainer(model, static, context.mesh, how, context.execution.eval_batch_size,
                          _shapes(section, context, *inputs), context.execution.driver)
 
@@ -155,16 +155,23 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     parts = []
     for start in range(0, len(batches), PART):
         path = folder / f'{start}.npy'
-        if not path.exists():
+        if path.exists():
+            parts.append(np.load(path, allow_pickle=False))
+        else:
             made = [np.asarray(step(frozen, parallel.place_rows(data.trim(data.take(inputs, order[at]), shapes),
                                                                 context.mesh)))[:real]
                     for at, real in batches[start:start + PART]]
-            with open(path.with_suffix('.part'), 'wb') as file:
-                np.save(file, np.concatenate(made))
-            path.with_suffix('.part').rename(path)
-        parts.append(np.load(path, allow_pickle=False))
+            parts.append(np.concatenate(made))
+            _keep_part(path, parts[-1])
         log(min(start + PART, len(batches)), len(batches), {})
     return np.concatenate(parts)[np.argsort(order, kind='stable')]
+
+
+def _keep_part(path: pathlib.Path, part: np.ndarray) -> None:
+    if hosts.leads():
+        with open(path.with_suffix('.part'), 'wb') as file:
+            np.save(file, part)
+        path.with_suffix('.part').rename(path)
 
 
 def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -213,7 +220,7 @@ def label(phases: list[Phase], inputs: list[dict], context: Context, folder: pat
     began, section = time.perf_counter(), phases[0].section
     pool, = _inputs(inputs[0], 'inputs')
     trainer = _trainer(section, context, train.Static('xent', 1, 1, section['num_classes']), pool)
-    params = train.stack([i['teacher'].params() for i in inputs])
+    params = trainer.put(train.stack([i['teacher'].params() for i in inputs]))
     out = trainer.predict(params, pool, np.stack([i['rows'] for i in inputs]))
     measured = {'seconds': time.perf_counter() - began, 'runs': len(phases), 'examples': out.shape[1]}
     return [(measured, {'labels': altered(labels, p.section)}, None) for p, labels in zip(phases, out, strict=True)]
@@ -239,7 +246,8 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context, folder:
     test = _arrays(inputs[0]['test'])
     trainer = _trainer(section, context, train.Static('xent', 1, 1, section['num_classes']), test)
     model = trainer.model  # its adapters, where it has any, change nothing yet
-    params = model.init(jax.random.key(0), model.load(trainer.shardings))
+    init = jax.jit(lambda pretrained: parallel.constrain(context.mesh, model.init(jax.random.key(0), pretrained)))
+    params = init(model.load(trainer.shardings))
     predicted = trainer.predict(jax.tree.map(lambda x: x[None], params), test, reduce=best)
     return [({'seconds': time.perf_counter() - began}, {k: v[0] for k, v in predicted.items()}, None)]
 
@@ -268,6 +276,7 @@ PHASES: dict[str, Callable] = {
     'evaluate': evaluate,
     'compare': compare,
 }
+ON_DEVICES = ('features', 'teacher', 'label', 'student', 'rung', 'ceiling', 'zero_shot')  # all hosts take part in these
 
 
 def run(phases: list[Phase], inputs: list[dict], folder: pathlib.Path, *, context: Context) -> list[tuple]:

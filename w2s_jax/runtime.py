@@ -1,9 +1,14 @@
 """What a process sets up before JAX allocates anything. Called by the entry points, never on import."""
 import ctypes
+import hashlib
 import logging
+import os
+import pathlib
+import platform
 import sys
 
 import absl.logging
+import jax
 
 # glibc gives freed memory back to the kernel, which zeroes every page again on the next step: on a CPU that
 # costs small models half their speed. These keep it (mallopt(3): names and values).
@@ -25,6 +30,26 @@ def return_freed_memory() -> None:
     """Gives what is free back to the kernel, once: between phases, whose buffers differ in size."""
     if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
         libc.malloc_trim(0)
+
+
+def keep_compilations() -> None:
+    """Turns JAX's persistent compilation cache on, in a folder of the user's where JAX_COMPILATION_CACHE_DIR names no
+    other ('' turns it off). Programs are machine code: on CPUs each kind of processor has a folder of its own."""
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
+        return
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(cache / 'w2s_jax' / 'compiled' / _processor()))
+    jax.config.update('jax_compilation_cache_max_size', 2 ** 31)
+
+
+def _processor() -> str:
+    """A name for this kind of processor: what it can do, as Linux tells."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        found = sorted({line for line in lines if line.startswith(('flags', 'Features', 'model name'))})
+    except OSError:
+        found = [platform.processor()]
+    return hashlib.sha256('\n'.join([platform.machine(), *found]).encode()).hexdigest()[:12]
 
 
 def quiet() -> None:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from w2s_jax import data, losses, optimizers, parallel
-from w2s_jax.errors import ConfigError
+from w2s_jax import data, hosts, losses, optimizers, parallel, preemption
+from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.gradients import gradients
 
 
@@ -312,6 +312,10 @@ class Trainer:
         make = compiled_init(self.model.init, self.static, self.mesh)
         return make(runs.hyper, np.asarray(runs.seeds, np.uint32), self.model.load(self.shardings), runs.streams)
 
+    def put(self, params):
+        """Parameters of this host, stacked over runs, on the devices."""
+        return jax.tree.map(parallel.put, params, parallel.shardings(self.mesh, params))
+
     def place(self, inputs: data.Inputs, deals: bool = False):
         """Inputs `[U, B, ...]` on the devices (see `parallel.place_batch`), texts padded to one of the shapes."""
         return parallel.place_batch(data.trim(inputs, self.shapes), self.mesh, deals)
@@ -327,7 +331,7 @@ class Trainer:
         batch is then the numbers of their rows: for heads, copying rows is most of the work."""
         if 'features' not in runs.inputs:
             return self.step, self.frozen
-        pool = jax.device_put(runs.inputs, parallel.replicated(self.mesh))
+        pool = jax.tree.map(lambda x: parallel.put(x, parallel.replicated(self.mesh)), runs.inputs)
         return self.step_of_numbers, (pool, self.frozen)
 
     def predict(self, params, inputs: data.Inputs, rows: np.ndarray | None = None, reduce: Callable = lambda p: p):
@@ -342,26 +346,28 @@ class Trainer:
         deals, out = parallel.deals_runs(self.mesh, leading(params), len(rows)), []
         for at, real in data.eval_batches(rows.shape[1], min(self.eval_batch_size, rows.shape[1])):
             placed = self.place(data.take(inputs, np.take_along_axis(rows, order[:, at], axis=1)), deals)
-            probabilities = np.asarray(self.forward(params, placed, self.frozen))
+            probabilities = hosts.fetch(self.forward(params, placed, self.frozen))
             out.append(jax.tree.map(lambda x, real=real: x[:, :real], reduce(probabilities)))
         back = np.argsort(order, axis=1, kind='stable')
         back = np.broadcast_to(back, (leading(params), back.shape[1]))
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[np.arange(len(back))[:, None], back], *out)
 
+    @preemption.at_steps()
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
         """Trains all runs to the end, from the last checkpoint where there is one.
 
         Args:
           checkpoint: a `checkpoint.Checkpoint` or None.  log: called as log(step, steps, metrics).
         Returns: (params with a leading run axis, History). A run whose loss is no number any more goes on in its
-        lane, beside the others (`History.broken`); when all are, training stops.
+        lane, beside the others (`History.broken`); when all are, training stops. Raises Preempted, once all is saved,
+        where the process is asked to stop.
         """
         state, history = self.init(runs), History.empty(self.static.steps, runs)
         if checkpoint is not None:
             state, saved = checkpoint.restore(state, history.arrays())
             history = dataclasses.replace(history, **saved)
         pending: list[tuple[int, dict]] = []
-        start, (program, frozen) = int(state.step[0]), self.at_hand(runs)
+        start, (program, frozen) = int(hosts.fetch(state.step)[0]), self.at_hand(runs)
         deals = self.driver == 'jit' and parallel.deals_runs(self.mesh, len(runs.seeds), runs.streams)
         for step in range(start, self.static.steps):
             inputs, supervision = runs.batch(step, self.static.batch_size, program is not self.step)
@@ -378,22 +384,24 @@ class Trainer:
             if done in history.steps:
                 at = int(np.flatnonzero(history.steps == done)[0])
                 history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
-            save = checkpoint is not None and (done == self.static.steps or
-                                               (checkpoint_every and done % checkpoint_every == 0))
-            if save or done == self.static.steps or len(pending) >= 16:
+            last, stop = done == self.static.steps, preemption.due()
+            save = last or stop or (checkpoint_every and done % checkpoint_every == 0)
+            if save or len(pending) >= 16:
                 record(history, pending)
-                log(done, self.static.steps, {k: np.asarray(v) for k, v in metrics.items()})
+                log(done, self.static.steps, hosts.fetch(metrics))
                 pending = []
                 if not np.isfinite(history.loss[step]).any():
                     break
-            if save:
+            if save and checkpoint is not None:
                 checkpoint.save(done, state, history.arrays())
+            if stop:
+                raise Preempted(f'after step {done} of {self.static.steps}')
         return state.params, history
 
 
 def one_run(params, run: int):
     """The parameters of one run, on the host, out of those of a stack."""
-    return jax.tree.map(lambda x: np.asarray(x[run]), params)
+    return hosts.fetch(jax.tree.map(lambda x: x[run], params))
 
 
 def stack(params: list):
@@ -404,4 +412,4 @@ def stack(params: list):
 def record(history: History, pending: list[tuple[int, dict]]) -> None:
     """Writes finished losses into the history."""
     for step, metrics in pending:
-        history.loss[step] = np.asarray(metrics['loss'])
+        history.loss[step] = hosts.fetch(metrics['loss'])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from w2s_jax import parallel
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import defaults, heads, mlp, modes, weights
@@ -60,7 +61,7 @@ def pretrained_chess(name: str) -> Parts:
 
     def load(shardings):
         def place(keys, x):
-            return jax.device_put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
+            return parallel.put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
         return jax.tree_util.tree_map_with_path(place, params)
 
     return dataclasses.replace(parts, load=load, weights=weights.file_fingerprint(path), answers=True)

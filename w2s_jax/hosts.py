@@ -1,0 +1,230 @@
+"""Several processes that compute as one: they start together, agree, follow the first, and notice when one is gone.
+
+Every host runs the same command. Inside a phase all of them run the same programs, each on its share of the batches.
+Between phases the first one leads: it alone reads and writes what is done, and tells the others what comes next
+(`led`, `follow`). What they say to each other goes through the key-value store of JAX's coordination service.
+"""
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import distributed  # the only way to the key-value store
+from jax.experimental import multihost_utils
+
+from w2s_jax.errors import ConfigError, HostsError
+
+STOPPED = 75  # exit status (EX_TEMPFAIL): nothing is lost, run the same command again
+PERIOD, SILENCE = 2.0, 30.0  # seconds between signs of life, and without one until a host counts as gone
+_orders = itertools.count()
+_watch: 'Watch | None' = None
+
+
+def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None,
+          seconds: int = 300) -> None:
+    """Joins the other hosts; before anything else of JAX.
+
+    Args:
+      coordinator: host:port of process 0, with processes (how many) and process (which of them this is); None each
+        where TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
+    Raises ConfigError where there is nothing to join, HostsError where the others do not come.
+    """
+    global _watch
+    given = [x is not None for x in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none where TPU, '
+                          'SLURM, GKE or MPI tell')
+    jax.config.update('jax_enable_recoverability', True)  # else JAX aborts the process when another one is gone
+    try:
+        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=seconds)
+    except ValueError as e:
+        raise ConfigError(f'--distributed: no cluster found that tells how many hosts there are ({_line(e)}); expected '
+                          'TPU, SLURM, GKE or MPI, or --coordinator, --processes and --process') from None
+    except RuntimeError as e:
+        raise HostsError(f'not all hosts were there within {seconds} s ({_line(e)})') from None
+    _watch = Watch(_client(), jax.process_index(), jax.process_count())
+
+
+def count() -> int:
+    """How many hosts compute together."""
+    return jax.process_count() if _watch else 1
+
+
+def leads() -> bool:
+    """Whether this is the first host, the one that writes."""
+    return count() == 1 or jax.process_index() == 0
+
+
+def finish() -> None:
+    """Leaves in good order, after all others came as far."""
+    global _watch
+    if _watch is not None:
+        _client().wait_at_barrier('w2s/finish', 600_000)
+        _watch.close()
+        if leads():  # the service ends last: a host that still speaks to it would abort
+            _wait_until_alone()
+        _watch = None
+        jax.distributed.shutdown()
+
+
+def _wait_until_alone() -> None:
+    everyone, until = list(range(jax.process_count())), time.monotonic() + SILENCE
+    while len(_client().get_live_nodes(everyone)) > 1 and time.monotonic() < until:
+        time.sleep(.1)
+
+
+def leave(message: str, status: int) -> None:
+    """Tells the others why this host stops before the end."""
+    if _watch is not None:
+        with contextlib.suppress(RuntimeError):
+            _client().key_value_set(f'w2s/left/{jax.process_index()}', json.dumps([message, status]))
+
+
+def blame(error: Exception) -> None:
+    """Waits until the watch has found out who broke a collective, and ended this process. Raises HostsError else."""
+    time.sleep(SILENCE + 2 * PERIOD)
+    raise HostsError(f'a computation with the other hosts failed ({_line(error)})') from None
+
+
+def agree(what: str, mine: dict[str, Any]) -> None:
+    """Makes sure that all hosts have the same. Raises ConfigError that names the first thing that differs.
+
+    Args:
+      mine: JSON values by name.
+    """
+    if count() == 1:
+        return
+    index, key = jax.process_index(), f'w2s/agree/{next(_orders)}'
+    _client().key_value_set(f'{key}/{index}', json.dumps(mine))
+    for i in range(count()):
+        theirs = json.loads(_wait_for(f'{key}/{i}'))
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                raise ConfigError(f'{what}: {name} is {theirs.get(name)!r} on host {i} and {mine.get(name)!r} on host '
+                                  f'{index}, expected the same command on every host')
+
+
+def same(value):
+    """The first host's `value` (JSON) on all hosts; all of them call it equally often."""
+    if count() == 1:
+        return value
+    key = f'w2s/same/{next(_orders)}'
+    if leads():
+        _client().key_value_set(key, json.dumps(value))
+    return json.loads(_wait_for(key))
+
+
+def share(folder: pathlib.Path) -> None:
+    """Makes sure that all hosts mean the same folder. Raises ConfigError where one of them does not see it."""
+    if count() == 1:
+        return
+    mark = folder / same(f'.hosts-{os.getpid()}-{time.time_ns()}')
+    if leads():
+        mark.touch()
+    _client().wait_at_barrier(f'w2s/{mark.name}', 600_000)
+    sees = _appears(mark)
+    agree('work directory', {'folder': True if leads() else sees})
+    if leads():
+        mark.unlink()
+
+
+def _appears(path: pathlib.Path) -> bool:
+    """Whether a file is there, or comes to be within half a minute, as on network file systems."""
+    for _ in range(30):
+        if path.exists():
+            return True
+        time.sleep(1)
+    return False
+
+
+def fetch(tree):
+    """NumPy copies of arrays, whole on every host; all hosts call it."""
+    def whole(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+    return jax.tree.map(whole, tree)
+
+
+def tell(order) -> None:
+    """Says (JSON) to the others what comes next: what they `hear`."""
+    if count() > 1:
+        _client().key_value_set(f'w2s/order/{next(_orders)}', json.dumps(order))
+
+
+def hear() -> Any:
+    """What the first host tells, however long that takes."""
+    return json.loads(_wait_for(f'w2s/order/{next(_orders)}'))
+
+
+def _client():
+    return distributed.global_state.client
+
+
+def _wait_for(key: str) -> str:
+    while True:  # a host that is gone ends this process (Watch)
+        try:
+            return _client().blocking_key_value_get(key, 10_000)
+        except RuntimeError as e:
+            if 'DEADLINE_EXCEEDED' not in str(e):
+                raise
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())
+
+
+class Watch:
+    """A thread that gives signs of life and ends the process when another host gives none: collectives would wait for
+    it without end."""
+
+    def __init__(self, client, index: int, number: int):
+        self.client, self.index, self.number = client, index, number
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self.over.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        heard = {i: ('', time.monotonic()) for i in range(self.number)}
+        for beat in itertools.count():
+            try:
+                self.client.key_value_set(f'w2s/beat/{self.index}', str(beat), allow_overwrite=True)
+                found = dict(self.client.key_value_dir_get('w2s/beat/'))
+                left = dict(self.client.key_value_dir_get('w2s/left/'))
+            except RuntimeError:
+                if not self.over.is_set():
+                    self._end('host 0 is gone', STOPPED)
+                return
+            for key, text in left.items():
+                if key != f'w2s/left/{self.index}':
+                    message, status = json.loads(text)
+                    self._end(f'host {key.rpartition("/")[2]} has stopped: {message}', status)
+            self._check(heard, found)
+            if self.over.wait(PERIOD):
+                return
+
+    def _check(self, heard: dict, found: dict) -> None:
+        now = time.monotonic()
+        for i in range(self.number):
+            beat = found.get(f'w2s/beat/{i}', '')
+            if beat != heard[i][0]:
+                heard[i] = beat, now
+            elif now - heard[i][1] > SILENCE:
+                self._end(f'host {i} gave no sign of life for {SILENCE:.0f} s', STOPPED)
+
+    def _end(self, reason: str, status: int) -> None:
+        print(f'stopped: {reason} (this is host {self.index} of {self.number}); run the same command on every host to '
+              'go on', file=sys.stderr, flush=True)
+        os._exit(status)

@@ -1,0 +1,49 @@
+"""SIGTERM, which clouds send some seconds before they take a machine away: stop where nothing is lost.
+
+On several hosts the notice reaches whichever of them; JAX's coordination service then picks a step that all of them
+stop at.
+"""
+import contextlib
+import itertools
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+from w2s_jax.errors import Preempted
+
+_points = itertools.count()
+_at_steps = 0  # loops that ask `due()` after each of their steps
+_asked = False
+
+
+def heed() -> None:
+    """Makes SIGTERM stop this process by `Preempted`: at the next `due()` in a loop that asks, at once elsewhere."""
+    signal.signal(signal.SIGTERM, _on_signal)
+
+
+def _on_signal(number, frame) -> None:
+    global _asked
+    if _at_steps and not _asked:
+        _asked = True
+    else:
+        raise Preempted('between steps')
+
+
+@contextlib.contextmanager
+def at_steps():
+    """A block that calls `due()` after each step, so that a signal need not break off one."""
+    global _at_steps
+    _at_steps += 1
+    try:
+        yield
+    finally:
+        _at_steps -= 1
+
+
+def due() -> bool:
+    """Whether to stop now. All hosts ask equally often, and get the same answer."""
+    global _asked
+    if jax.distributed.is_initialized():
+        _asked = multihost_utils.reached_preemption_sync_point(next(_points)) or _asked
+    return _asked
