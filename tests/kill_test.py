@@ -64,7 +64,8 @@ def stop_after(events: int, how: signal.Signals, args, folder: pathlib.Path) -> 
         time.sleep(.002)
     process.send_signal(how)
     err = process.communicate(timeout=300)[1]
-    assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how], err
+    ends = {signal.SIGKILL: [-9], signal.SIGINT: [130], signal.SIGTERM: [75, -15]}  # -15: before it has begun
+    assert process.returncode in ends[how], err
     assert 'Traceback' not in err
 
 
@@ -99,8 +100,8 @@ def check_stops(args, tmp_path: pathlib.Path, stops: list[signal.Signals]) -> No
     assert list(killed.rglob('.part-*')) == []
 
 
-def test_three_kills_change_no_number(tmp_path):
-    check_stops(SALIENT, tmp_path, [signal.SIGKILL] * 3)
+def test_kills_and_a_preemption_change_no_number(tmp_path):
+    check_stops(SALIENT, tmp_path, [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL])
 
 
 @pytest.mark.slow
@@ -111,4 +112,4 @@ def test_ten_kills_of_the_quickstart_change_no_number(tmp_path):
 
 @pytest.mark.slow
 def test_kills_and_interruptions_in_turn_change_no_number(tmp_path):
-    check_stops(SALIENT, tmp_path, [signal.SIGKILL, signal.SIGINT] * 12)
+    check_stops(SALIENT, tmp_path, [signal.SIGKILL, signal.SIGINT, signal.SIGTERM] * 8)

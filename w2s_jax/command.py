@@ -32,6 +32,8 @@ def join_hosts() -> None:
     if not values:
         return
     if flags.FLAGS['distributed'].value:
+        if not hosts.supervised():
+            sys.exit(hosts.supervise())
         hosts.start(**values, seconds=flags.FLAGS['join_seconds'].value or 300)
     elif extra := [k for k, v in values.items() if v is not None]:
         raise ConfigError(f'--{extra[0]}: only with --distributed')
@@ -41,7 +43,10 @@ def together(main: Callable[[], None]) -> None:
     """`main()`, and then leaves the other hosts. Raises HostsError where one of them broke it off."""
     try:
         main()
-    except (UserError, OSError, KeyboardInterrupt, Preempted):
+    except Preempted:  # all hosts are here
+        hosts.finish()
+        raise
+    except (UserError, OSError):
         raise
     except RuntimeError as e:
         if hosts.count() > 1:

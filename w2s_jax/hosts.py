@@ -5,10 +5,13 @@ Between phases the first one leads: it alone reads and writes what is done, and 
 (`led`, `follow`). What they say to each other goes through the key-value store of JAX's coordination service.
 """
 import contextlib
+import ctypes
 import itertools
 import json
 import os
 import pathlib
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,8 +26,33 @@ from w2s_jax.errors import ConfigError, HostsError
 
 STOPPED = 75  # exit status (EX_TEMPFAIL): nothing is lost, run the same command again
 PERIOD, SILENCE = 2.0, 30.0  # seconds between signs of life, and without one until a host counts as gone
+CHILD, PR_SET_PDEATHSIG = 'W2S_JAX_SUPERVISED', 1
 _orders = itertools.count()
 _watch: 'Watch | None' = None
+
+
+def supervise() -> int:
+    """Runs this command again as a child process and returns its exit status. JAX's runtimes abort a process that
+    cannot reach the others, from whichever thread; it takes another one to say that in a line."""
+    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=os.environ | {CHILD: '1'},
+                             preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal gives it to both
+    status = child.wait()
+    if status in (-signal.SIGABRT, -signal.SIGSEGV):
+        print('stopped: this host cannot reach the others, of which one is missing or gone; run the same command on '
+              'every host to go on', file=sys.stderr)
+        return STOPPED
+    return 128 - status if status < 0 else status
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def supervised() -> bool:
+    """Whether this is a child of `supervise`."""
+    return CHILD in os.environ
 
 
 def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None,
@@ -34,7 +62,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     Args:
       coordinator: host:port of process 0, with processes (how many) and process (which of them this is); None each
         where TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
-    Raises ConfigError where there is nothing to join, HostsError where the others do not come.
+    Raises ConfigError where there is nothing to join, HostsError where that fails.
     """
     global _watch
     given = [x is not None for x in (coordinator, processes, process)]
@@ -48,7 +76,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
         raise ConfigError(f'--distributed: no cluster found that tells how many hosts there are ({_line(e)}); expected '
                           'TPU, SLURM, GKE or MPI, or --coordinator, --processes and --process') from None
     except RuntimeError as e:
-        raise HostsError(f'not all hosts were there within {seconds} s ({_line(e)})') from None
+        raise HostsError(f'this host cannot join the others ({_line(e)})') from None
     _watch = Watch(_client(), jax.process_index(), jax.process_count())
 
 
@@ -85,6 +113,8 @@ def leave(message: str, status: int) -> None:
     if _watch is not None:
         with contextlib.suppress(RuntimeError):
             _client().key_value_set(f'w2s/left/{jax.process_index()}', json.dumps([message, status]))
+            if leads():  # the others read it from here
+                time.sleep(2 * PERIOD)
 
 
 def blame(error: Exception) -> None:
