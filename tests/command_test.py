@@ -80,6 +80,19 @@ def test_help_is_no_error():
     assert 'One experiment, all phases' in out and '--config' in out and '--workdir' in out
 
 
+def test_what_was_compiled_is_kept_for_the_next_command_and_changes_no_number(tmp_path, monkeypatch):
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    small = ['--config=configs/salient_concept.py', '--config.seeds=(0,)', '--config.task.train_size=640',
+             '--config.task.test_size=100', '--config.report.html=False']
+    found, kept = [], []
+    for name in ('first', 'second'):
+        assert start(*small, f'--workdir={tmp_path / name}')[0] == 0
+        kept.append(set(tmp_path.glob('w2s_jax/compiled/*/*-cache')))
+        found.append(json.loads((tmp_path / name / 'results.json').read_text()) | {'timing': None})
+    assert len(kept[0]) > 0 and kept[0] == kept[1] and found[0] == found[1]
+
+
 def test_an_error_in_a_process_of_its_own(tmp_path):
     result = start('--config=configs/salient_concept.py', f'--workdir={tmp_path / "w"}', '--config.stduent.model=x')
     assert error(result) == 'stduent: no such field; did you mean student?'

@@ -40,6 +40,7 @@ def keep_compilations() -> None:
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache / 'w2s_jax' / 'compiled' / _processor()))
     jax.config.update('jax_compilation_cache_max_size', 2 ** 31)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', .2)
 
 
 def _processor() -> str:
