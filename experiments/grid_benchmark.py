@@ -7,7 +7,8 @@
 cells: configs/chess_grid.py (18 cells, three seeds each) as one grid, and as 18 `experiments.run`, from nothing.
 runs: 64 runs (eight learning rates by eight seeds) in one program in one process, against a process for each, and
 against a program compiled anew for each in one process. The last two are timed on --sample of them and scaled.
-Every number goes to --to as JSON. Nothing else should run on the machine.
+Nothing that was compiled before is used, in contrast to the commands as users run them; JAX_COMPILATION_CACHE_DIR
+names a folder where there is to be one. Every number goes to --to as JSON. Nothing else should run on the machine.
 """
 import json
 import os
@@ -170,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', '')
     command.run(main)

@@ -5,8 +5,8 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # What one test or process of a command has compiled serves the others.
-ROOT = pathlib.Path(__file__).parents[1]
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'compiled'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR',
+                      str(pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'compiled'))
 os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(2 ** 30))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
