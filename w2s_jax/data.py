@@ -59,6 +59,11 @@ def take(inputs: Inputs, index: np.ndarray) -> Inputs:
     return {k: v[index] for k, v in inputs.items()}
 
 
+def put(whole: np.ndarray, part: np.ndarray, at: np.ndarray) -> None:
+    """Writes `part` `[R, B, ...]` into `whole` `[R, N, ...]` at places `at`: `[R, B]`, or `[1, B]` for all R."""
+    whole[np.arange(len(whole))[:, None], at] = part
+
+
 def split_groups(group: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cuts rows in two at about `fraction`, whole groups at a time.
 

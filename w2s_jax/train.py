@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from w2s_jax import data, hosts, losses, optimizers, parallel, preemption
+from w2s_jax import data, feed, hosts, losses, optimizers, parallel, preemption
 from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.gradients import gradients
 
@@ -343,14 +343,18 @@ class Trainer:
         rows = np.arange(len(next(iter(inputs.values()))))[None] if rows is None else rows
         lengths = data.longest(inputs)
         order = np.argsort(np.zeros(rows.shape) if lengths is None else lengths[rows], axis=1, kind='stable')
-        deals, out = parallel.deals_runs(self.mesh, leading(params), len(rows)), []
-        for at, real in data.eval_batches(rows.shape[1], min(self.eval_batch_size, rows.shape[1])):
-            placed = self.place(data.take(inputs, np.take_along_axis(rows, order[:, at], axis=1)), deals)
-            probabilities = hosts.fetch(self.forward(params, placed, self.frozen))
-            out.append(jax.tree.map(lambda x, real=real: x[:, :real], reduce(probabilities)))
-        back = np.argsort(order, axis=1, kind='stable')
-        back = np.broadcast_to(back, (leading(params), back.shape[1]))
-        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[np.arange(len(back))[:, None], back], *out)
+        deals, whole = parallel.deals_runs(self.mesh, leading(params), len(rows)), None
+
+        def place(batch):
+            return self.place(data.take(inputs, np.take_along_axis(rows, order[:, batch[0]], axis=1)), deals)
+        batches = data.eval_batches(rows.shape[1], min(self.eval_batch_size, rows.shape[1]))
+        for (at, real), out in feed.late((batch, self.forward(params, placed, self.frozen))
+                                         for batch, placed in feed.ahead(place, batches)):
+            found = jax.tree.map(lambda x, real=real: x[:, :real], reduce(hosts.fetch(out)))
+            if whole is None:
+                whole = jax.tree.map(lambda x: np.empty((len(x), rows.shape[1], *x.shape[2:]), x.dtype), found)
+            jax.tree.map(functools.partial(data.put, at=order[:, at[:real]]), whole, found)
+        return whole
 
     @preemption.at_steps()
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
@@ -369,9 +373,11 @@ class Trainer:
         pending: list[tuple[int, dict]] = []
         start, (program, frozen) = int(hosts.fetch(state.step)[0]), self.at_hand(runs)
         deals = self.driver == 'jit' and parallel.deals_runs(self.mesh, len(runs.seeds), runs.streams)
-        for step in range(start, self.static.steps):
-            inputs, supervision = runs.batch(step, self.static.batch_size, program is not self.step)
-            inputs, supervision = self.place_step(inputs, supervision, deals)
+
+        def make(step):
+            batch = runs.batch(step, self.static.batch_size, program is not self.step)
+            return self.place_step(*batch, deals)
+        for step, (inputs, supervision) in feed.ahead(make, range(start, self.static.steps)):
             known, began = program.traces, time.perf_counter()
             state, metrics = program(state, inputs, supervision, runs.hyper, frozen)
             if program.traces > known:
