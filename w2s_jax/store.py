@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from w2s_jax import lease
+from w2s_jax import disk, lease
 from w2s_jax.errors import StoreError
 from w2s_jax.models import weights
 
@@ -70,11 +70,8 @@ class Artifact:
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the phase predicted, all arrays loaded."""
-        def load(path):
-            with np.load(path, allow_pickle=False) as f:
-                return dict(f)
-        return self._read('predictions.npz', load)
+        """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`)."""
+        return self._read('predictions.npz', disk.read_npz)
 
     def params(self) -> dict:
         """The trained parameters, a tree. Raises WeightsError where none were kept."""
@@ -178,9 +175,13 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
     if params is not None:
         (part / 'params').mkdir()
         weights.save(part / 'params' / 'model.safetensors', params)
-    sums = {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest()
-            for f in sorted(part.rglob('*')) if f.is_file()}
+    sums = {str(f.relative_to(part)): _sum(f) for f in sorted(part.rglob('*')) if f.is_file()}
     write_json(part / 'DONE', sums)
+
+
+def _sum(path: pathlib.Path) -> str:
+    with open(path, 'rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:
