@@ -3,8 +3,10 @@
 The phases of a call share their static section and differ in what is traced (seed, learning rate ...):
 they train in one program. A result is `(metrics, arrays, params)`, as the store keeps it.
 """
+import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 import scipy.special
 
-from w2s_jax import data, evaluation, hosts, memory, parallel, runtime, train
+from w2s_jax import data, disk, evaluation, feed, hosts, memory, parallel, runtime, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.data import Dataset
 from w2s_jax.graph import Phase, describe
@@ -124,7 +126,8 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
         began, section = time.perf_counter(), phase.section
         tokenizer = next(m.tokenizer for m in context.models.values()
                          if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer'])
-        arrays, counts = texts.encode(tokenizer, needs['inputs']['text'], section['max_length'], section['truncate'])
+        arrays, counts = texts.encode(tokenizer, needs['inputs']['text'], section['max_length'], section['truncate'],
+                                      folder)
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 
@@ -149,22 +152,35 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
     batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
     assert model.featurize is not None
-    step = jax.jit(model.featurize, out_shardings=parallel.replicated(context.mesh))
+    step = train.Program(model.featurize, out_shardings=parallel.replicated(context.mesh))
     frozen = model.frozen(lambda path, shape: parallel.replicated(context.mesh))
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for start in range(0, len(batches), PART):
-        path = folder / f'{start}.npy'
-        if path.exists():
-            parts.append(np.load(path, allow_pickle=False))
-        else:
-            made = [np.asarray(step(frozen, parallel.place_rows(data.trim(data.take(inputs, order[at]), shapes),
-                                                                context.mesh)))[:real]
-                    for at, real in batches[start:start + PART]]
-            parts.append(np.concatenate(made))
-            _keep_part(path, parts[-1])
-        log(min(start + PART, len(batches)), len(batches), {})
-    return np.concatenate(parts)[np.argsort(order, kind='stable')]
+    parts = {folder / f'{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
+    missing = hosts.same([path.name for path in parts if not path.exists()])
+
+    def place(batch):
+        return parallel.place_rows(data.trim(data.take(inputs, order[batch[0]]), shapes), context.mesh)
+    placed = feed.ahead(place, itertools.chain.from_iterable(part for path, part in parts.items() if path.name in missing))
+    with contextlib.closing(placed):
+        made = feed.late((batch, step(frozen, x)) for batch, x in placed)
+        for number, path in enumerate(parts):
+            if path.name in missing:
+                rows = [np.asarray(out)[:real] for (_, real), out in itertools.islice(made, len(parts[path]))]
+                _keep_part(path, np.concatenate(rows))
+            log(min((number + 1) * PART, len(batches)), len(batches), {})
+    return in_order(list(parts), order, folder) if hosts.leads() else np.zeros(0)
+
+
+def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path) -> np.ndarray:
+    """The rows of .npy files one behind the other, row i being the one that is to stand at `order[i]`; mapped."""
+    first = np.load(parts[0], mmap_mode='r', allow_pickle=False)
+    flat, sorted_rows = (disk.Growing(first.dtype, folder) for _ in range(2))
+    for path in parts:
+        flat.append(np.load(path, allow_pickle=False))
+    found, back = flat.array(-1, *first.shape[1:]), np.argsort(order, kind='stable')
+    for start in range(0, len(back), len(first)):
+        sorted_rows.append(found[back[start:start + len(first)]])
+    return sorted_rows.array(-1, *first.shape[1:])
 
 
 def _keep_part(path: pathlib.Path, part: np.ndarray) -> None:

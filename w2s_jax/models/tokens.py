@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from w2s_jax import disk
 from w2s_jax.data import Inputs
 from w2s_jax.errors import DataError, WeightsError
 
@@ -45,34 +46,53 @@ def load(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer(backend, hashlib.sha256(rules.encode()).hexdigest())
 
 
-def encode(tokenizer: Tokenizer, texts: np.ndarray, max_length: int, truncate: str) -> tuple[Inputs, dict]:
+def encode(tokenizer: Tokenizer, texts: np.ndarray, max_length: int, truncate: str,
+           folder: pathlib.Path | None = None) -> tuple[Inputs, dict]:
     """Token ids with the tokenizer's own special tokens, padded at the right with 0.
 
-    Where a text ends is kept as a number, so a token that happens to have the padding's id changes nothing.
+    Where a text ends is kept as a number, so a token that happens to have the padding's id changes nothing. The ids are
+    written to files without a name in `folder` as they come, and mapped: memory holds a chunk of them.
 
     Args:
-      texts: `[N, S]` str.  max_length: tokens, the special ones included.  truncate: the end that a longer text
-        loses, 'end' or 'start'; the special tokens stay.
+      texts: `[N, S]` str, an array or `data.Texts`.  max_length: tokens, the special ones included.  truncate: the end
+        that a longer text loses, 'end' or 'start'; the special tokens stay.
     Returns: {'tokens': `[N, S, L]` int32, 'length': `[N, S]` int32}, L the longest; and counts of texts,
       truncated ones and tokens. Raises DataError for a text without tokens.
     """
-    backend = tokenizer.backend
+    ids, length, truncated = disk.Growing(np.int32, folder), [], 0
+    for start, encodings in _encoded(tokenizer.backend, texts, max_length, truncate):
+        length.append(np.array([len(e) for e in encodings], np.int32))
+        if not length[-1].all():
+            row, column = divmod(int(np.flatnonzero(length[-1] == 0)[0]), texts.shape[1])
+            raise DataError(f'text of example {start + row} has no tokens: {texts[start + row][column]!r}')
+        ids.append(np.concatenate([np.array(e.ids, np.int32) for e in encodings]))
+        truncated += sum(bool(e.overflowing) for e in encodings)
+    lengths = np.concatenate(length)
+    counts = {'texts': len(lengths), 'truncated': truncated, 'tokens': int(lengths.sum()),
+              'longest': int(lengths.max())}
+    return {'tokens': _padded(ids.array(-1), lengths, folder).reshape(*texts.shape, -1),
+            'length': lengths.reshape(texts.shape)}, counts
+
+
+def _encoded(backend, texts, max_length: int, truncate: str):
+    """(number of the first row, encodings) of so many rows at a time that they have about _CHUNK texts."""
     backend.enable_truncation(max_length, strategy='longest_first',
                               direction={'end': 'right', 'start': 'left'}[truncate])
     try:
-        flat, ids, truncated = texts.ravel().tolist(), [], 0
-        for start in range(0, len(flat), _CHUNK):
-            for encoding in backend.encode_batch(flat[start:start + _CHUNK]):
-                ids.append(np.array(encoding.ids, np.int32))
-                truncated += bool(encoding.overflowing)
+        step = max(1, _CHUNK // texts.shape[1])
+        for start in range(0, len(texts), step):
+            yield start, backend.encode_batch(texts[start:start + step].ravel().tolist())
     finally:
         backend.no_truncation()
-    length = np.array([len(x) for x in ids], np.int32)
-    if not length.all():
-        raise DataError(f'text of example {int(np.flatnonzero(length == 0)[0]) // texts.shape[1]} has no tokens: '
-                        f'{flat[int(np.flatnonzero(length == 0)[0])]!r}')
-    tokens = np.zeros((len(ids), int(length.max())), np.int32)
-    for row, x in zip(tokens, ids, strict=True):
-        row[:len(x)] = x
-    counts = {'texts': len(ids), 'truncated': truncated, 'tokens': int(length.sum()), 'longest': int(length.max())}
-    return {'tokens': tokens.reshape(*texts.shape, -1), 'length': length.reshape(texts.shape)}, counts
+
+
+def _padded(ids: np.ndarray, length: np.ndarray, folder: pathlib.Path | None) -> np.ndarray:
+    """Sequences that lie one behind the other in `ids`, as rows `[N, L]` with zeros after their ends, mapped."""
+    longest, out, begin = int(length.max()), disk.Growing(np.int32, folder), 0
+    for start in range(0, len(length), _CHUNK):
+        part = length[start:start + _CHUNK]
+        rows, end = np.zeros((len(part), longest), np.int32), begin + int(part.sum())
+        rows[np.arange(longest) < part[:, None]] = ids[begin:end]
+        out.append(rows)
+        begin = end
+    return out.array(-1, longest)
