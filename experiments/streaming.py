@@ -140,8 +140,9 @@ def watch(config, workdir: pathlib.Path, until: str) -> list[dict]:
         def note(what: str, began: float) -> None:
             rows.append({'phase': what, 'seconds': time.perf_counter() - began, **device.taken(), **memory.taken()})
             log.line('  '.join(table(rows[-1:])[1]))
+        workdir.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        plan = experiment.prepare(config, log.line)
+        plan = experiment.prepare(config, log.line, folder=workdir)
         note('loading', began)
         runner = experiment.Runner([plan], log)
 
@@ -261,6 +262,24 @@ def growth(found: dict[int, list[dict]]) -> list[list[str]]:
     return out
 
 
+def of_config(config, workdir: pathlib.Path) -> dict:
+    """What main does with --config."""
+    experiment.load_plugins(config)
+    configs.validate(config)
+    rows = watch(config, workdir, UNTIL.value)
+    print_table(table(rows))
+    return {'config': configs.flat(config), 'rows': rows}
+
+
+def of_rows(numbers: list[str], scratch: pathlib.Path) -> dict:
+    """What main does with --rows."""
+    if not all(n.isdecimal() and int(n) >= 1000 for n in numbers):
+        raise ConfigError(f'--rows={",".join(numbers)}: expected numbers of 1000 or more')
+    found = {int(n): label_rows(int(n), WORDS.value, FILE.value, scratch) for n in numbers}
+    print_table(growth(found))
+    return {'words': WORDS.value, 'file': FILE.value, 'rows': found}
+
+
 def print_table(found: list[list[str]]) -> None:
     """Columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*found, strict=True)]
@@ -273,20 +292,8 @@ def main() -> None:
     if (ROWS.value is None) == (CONFIG.value is None):
         raise ConfigError('--rows and --config: expected one of them')
     with tempfile.TemporaryDirectory() as name:
-        if CONFIG.value is not None:
-            config = CONFIG.value
-            experiment.load_plugins(config)
-            configs.validate(config)
-            rows = watch(config, pathlib.Path(WORKDIR.value or name).expanduser().absolute(), UNTIL.value)
-            found = {'config': configs.flat(config), 'rows': rows}
-            print_table(table(rows))
-        else:
-            if not all(n.isdecimal() and int(n) >= 1000 for n in ROWS.value):
-                raise ConfigError(f'--rows={",".join(ROWS.value)}: expected numbers of 1000 or more')
-            scratch = pathlib.Path(WORKDIR.value or name).expanduser().absolute()
-            each = {int(n): label_rows(int(n), WORDS.value, FILE.value, scratch) for n in ROWS.value}
-            found = {'words': WORDS.value, 'file': FILE.value, 'rows': each}
-            print_table(growth(each))
+        workdir = pathlib.Path(WORKDIR.value or name).expanduser().absolute()
+        found = of_config(CONFIG.value, workdir) if CONFIG.value is not None else of_rows(ROWS.value or [], workdir)
     pathlib.Path(OUT.value).write_text(json.dumps(found, indent=1) + '\n')
     print(f'every number: {OUT.value}')
 

@@ -5,10 +5,12 @@ sees follows from (s, t) alone, so a run resumes exactly with no iterator state.
 """
 import dataclasses
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from w2s_jax import disk
 from w2s_jax.errors import DataError
 
 Inputs = dict[str, np.ndarray]
@@ -41,7 +43,7 @@ class Examples:
 class Dataset:
     """A task, loaded: the pool that the two training halves are cut from, and the test set.
 
-    inputs of language tasks are `text` `[N, S]` (objects, str): S = 1, or 2 for a pair of completions.
+    inputs of language tasks are `text` `[N, S]` (objects, str; or `disk.Texts`): S = 1, or 2 for a pair of completions.
     notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
     truncate: which end a text that is too long loses its tokens at, 'end' or 'start'.
     """
@@ -155,7 +157,16 @@ def trim(inputs: Inputs, shapes: tuple[int, ...]) -> Inputs:
     return inputs | {'tokens': np.pad(tokens, width) if tokens.shape[-1] < size else tokens}
 
 
-def fingerprint(*arrays: np.ndarray | None) -> str:
+def on_disk(dataset: Dataset, folder: pathlib.Path | None = None) -> Dataset:
+    """The dataset with its texts in files of `folder` instead of memory (see `disk.Texts`)."""
+    def spilled(part):
+        return dataclasses.replace(part, inputs={
+            k: disk.Texts(v, folder) if isinstance(v, np.ndarray) and v.dtype == object else v
+            for k, v in part.inputs.items()})
+    return dataclasses.replace(dataset, pool=spilled(dataset.pool), test=spilled(dataset.test))
+
+
+def fingerprint(*arrays: np.ndarray | disk.Texts | None) -> str:
     """A SHA-256 over dtypes, shapes and bytes (of texts, their UTF-8): the identity of data in a phase's id."""
     digest = hashlib.sha256()
     for a in arrays:
@@ -164,7 +175,7 @@ def fingerprint(*arrays: np.ndarray | None) -> str:
             continue
         digest.update(f'{a.dtype.str}{a.shape}'.encode())
         if a.dtype == object:
-            for text in map(str.encode, a.ravel()):
+            for text in (text.encode() for rows in disk.chunks(a) for text in rows.ravel()):
                 digest.update(len(text).to_bytes(8))
                 digest.update(text)
         else:

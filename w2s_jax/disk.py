@@ -3,6 +3,7 @@ import pathlib
 import struct
 import tempfile
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,6 +29,40 @@ class Growing:
         if not self.file.tell():
             return np.empty(0, self.dtype).reshape([0 if n == -1 else n for n in shape])
         return np.memmap(self.file, self.dtype, 'r').view(np.ndarray).reshape(shape)
+
+
+class Texts:
+    """Texts `[N, S]` in a file without a name, as UTF-8. To whoever asks for rows it is an array of str, new ones each
+    time; memory holds 8 bytes a text. folder: as for `Growing`. Raises OSError where the disk is full."""
+    dtype = np.dtype(object)
+
+    def __init__(self, texts: np.ndarray, folder: pathlib.Path | None = None):
+        written, lengths = Growing(np.uint8, folder), []
+        for rows in chunks(texts):
+            raw = [text.encode() for text in rows.ravel()]
+            written.append(np.frombuffer(b''.join(raw), np.uint8))
+            lengths.append(np.array([len(text) for text in raw], np.int64))
+        self.shape, self.bytes = texts.shape, written.array(-1)
+        self.ends = np.cumsum(np.concatenate(lengths)) if lengths else np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index) -> np.ndarray:
+        """The texts of a row `[S]`, of a slice of rows or of an array of their numbers `[..., S]`."""
+        rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
+        at = rows[..., None] * self.shape[1] + np.arange(self.shape[1])
+        out = np.empty(at.size, object)
+        out[:] = [self._text(i) for i in at.ravel().tolist()]
+        return out.reshape(at.shape)
+
+    def _text(self, i: int) -> str:
+        return self.bytes[self.ends[i - 1] if i else 0:self.ends[i]].tobytes().decode()
+
+
+def chunks(rows: np.ndarray | Texts, size: int = 2000) -> Iterator[np.ndarray]:
+    """The rows of `[N, ...]`, so many at a time."""
+    return (rows[start:start + size] for start in range(0, len(rows), size))
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:

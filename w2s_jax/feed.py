@@ -1,7 +1,7 @@
 """Keeps a device fed: what it computes on next is made while it computes, and what it has made is read afterwards."""
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ T = TypeVar('T')
 R = TypeVar('R')
 
 
-def ahead(make: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterator[tuple[T, R]]:
+def ahead(make: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Generator[tuple[T, R], None, None]:
     """(item, make(item)) of every item, in order, each made in a thread while those before it are used.
 
     At most `depth` of them wait. What `make` raises is raised where its item's turn is. Loop over it without giving it
@@ -29,7 +29,7 @@ def ahead(make: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterato
                 made.cancel()
 
 
-def late(items: Iterable[T]) -> Iterator[T]:
+def late(items: Iterable[T]) -> Generator[T, None, None]:
     """Every item, once the next one is there: results of dispatched programs are read while the next one runs."""
     seen: collections.deque[T] = collections.deque()
     for item in items:

@@ -46,7 +46,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer(backend, hashlib.sha256(rules.encode()).hexdigest())
 
 
-def encode(tokenizer: Tokenizer, texts: np.ndarray, max_length: int, truncate: str,
+def encode(tokenizer: Tokenizer, texts: np.ndarray | disk.Texts, max_length: int, truncate: str,
            folder: pathlib.Path | None = None) -> tuple[Inputs, dict]:
     """Token ids with the tokenizer's own special tokens, padded at the right with 0.
 
@@ -54,7 +54,7 @@ def encode(tokenizer: Tokenizer, texts: np.ndarray, max_length: int, truncate: s
     written to files without a name in `folder` as they come, and mapped: memory holds a chunk of them.
 
     Args:
-      texts: `[N, S]` str, an array or `data.Texts`.  max_length: tokens, the special ones included.  truncate: the end
+      texts: `[N, S]` str, an array or `disk.Texts`.  max_length: tokens, the special ones included.  truncate: the end
         that a longer text loses, 'end' or 'start'; the special tokens stay.
     Returns: {'tokens': `[N, S, L]` int32, 'length': `[N, S]` int32}, L the longest; and counts of texts,
       truncated ones and tokens. Raises DataError for a text without tokens.
