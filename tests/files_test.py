@@ -1,6 +1,7 @@
 import csv
 import json
 import string
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -241,6 +242,23 @@ def test_lines_are_those_of_the_file(tmp_path):
     table = tables.read(path)
     assert [table.where(i) for i in range(2)] == ['line 2', 'line 5']
     assert path.read_text().split('\n')[4] == ',b'
+
+
+@pytest.mark.parametrize('kind', ['csv', 'jsonl', 'parquet'])
+def test_rows_are_python_objects_only_while_they_are_looked_at(tmp_path, kind):
+    rows = [{'text': f'{i} ' + 'ünd so weiter ' * 5, 'label': str(i % 2)} for i in range(5000)]
+    path = write(tmp_path / f'a.{kind}', rows)
+    tables.read(path)
+    tracemalloc.start()
+    table = tables.read(path)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 20 * len(rows) and most < 200 * len(rows)  # as dicts they take 400 bytes each
+    assert list(table.rows) == rows and len(table.rows) == len(table.numbers) == 5000
+    assert [table.rows[i] for i in (0, 999, 1000, 4999, -1)] == [rows[i] for i in (0, 999, 1000, 4999, -1)]
+    assert table.rows[2998:3002] == rows[2998:3002]
+    with pytest.raises(IndexError):
+        table.rows[5000]
 
 
 def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):

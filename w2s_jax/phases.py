@@ -203,9 +203,9 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
     try:
         params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
+        predicted = trainer.predict(params, test, reduce=best)  # while the last checkpoint is being written
     finally:
         checkpoint.close()
-    predicted = trainer.predict(params, test, reduce=best)
     measured = {'steps': static.steps, 'seconds': time.perf_counter() - began, 'runs': len(phases),
                 'compile_seconds': trainer.compile_seconds, 'programs': trainer.programs,
                 'shapes': list(trainer.shapes)}

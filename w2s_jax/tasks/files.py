@@ -152,13 +152,13 @@ def _shown(row: dict, column: str) -> str:
     return text.text_of(row, column)
 
 
-def _group(row: dict, task, otherwise: str) -> str:
+def _group(row: dict, task, otherwise: str) -> int:
     if not task.group:
-        return text.normal(otherwise)
+        return text.group_id(text.normal(otherwise))
     value = row.get(task.group)
     if value is None or value != value or value == '':
         raise ValueError(f'{task.group} is missing, expected the group')
-    return str(value)
+    return text.group_id(str(value))
 
 
 # Questions with options.

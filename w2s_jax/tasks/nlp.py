@@ -204,7 +204,7 @@ def statement(row: dict, spec: Spec, seed: int) -> Statement:
     else:
         values, truth = shown, spec.label(row)
     shared = text.normal(spec.group_of(shown[spec.group]))
-    return Statement((text.fill(spec.template, values).strip(),), truth, shared)
+    return Statement((text.fill(spec.template, values).strip(),), truth, text.group_id(shared))
 
 
 def _value(row: dict, name: str, optional: tuple[str, ...]) -> str:

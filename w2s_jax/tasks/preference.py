@@ -88,9 +88,9 @@ def _dataset(task, parts, columns: Columns, log) -> Dataset:
 
 def _distinct(table: tables.Table, columns: Columns) -> tables.Table:
     """The table without pairs of identical texts."""
-    keep = [i for i, row in enumerate(table.rows)
+    keep = [(row, number) for row, number in zip(table.rows, table.numbers, strict=True)
             if row.get(columns.chosen) is None or row.get(columns.chosen) != row.get(columns.rejected)]
-    return dataclasses.replace(table, rows=[table.rows[i] for i in keep], numbers=[table.numbers[i] for i in keep])
+    return dataclasses.replace(table, rows=[row for row, _ in keep], numbers=[number for _, number in keep])
 
 
 def pair(row: dict, columns: Columns, seed: int) -> Statement:
@@ -107,7 +107,8 @@ def pair(row: dict, columns: Columns, seed: int) -> Statement:
     if chosen == rejected:
         raise ValueError(f'{columns.chosen} and {columns.rejected} are the same')
     truth = text.random_of(seed, row).randrange(2)
-    return Statement((rejected, chosen) if truth else (chosen, rejected), truth, text.normal(opening))
+    return Statement((rejected, chosen) if truth else (chosen, rejected), truth,
+                     text.group_id(text.normal(opening)))
 
 
 def _after_prompt(prompt: str, completion: str, template: str) -> str:

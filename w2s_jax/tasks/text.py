@@ -25,12 +25,13 @@ MOST_TEST_ROWS = 10_000  # task.test_size = 0 takes no more: the n_test_docs of 
 SHOWN = 600  # characters of a text in a report
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Statement:
-    """An example before it is an array: one text (or the two of a pair), its class, what it shares with others."""
+    """An example before it is an array: one text (or the two of a pair), its class, what it shares with others
+    (`group_id`)."""
     texts: tuple[str, ...]
     truth: int
-    group: str
+    group: int
 
     def digest(self, seed: int) -> bytes:
         """Puts statements in an order that knows nothing of the file's."""
@@ -58,6 +59,11 @@ def random_of(seed: int, row: dict) -> random.Random:
 def normal(text: str) -> str:
     """`text` as far as two copies of one question would agree: lower case, single spaces."""
     return ' '.join(text.split()).casefold()
+
+
+def group_id(key: str) -> int:
+    """A group's number, in [0, 2^63): a hash of what its rows share."""
+    return int.from_bytes(_sha('group', key)[:8]) >> 1
 
 
 def text_of(row: dict, column: str) -> str:
@@ -224,7 +230,7 @@ def quotas(counts: np.ndarray, size: int, balanced: bool) -> np.ndarray:
 
 def _cut(statements: list[Statement], size: int, k: int, balanced: bool) -> tuple[list[Statement], list[Statement]]:
     """(pool, test): whole groups into the test set until it has enough of every class, no more than that takes."""
-    groups: dict[str, list[Statement]] = {}
+    groups: dict[int, list[Statement]] = {}
     for s in statements:
         groups.setdefault(s.group, []).append(s)
     needed = quotas(_counts(statements, k), size, balanced).astype(int)
@@ -264,17 +270,12 @@ def _choose(statements: list[Statement], size: int, field: str, where: str, clas
     return _examples(chosen)
 
 
-def group_id(key: str) -> int:
-    """A group's number, in [0, 2^63)."""
-    return int.from_bytes(_sha('group', key)[:8]) >> 1
-
-
 def _examples(statements: list[Statement]) -> Examples:
     text = np.empty((len(statements), len(statements[0].texts)), object)
     for i, s in enumerate(statements):
         text[i] = s.texts
     return Examples({'text': text}, np.array([s.truth for s in statements], np.int32),
-                    np.array([group_id(s.group) for s in statements], np.int64))
+                    np.array([s.group for s in statements], np.int64))
 
 
 def render(inputs: Inputs, answers: dict[str, int], classes: tuple[str, ...]) -> str:
