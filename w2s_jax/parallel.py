@@ -65,15 +65,96 @@ def sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def shardings(mesh: Mesh, tree):
-    """`sharding` of every leaf of a tree of arrays or shapes."""
-    def place(path, x):
-        return sharding(mesh, jax.tree_util.keystr(path, simple=True, separator='/'), tuple(x.shape))
-    return jax.tree_util.tree_map_with_path(place, tree)
+    """`sharding` of every leaf of a tree of arrays or shapes; of a factored moment, that of its parameter, as far as
+    it has the dimensions."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape) for path, x in leaves}
+    whole = {path.partition('params/')[2]: path for path in shapes if 'params/' in path}
+    return jax.tree.unflatten(structure, [_placed(mesh, path, shape, shapes, whole) for path, shape in shapes.items()])
+
+
+def _placed(mesh: Mesh, path: str, shape: tuple, shapes: dict, whole: dict) -> NamedSharding:
+    factor = re.search(r'(v_row|v_col)/(.*)', path)
+    if not factor:
+        return sharding(mesh, path, shape)
+    # optax sums rows over the largest dimension of the parameter, columns over the next; the axis of runs comes first.
+    parameter, order = whole.get(factor[2], ''), {'v_row': -1, 'v_col': -2}[factor[1]]
+    full = shapes.get(parameter, ())
+    gone = 1 + int(np.argsort(full[1:])[order]) if len(full) == len(shape) + 1 else 0
+    if not gone or full[:gone] + full[gone + 1:] != shape:
+        return replicated(mesh)  # a parameter whose moment is not factored has a placeholder here
+    spec = [*sharding(mesh, parameter, full).spec, *(None,) * len(full)][:len(full)]
+    return NamedSharding(mesh, PartitionSpec(*spec[:gone], *spec[gone + 1:]))
 
 
 def constrain(mesh: Mesh, tree):
     """A traced tree, kept where `shardings` says."""
     return jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
+
+
+def on(mesh: Mesh):
+    """While this is open, what is traced is for this mesh: `split` and `per_device` look at it."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def traced_on(mesh: Mesh, fn):
+    """`fn`, traced for a mesh."""
+    def placed(*args):
+        with on(mesh):
+            return fn(*args)
+    return placed
+
+
+def known() -> bool:
+    """Whether what is being traced knows which part of the work is a device's (`per_device`)."""
+    return jax.device_count() == 1 or not jax.sharding.get_abstract_mesh().empty
+
+
+def divides(axis: str, size: int) -> bool:
+    """Whether the mesh that is being traced for splits `size` evenly over an axis."""
+    mesh = _shared()
+    return mesh is None or size % mesh.shape[axis] == 0
+
+
+def split(x, *axes: str | None):
+    """An activation, kept split over the mesh that is being traced for; itself where each device works alone.
+
+    Left alone, XLA may rather split what a product sums over, as the weights are, and give every device all rows.
+
+    Args:
+      axes: of the first dimensions: 'batch' (over `data` and `fsdp`), an axis of the mesh, or None; the others are
+        left to XLA.
+    """
+    mesh = _shared()
+    if mesh is None:
+        return x
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - len(axes))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*_spec(mesh, axes, x.shape), *free))
+
+
+def per_device(fn, into: tuple, out: tuple):
+    """`fn` on each device's part of its arguments, for kernels that know of no mesh. into: axes as in `split`, those
+    of each argument; out: those of the result, of the shape of the first argument."""
+    def parts(*args):
+        mesh = _shared()
+        if mesh is None:
+            return fn(*args)
+        specs = tuple(_spec(mesh, axes, x.shape) for axes, x in zip(into, args, strict=True))
+        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=_spec(mesh, out, args[0].shape),
+                             check_vma=False)(*args)
+    return parts
+
+
+def _shared():
+    """The mesh that is being traced for, where its devices share the work on an array; None where each works alone."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.axis_names == AXES and mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto} else None
+
+
+def _spec(mesh, axes: tuple, shape: tuple[int, ...]) -> PartitionSpec:
+    named = [('data', 'fsdp') if a == 'batch' else a for a in axes]
+    ways = [mesh.shape['data'] * mesh.shape['fsdp'] if a == 'batch' else mesh.shape[a] if a else 1 for a in axes]
+    return PartitionSpec(*(n if size % w == 0 else None for n, w, size in zip(named, ways, shape, strict=False)))
 
 
 def dealt(mesh: Mesh) -> NamedSharding:
