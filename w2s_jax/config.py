@@ -8,13 +8,15 @@ from w2s_jax import losses, optimizers
 from w2s_jax.errors import ConfigError
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
+from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
 from w2s_jax.sinks import SINKS
 from w2s_jax.tasks import TASKS
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
 EXECUTION = ('mesh.', 'report.html', 'report.sinks', 'train.accumulate', 'train.eval_batch_size',
-             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.driver', 'train.memory', 'train.shapes')
+             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.driver', 'train.memory', 'train.shapes',
+             'train.remat', 'train.attention')
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -56,7 +58,7 @@ def default_config() -> ml_collections.ConfigDict:
         fresh=False,  # True: each of them, and then the student, learns a slice of its own of the student's half
     )
     c.optimizer = section(
-        name='adamw', schedule='cosine',
+        name='adamw', schedule='cosine',  # adamw, adamw_half, adafactor, lion, sgd (optimizers.py)
         learning_rate=None,  # None: the model's own default (models/defaults.py)
         weight_decay=0.0, beta2=0.999,
         clip=1.0,  # the gradient's norm; 0: not
@@ -74,6 +76,8 @@ def default_config() -> ml_collections.ConfigDict:
         window=8,  # batches of texts dealt out by length together; 1: no regard to length
         runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
         driver='jit',  # of training steps: jit over the mesh, or pmap over this host's devices (data parallel)
+        remat='auto',  # kept for the backward pass: none (all), products, linear, full (layers only); auto: the model's
+        attention='auto',  # xla, cudnn (NVIDIA, bfloat16), splash (TPU); auto: the fused one that there is
         memory=None,  # gigabytes for the runs of a program; None: most of what there is (memory.py)
     )
     c.seeds = (0, 1, 2)
@@ -144,6 +148,8 @@ def validate(config) -> None:
     optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
     optimizers.known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
     optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
+    optimizers.known('train.remat', config.train.remat, dict.fromkeys(('auto', *REMATS)))
+    optimizers.known('train.attention', config.train.attention, dict.fromkeys(ATTENTIONS))
     optimizers.known('train.driver', config.train.driver, dict.fromkeys(('jit', 'pmap')))
     optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)

@@ -163,7 +163,7 @@ def load_models(config, dataset: Dataset) -> dict[str, Model]:
         if dataset.pool.given is None or dataset.test.given is None:
             raise ConfigError(f"teacher.model: 'given', but task {dataset.name!r} brings no weak labels")
         roles = ['student']
-    return {role: zoo.get(config[role], role, dataset) for role in roles} | load_rungs(config, dataset)
+    return {role: zoo.get(config[role], role, dataset, config.train) for role in roles} | load_rungs(config, dataset)
 
 
 def load_rungs(config, dataset: Dataset) -> dict[str, Model]:
@@ -173,7 +173,7 @@ def load_rungs(config, dataset: Dataset) -> dict[str, Model]:
         part = config.student.copy_and_resolve_references()
         part.model = name
         try:
-            found[name] = zoo.get(part, 'student', dataset)
+            found[name] = zoo.get(part, 'student', dataset, config.train)
         except ConfigError as e:
             raise ConfigError(f'method.chain: {name!r} with the settings of student cannot be used ({e})') from None
     return {f'rung/{k}': found[name] for k, name in enumerate(config.method.chain)}

@@ -91,7 +91,8 @@ def _run_bytes(section: dict, context: Context, static: train.Static, *inputs: d
     """What one run takes, at the longest of the shapes that its texts are padded to."""
     row = data.trim(data.take(inputs[0], np.zeros(1, int)), _shapes(section, context, *inputs)[-1:])
     batch = {k: jax.ShapeDtypeStruct((static.batch_size, *v.shape[1:]), v.dtype) for k, v in row.items()}
-    return memory.run_bytes(_model(section, context), static, batch)
+    with parallel.on(context.mesh):
+        return memory.run_bytes(_model(section, context), static, batch)
 
 
 def room(phases: list[Phase], inputs: list[dict], *, context: Context) -> int:
@@ -152,7 +153,8 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
     batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
     assert model.featurize is not None
-    step = train.Program(model.featurize, out_shardings=parallel.replicated(context.mesh))
+    step = train.Program(parallel.traced_on(context.mesh, model.featurize),
+                         out_shardings=parallel.replicated(context.mesh))
     frozen = model.frozen(lambda path, shape: parallel.replicated(context.mesh))
     folder.mkdir(parents=True, exist_ok=True)
     parts = {folder / f'{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
@@ -160,7 +162,8 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
 
     def place(batch):
         return parallel.place_rows(data.trim(data.take(inputs, order[batch[0]]), shapes), context.mesh)
-    placed = feed.ahead(place, itertools.chain.from_iterable(part for path, part in parts.items() if path.name in missing))
+    wanted = itertools.chain.from_iterable(part for path, part in parts.items() if path.name in missing)
+    placed = feed.ahead(place, wanted)
     with contextlib.closing(placed):
         made = feed.late((batch, step(frozen, x)) for batch, x in placed)
         for number, path in enumerate(parts):

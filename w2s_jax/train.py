@@ -102,7 +102,9 @@ def over_runs(fn: Callable, how: str) -> Callable:
         out = each(block)(blocks[0], inputs, blocks[1])
         return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), out)
 
-    each = jax.vmap if how == 'vmap' else in_turn
+    def each(fn):
+        return lambda *args: (jax.vmap if how == 'vmap' and leading(args) > 1 else in_turn)(fn)(*args)
+
     return stacked
 
 
@@ -111,7 +113,7 @@ def over_mesh(stacked: Callable, mesh) -> Callable:
     whole runs and talks to no other; else they share each batch, and the state lives by `parallel.RULES`."""
     def placed(own, inputs, *rest):
         if not parallel.deals_runs(mesh, leading(own), leading(inputs)):
-            return parallel.constrain(mesh, stacked(own, inputs, *rest))
+            return parallel.constrain(mesh, parallel.traced_on(mesh, stacked)(own, inputs, *rest))
         dealt, whole = parallel.dealt(mesh).spec, parallel.replicated(mesh).spec
         specs = (dealt, whole if leading(inputs) == 1 else dealt, *(dealt for _ in rest[:-1]), whole)
         return jax.shard_map(stacked, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)(own, inputs, *rest)

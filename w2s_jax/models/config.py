@@ -3,13 +3,16 @@ import dataclasses
 
 from w2s_jax.errors import ConfigError
 
+ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
+REMATS = ('none', 'products', 'linear', 'full')
 _CHOICES = {
     'norm': ('layernorm', 'rmsnorm', 'none'),
     'norm_place': ('pre', 'post', 'both'),
     'position': ('learned', 'rotary', 'grid', 'none'),
     'activation': ('gelu', 'gelu_tanh', 'relu', 'silu'),
     'dtype': ('float32', 'bfloat16'),
-    'remat': ('none', 'products', 'full'),
+    'remat': REMATS,
+    'attention': ATTENTIONS,
 }
 _SCALINGS = {'linear': 2, 'llama3': 5}  # how many entries each has, its name included
 
@@ -30,8 +33,10 @@ class TransformerConfig:
     attention_cap, logit_cap: attention and next-token logits x become cap * tanh(x / cap) (Gemma 2); 0: as they are.
     embed_dim: the width of the token embeddings and of the output where it is not d_model (OPT-350m).
     parallel_residual: attention and MLP read the same residual stream (GPT-NeoX).
-    remat: what the backward pass computes again: nothing, all but matrix products (less memory, and on a CPU faster
-      than reading it back), or whole layers.
+    remat: what the backward pass computes again: nothing; all but matrix products (less memory, and on a CPU faster
+      than reading it back); all but the products with weights, so that what is kept grows with the length and not
+      with its square; or whole layers.
+    attention: what computes it (attention.py): plain products, a GPU's or a TPU's fused kernel, or what there is.
     """
     vocab_size: int
     d_model: int
@@ -72,6 +77,7 @@ class TransformerConfig:
     bias_mlp: bool = False
     dtype: str = 'float32'  # of the computation; parameters and softmax are float32
     remat: str = 'products'
+    attention: str = 'auto'
 
     def __post_init__(self):
         for field, choices in _CHOICES.items():

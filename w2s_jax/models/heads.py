@@ -21,13 +21,19 @@ def read_out(hidden, length, place: str):
     return jnp.where(real, hidden, 0).sum(1) / length[:, None].astype(hidden.dtype)
 
 
+def _exact(features: int) -> nn.Dense:
+    """Zero at first; in float32 also where the hardware's products of float32 are shorter by default (TPU, TF32)."""
+    return nn.Dense(features, use_bias=False, dtype=jnp.float32, precision='highest', name='Dense_0',
+                    kernel_init=nn.initializers.zeros)
+
+
 class ClassHead(nn.Module):
     """`[B, D]` to `[B, K]`: K class logits in float32; zero at first, so that training starts at chance."""
     num_classes: int
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(self.num_classes, use_bias=False, dtype=jnp.float32, kernel_init=nn.initializers.zeros)(x)
+        return _exact(self.num_classes)(x)
 
 
 class RewardHead(nn.Module):
@@ -35,7 +41,7 @@ class RewardHead(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(1, use_bias=False, dtype=jnp.float32, kernel_init=nn.initializers.zeros)(x)[..., 0]
+        return _exact(1)(x)[..., 0]
 
 
 class LanguageHead(nn.Module):

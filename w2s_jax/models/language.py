@@ -60,7 +60,7 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
     config = dataclasses.replace(checkpoint.config, dtype=dtype)
     place, backbone = hf.read_out(checkpoint), Transformer(config)
 
-    def features(variables, inputs):
+    def features(backbone, variables, inputs):
         length = inputs['length'].reshape(-1)
         hidden = backbone.apply(variables, inputs['tokens'].reshape(len(length), -1), length)
         return heads.read_out(hidden, length, place).reshape(*inputs['length'].shape, -1)

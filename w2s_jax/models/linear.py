@@ -1,12 +1,16 @@
-"""The one linear layer of the transformer: any axes in and out, with a low-rank adapter where one is given."""
+"""The linear layer of the transformer, with a low-rank adapter where one is given, and its table of embeddings."""
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from w2s_jax import parallel
 
 ADAPTERS = 'adapters'  # the Flax collection that LoRA's factors live in, beside 'params'
+LINEAR = 'linear'  # what these layers give, by name, for a backward pass that keeps it (`TransformerConfig.remat`)
 
 
 class Linear(nn.Module):
@@ -40,4 +44,16 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, out)
             y = y + bias.reshape(1, size_out).astype(self.dtype)
-        return y.reshape(*batch, *out)
+        return checkpoint_name(parallel.split(y.reshape(*batch, *out), 'batch'), LINEAR)
+
+
+class Embed(nn.Embed):
+    """`nn.Embed` that looks up first and casts then: the gradients of a token that is there a thousand times are added
+    up in float32, and no copy of the table is made. Where a mesh has a table's columns apart (`parallel.RULES`), a
+    device looks up its columns for the rows of all that share a table, and they then exchange them."""
+
+    def __call__(self, inputs):
+        if inputs.ndim == 1:
+            return jnp.take(self.embedding, inputs, axis=0).astype(self.dtype)
+        found = jnp.take(self.embedding, parallel.split(inputs, 'data'), axis=0).astype(self.dtype)
+        return parallel.split(found, 'data', *(None,) * (inputs.ndim - 1), 'fsdp')

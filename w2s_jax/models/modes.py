@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax.errors import ConfigError
+from w2s_jax.models import attention as ways
 from w2s_jax.models import defaults, lora
 from w2s_jax.models.linear import ADAPTERS
 from w2s_jax.models.tokens import Tokenizer
@@ -52,7 +53,7 @@ class Model:
 class Parts:
     """A pretrained backbone and a head, before a mode says which of them is trained.
 
-    features: (variables of the backbone, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
+    features: (backbone, its variables, inputs) -> `[B, ...]`, what the head reads.  call: shapes of what the
     backbone is called with.  inputs: shapes of one batch of inputs.  load: shardings -> {'backbone': ...,
     maybe 'head'}, or None.  weights: the fingerprint of what `load` reads.  answers: whether the head, too, is
     pretrained.
@@ -70,6 +71,10 @@ class Parts:
     tokenizer: Tokenizer | None = None
     max_length: int = 0
     extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
+
+    def read(self, variables, inputs):
+        """What the head reads, `[B, ...]`."""
+        return self.features(self.backbone, variables, inputs)
 
     @functools.cached_property
     def shapes(self) -> dict:
@@ -99,7 +104,7 @@ def draw(parts: Parts, key) -> dict:
     zeros = functools.partial(jax.tree.map, lambda s: jnp.zeros(s.shape, s.dtype))
     keys = jax.random.split(key)
     backbone = parts.backbone.init(keys[0], *zeros(parts.call))['params']
-    features = jax.eval_shape(lambda p, inputs: parts.features({'params': p}, inputs), backbone, parts.inputs)
+    features = jax.eval_shape(lambda p, inputs: parts.read({'params': p}, inputs), backbone, parts.inputs)
     return {'backbone': backbone, 'head': parts.head.init(keys[1], zeros(features))['params']}
 
 
@@ -118,7 +123,7 @@ def full(parts: Parts, settings: tuple) -> Model:
         return overlay(draw(parts, key), pretrained)
 
     def apply(params, inputs, frozen=None):
-        return parts.head.apply({'params': params['head']}, parts.features({'params': params['backbone']}, inputs))
+        return parts.head.apply({'params': params['head']}, parts.read({'params': params['backbone']}, inputs))
 
     return _model(parts, 'full', init, apply, load=parts.load, answers=parts.answers)
 
@@ -136,7 +141,7 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
 
     def apply(params, inputs, frozen):
         variables = {'params': frozen, ADAPTERS: lora.scaled(params[ADAPTERS], scale)}
-        return parts.head.apply({'params': params['head']}, parts.features(variables, inputs))
+        return parts.head.apply({'params': params['head']}, parts.read(variables, inputs))
 
     return _model(parts, 'lora', init, apply, load=functools.partial(_head, parts), answers=parts.answers,
                   frozen=functools.partial(_backbone, parts), frozen_shapes=parts.shapes['backbone'],
@@ -153,7 +158,7 @@ def probe(parts: Parts, settings: tuple) -> Model:
         return parts.head.apply({'params': params['head']}, inputs['features'])
 
     def featurize(backbone, inputs):
-        return parts.features({'params': backbone}, inputs).astype(jnp.float32)
+        return parts.read({'params': backbone}, inputs).astype(jnp.float32)
 
     small = _model(parts, 'probe', init, apply, frozen=functools.partial(_backbone, parts), featurize=featurize)
     return dataclasses.replace(small, num_params=count(parts.shapes['head']), work=count(parts.shapes['head']))
@@ -169,6 +174,20 @@ def _backbone(parts: Parts, shardings):
 def _head(parts: Parts, shardings):
     """The pretrained head, where there is one; a language model's backbone is not read for it."""
     return {'head': parts.load(shardings)['head']} if parts.answers else None
+
+
+@functools.lru_cache(maxsize=64)
+def computing(parts: Parts, dtype: str, remat: str = 'auto', attention: str = 'auto') -> Parts:
+    """The same parts, their transformer computing in `dtype`, and as the config's `train.remat` and `train.attention`
+    say. Only the first decides results. Raises ConfigError where this machine does not have that attention."""
+    config = parts.backbone.config
+    wanted = dataclasses.replace(config, dtype=dtype, attention=attention,
+                                 remat=config.remat if remat == 'auto' else remat)
+    ways.check(wanted)
+    if wanted == config:
+        return parts
+    extra = parts.extra if dtype == config.dtype else (*parts.extra, ('dtype', dtype))
+    return dataclasses.replace(parts, backbone=parts.backbone.clone(config=wanted), extra=extra)
 
 
 MODES: dict[str, Callable[[Parts, tuple], Model]] = {'full': full, 'lora': with_adapters, 'probe': probe}

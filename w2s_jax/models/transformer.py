@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w2s_jax import parallel
 from w2s_jax.errors import ConfigError
+from w2s_jax.models.attention import attended
 from w2s_jax.models.config import TransformerConfig
-from w2s_jax.models.linear import ADAPTERS, Linear
+from w2s_jax.models.linear import ADAPTERS, LINEAR, Embed, Linear
 
 _ACTIVATIONS: dict[str, Callable] = {
     'gelu': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 2 ** -.5)),  # jax.nn.gelu's erfc costs more
@@ -22,6 +24,7 @@ _ACTIVATIONS: dict[str, Callable] = {
 
 _KEPT = {  # remat: what the backward pass finds as it was; the rest is computed again
     'products': jax.checkpoint_policies.dots_saveable,
+    'linear': jax.checkpoint_policies.save_only_these_names(LINEAR),
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -168,8 +171,7 @@ class Attention(nn.Module):
             sin, cos = shared.rotary[slides.astype(int) if len(shared.rotary) > 1 else 0]
             q, k = rotate(q, sin, cos), rotate(k, sin, cos)
         bias = grid_bias(self, c) if c.position == 'grid' else None
-        y = attend(q, k, v, seen_by(c, x.shape[1], shared.length, slides), bias,
-                   scale=c.query_scale or c.per_head ** -.5, cap=c.attention_cap)
+        y = attended(c, q, k, v, shared.length, slides, bias)
         return Linear(c.d_model, axes=2, use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
 
 
@@ -223,7 +225,7 @@ class Transformer(nn.Module):
         Raises ConfigError where learned positions are fewer than L.
         """
         c = self.config
-        x = self._embed(tokens)
+        x = parallel.split(self._embed(tokens), 'batch')
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
         slides = jnp.asarray(c.sliding) if c.sliding else None
         block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=False, policy=_KEPT[c.remat])
@@ -237,7 +239,7 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens):
         c = self.config
-        embed = functools.partial(nn.Embed, features=c.d_model, dtype=c.dtype)
+        embed = functools.partial(Embed, features=c.d_model, dtype=c.dtype)
         x = embed(c.vocab_size, features=c.d_out, name='tokens')(tokens)
         if c.embed_scale != 1:
             x = x * jnp.asarray(c.embed_scale, c.dtype)

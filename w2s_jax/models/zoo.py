@@ -44,7 +44,7 @@ def untrained_chess(name: str) -> Parts:
     backbone, head = Transformer(config), heads.MoveHead(config.d_model)
     tokens = jax.ShapeDtypeStruct((1, 1, chess_moves.NUM_SQUARES), jnp.int32)
 
-    def features(variables, inputs):
+    def features(backbone, variables, inputs):
         return backbone.apply(variables, inputs['tokens'][:, 0].astype(jnp.int32))
 
     return Parts(name, 'chess', backbone, head, features, (jax.ShapeDtypeStruct((1, 64), jnp.int32),),
@@ -113,8 +113,11 @@ def check_name(field: str, name: str) -> None:
             raise ConfigError(f'{e} (or a folder with config.json and safetensors, or a hub id owner/name)') from None
 
 
-def get(part, field: str, dataset: Dataset) -> Model:
-    """The model that config section `part` (teacher or student) describes, for a dataset. Raises UserError."""
+def get(part, field: str, dataset: Dataset, execution=None) -> Model:
+    """The model that config section `part` (teacher or student) describes, for a dataset. Raises UserError.
+
+    execution: the config's section `train`, which says how it computes; None: as the model itself has it.
+    """
     name, check = part.model, f'{field}.model'
     check_name(check, name)
     if name in ZOO:
@@ -122,10 +125,16 @@ def get(part, field: str, dataset: Dataset) -> Model:
     else:
         from w2s_jax.models import language
         found = language.parts(name, check, dataset, part.dtype)
+    ours = isinstance(found, Parts) and isinstance(getattr(found.backbone, 'config', None), TransformerConfig)
+    if part.dtype != 'float32' and not ours:
+        raise ConfigError(f'{field}.dtype: {part.dtype!r}, but {name!r} is no transformer of this package, '
+                          'expected float32')
     if isinstance(found, Model):
         if part.mode != 'full':
             raise ConfigError(f'{field}.mode: {part.mode!r}, but {name!r} has no backbone to freeze, expected full')
         return found
+    if ours:
+        found = modes.computing(found, part.dtype, **{k: execution[k] for k in ('remat', 'attention') if execution})
     try:
         return modes.bind(found, part.mode, tuple(part.lora.items()) if part.mode == 'lora' else ())
     except ConfigError as e:
