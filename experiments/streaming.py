@@ -144,7 +144,7 @@ def watch(config, workdir: pathlib.Path, until: str) -> list[dict]:
         began = time.perf_counter()
         plan = experiment.prepare(config, log.line, folder=workdir)
         note('loading', began)
-        runner = experiment.Runner([plan], log)
+        runner = experiment.Runner([plan], log.progress)
 
         def run(unit, inputs, folder):
             memory.taken()

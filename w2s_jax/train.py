@@ -298,6 +298,8 @@ class Trainer:
 
     def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64,
                  shapes: tuple[int, ...] = (), driver: str = 'jit'):
+        if driver == 'pmap' and hosts.count() > 1:
+            raise ConfigError("train.driver: 'pmap' computes on the devices of one host, expected 'jit' on several")
         how = choose_how(how, model.num_params)
         self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
         self.eval_batch_size, self.driver = eval_batch_size, driver
