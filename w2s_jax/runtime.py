@@ -28,6 +28,8 @@ def keep_freed_memory() -> bool:
 
 def return_freed_memory() -> None:
     """Gives what is free back to the kernel, once: between phases, whose buffers differ in size."""
+    if arrow := sys.modules.get('pyarrow'):  # it has an allocator of its own
+        arrow.default_memory_pool().release_unused()
     if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
         libc.malloc_trim(0)
 
