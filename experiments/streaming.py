@@ -13,6 +13,7 @@ import csv
 import json
 import pathlib
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -174,12 +175,12 @@ def table(rows: list[dict]) -> list[list[str]]:
 
 
 def small_config(folder: pathlib.Path, path: pathlib.Path):
-    """Half of the rows of a file of texts teach a small model a little; it labels the other half."""
+    """A few of the rows of a file of texts teach a small model, which labels the others."""
     c = configs.default_config()
     c.task.update(name='files', path=str(path), text='text', label='label', test_size=200)
     c.teacher.model = c.student.model = str(folder)
     c.method.share = .02
-    c.train.update(epochs=1, batch_size=64, watch=64, evaluations=1, eval_batch_size=256)
+    c.train.update(epochs=1, batch_size=16, watch=64, evaluations=1, eval_batch_size=256)
     c.seeds = (0,)
     return c
 
@@ -234,6 +235,7 @@ def label_rows(rows: int, words: int, kind: str, scratch: pathlib.Path) -> list[
     if not folder.exists():
         write_model(folder)
     write_rows(path, rows, words)
+    shutil.rmtree(scratch / str(rows), ignore_errors=True)  # what is done already would not be done, or watched, again
     changed = configs.flat(small_config(folder, path))
     default = configs.flat(configs.default_config())
     (scratch / 'plain.py').write_text('from w2s_jax.config import default_config as get_config  # noqa: F401\n')
