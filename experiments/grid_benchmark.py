@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from configs import chess_grid
-from experiments import benchmark
+from experiments import benchmark_probe
 from w2s_jax import command, experiment, parallel, runtime, sweep
 from w2s_jax import train as training
 from w2s_jax.graph import Source
@@ -122,7 +122,7 @@ def forget() -> None:
 def losses(numbers: list[int]) -> dict:
     """Trains some of the 64 runs in one program: losses `[T, R]` and the programs that were compiled."""
     model, found = (probes if KIND.value == 'probe' else chess)(numbers)
-    batch, epochs = (benchmark.PROBE_BATCH, benchmark.PROBE_EPOCHS) if KIND.value == 'probe' else (32, 2)
+    batch, epochs = (benchmark_probe.BATCH, benchmark_probe.EPOCHS) if KIND.value == 'probe' else (32, 2)
     static = training.Static('xent', training.num_steps(found.rows.shape[1], batch, epochs), batch, found.num_classes)
     how = training.choose_how(HOW.value, model.num_params)
     trainer = training.Trainer(model, static, parallel.make_mesh(), how)
@@ -131,9 +131,9 @@ def losses(numbers: list[int]) -> dict:
 
 
 def probes(numbers: list[int]):
-    """A head on random features, as in `benchmark.probe`."""
-    whole = benchmark.probe_runs(SEEDS, RATES, 5000)
-    return benchmark.probe_model(), chosen(whole, numbers)
+    """A head on random features, as in `benchmark_probe.probe`."""
+    whole = benchmark_probe.probe_runs(SEEDS, RATES, 5000)
+    return benchmark_probe.probe_model(), chosen(whole, numbers)
 
 
 def chess(numbers: list[int]):

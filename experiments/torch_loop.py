@@ -1,7 +1,8 @@
 """The plain PyTorch loop that `experiments.benchmark` compares with: AutoModel, a linear head, torch.optim.AdamW.
 
-Imports nothing of ours, so that its process costs what it would cost anybody. Needs torch, which the project itself
-does not: `make parity` makes an environment that has it.
+On a GPU where there is one; bfloat16 is that of autocast: float32 parameters, products in bfloat16, as ours. Imports
+nothing of ours that takes time, so that its process costs what it would cost anybody. Needs torch, which the project
+itself does not: `make parity` makes an environment that has it.
 """
 import math
 
@@ -9,6 +10,9 @@ import numpy as np
 import torch
 import transformers
 
+from experiments.worker import status
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 transformers.logging.disable_progress_bar()
 DROPOUTS = ('attention_dropout', 'attn_pdrop', 'attention_probs_dropout_prob', 'hidden_dropout_prob')
 
@@ -34,7 +38,8 @@ def logits(model, texts, pool: str):
     hidden = model['backbone'](input_ids=tokens, attention_mask=mask).last_hidden_state
     if pool == 'mean':
         return model['head']((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-    return model['head'](hidden[:, 0] if pool == 'first' else hidden[torch.arange(len(mask)), mask.sum(1) - 1])
+    last = mask.sum(1) - 1
+    return model['head'](hidden[:, 0] if pool == 'first' else hidden[torch.arange(len(last), device=last.device), last])
 
 
 def optimizers(model, rate: float, steps: int, warmup: float, fused: bool = False):
@@ -57,19 +62,68 @@ def train_step(model, optimizer, schedule, texts, targets, pool: str):
     return loss.detach()
 
 
-def stepper(spec: dict, arrays):
-    """step number -> its loss, still to be read; the counterpart of `worker.jax_stepper`."""
+def prepared(spec: dict, arrays):
+    """(model, tokens, mask) on the device, and PyTorch set up as `spec` says."""
     torch.set_num_threads(spec['threads'])
+    torch.set_float32_matmul_precision('high')  # TF32 where there is it, as JAX has it
     tokens, length = (torch.tensor(arrays[k].astype(np.int64)) for k in ('tokens', 'length'))
     mask = (torch.arange(tokens.shape[1])[None] < length[:, None]).long()
-    targets = torch.nn.functional.one_hot(torch.tensor(arrays['truth'].astype(np.int64)), 2).float()
-    model = load(spec['model'], 2, arrays['head'])
+    return load(spec['model'], 2, arrays['head']).to(DEVICE), tokens.to(DEVICE), mask.to(DEVICE)
+
+
+def computed(function, spec: dict):
+    """`function` in the precision of `spec` (parameters stay float32), and compiled where it says so."""
+    bfloat16 = spec['dtype'] == 'bfloat16'
+
+    def run(*args):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16):
+            return function(*args)
+    return torch.compile(run) if spec['compile'] else run
+
+
+def stepper(spec: dict, arrays):
+    """step number -> its loss, still to be read; the counterpart of `jax_loop.stepper`."""
+    model, tokens, mask = prepared(spec, arrays)
+    targets = torch.nn.functional.one_hot(torch.tensor(arrays['truth'].astype(np.int64)), 2).float().to(DEVICE)
     optimizer, schedule = optimizers(model, spec['rate'], spec['steps'], spec['warmup'], spec['fused'])
 
+    def loss_of(at):
+        found = logits(model, (tokens[at], mask[at]), spec['pool'])
+        return torch.nn.functional.cross_entropy(found.float(), targets[at]) / spec['accumulate']
+    loss_of = computed(loss_of, spec)
+
     def step(number: int):
-        at = arrays['order'][number % len(arrays['order'])]
-        return train_step(model, optimizer, schedule, (tokens[at], mask[at]), targets[at], spec['pool'])
+        at = torch.tensor(arrays['order'][number % len(arrays['order'])]).to(DEVICE)
+        optimizer.zero_grad()
+        total = torch.zeros((), device=DEVICE)
+        for part in at.reshape(spec['accumulate'], -1):
+            loss = loss_of(part)
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        return total
     return step
+
+
+def labeller(spec: dict, arrays):
+    """batch number -> probabilities `[B, 2]`; the counterpart of `jax_loop.labeller`."""
+    model, tokens, mask = prepared(spec, arrays)
+    model.eval()
+    predict = computed(lambda at: torch.softmax(logits(model, (tokens[at], mask[at]), spec['pool']).float(), -1), spec)
+
+    @torch.no_grad()
+    def step(number: int):
+        return predict(torch.tensor(arrays['order'][number % len(arrays['order'])]).to(DEVICE))
+    return step
+
+
+def memory_peak() -> dict:
+    """The counterpart of `machine.memory_peak`."""
+    if DEVICE == 'cuda':
+        return {'peak_bytes': torch.cuda.max_memory_allocated(), 'peak_of': 'device'}
+    return {'peak_bytes': status('VmHWM'), 'peak_of': 'host'}
 
 
 def experiment(spec: dict) -> dict:

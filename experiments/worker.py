@@ -3,6 +3,7 @@
 Those of PyTorch import nothing of ours, and this module imports nothing that takes time.
 """
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -20,11 +21,19 @@ def command(kind: str, spec: dict) -> list[str]:
 
 
 class Worker:
-    """The parent's end of a process that `serve`s."""
+    """The parent's end of a process that `serve`s. Both sides may be on one accelerator: ours takes what it needs."""
 
     def __init__(self, kind: str, spec: dict):
         self.kind = kind
-        self.process = subprocess.Popen(command(kind, spec), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | dict(os.environ)
+        self.process = subprocess.Popen(command(kind, spec), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=environment)
+
+    def __enter__(self) -> 'Worker':
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
     def block(self, steps: int) -> dict:
         """Runs so many steps there. Raises RuntimeError where the process has ended."""
@@ -40,58 +49,45 @@ class Worker:
         self.process.communicate()
 
 
-def serve(step: Callable[[int], Any], source: IO[str] = sys.stdin, sink: IO[str] = sys.stdout) -> None:
+def timed(argv: list[str]) -> dict:
+    """Seconds from the start of a process to its end, and the last line it printed. Raises RuntimeError."""
+    began = time.perf_counter()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f'{" ".join(argv[:4])}: status {done.returncode}\n{done.stderr}')
+    return {'seconds': time.perf_counter() - began, 'output': done.stdout.strip().rpartition('\n')[2]}
+
+
+def serve(step: Callable[[int], Any], about: Callable[[], dict] = dict, source: IO[str] = sys.stdin,
+          sink: IO[str] = sys.stdout) -> None:
     """Reads lines with a number of steps, runs them, and answers each with what the block cost, as JSON; else waits.
 
     step: number -> a loss that may still be computed. As in `Trainer.fit` at most one step waits for another.
+    about: () -> what else to answer. `first_call` is how long the block's first call took to return: of the very first
+    block, how long tracing and compiling took.
     """
     done = 0
     for line in source:
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         losses: list[float] = []
         pending = []
+        first = 0.0
         for number in range(done, done + int(line)):
             pending.append(step(number))
+            first = first or time.perf_counter() - began
             losses += [_number(x) for x in pending[:-1]]
             pending = pending[-1:]
         losses += [_number(x) for x in pending]
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
         done += len(losses)
-        print(json.dumps({'seconds': seconds, 'losses': losses, 'steps': len(losses),
+        print(json.dumps({'seconds': seconds, 'losses': losses, 'steps': len(losses), 'first_call': first,
                           'cpu_seconds': after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-                          'faults': after.ru_minflt - before.ru_minflt}), file=sink, flush=True)
+                          'faults': after.ru_minflt - before.ru_minflt} | about()), file=sink, flush=True)
 
 
 def _number(loss) -> float:
-    """The loss of one run, whichever side it comes from."""
-    return float(np.asarray(loss).ravel()[0])
-
-
-def jax_stepper(spec: dict, arrays) -> Callable[[int], Any]:
-    """step number -> its loss, still to be read: the very step of `Trainer.fit`."""
-    import jax
-
-    from w2s_jax import data, parallel, train
-    from w2s_jax.models import language, modes
-    nothing = data.Examples({'text': np.array([['']], object)}, np.zeros(1, np.int32), np.zeros(1, np.int64))
-    parts = language.parts(spec['model'], 'model', data.Dataset('benchmark', 2, nothing, nothing), 'float32')
-    hyper = train.Hyper(*(np.array([x], np.float32) for x in (spec['rate'], 0, .999, 1, spec['warmup'], 0, 0)))
-    runs = train.Runs({k: arrays[k][:, None] for k in ('tokens', 'length')}, np.arange(len(arrays['tokens']))[None],
-                      arrays['truth'][None], np.zeros(1, np.int64), hyper, {}, 0, 2)
-    batch = arrays['order'].shape[1]
-    trainer = train.Trainer(modes.bind(parts, 'full', ()), train.Static('xent', spec['steps'], batch, 2),
-                            parallel.make_mesh(), shapes=(arrays['tokens'].shape[1],))
-    state = trainer.init(runs)
-    head = jax.tree.map(lambda x: np.asarray(arrays['head'])[None], state.params['head'])
-    state.params['head'] = jax.device_put(head, parallel.replicated(trainer.mesh))
-
-    def step(number: int):
-        nonlocal state
-        inputs, supervision = runs.batch(number, batch)
-        placed = trainer.place(inputs), parallel.place_batch(supervision, trainer.mesh)
-        state, metrics = trainer.step(state, *placed, runs.hyper, trainer.frozen)
-        return metrics['loss']
-    return step
+    """The first number of an array, whichever side it comes from and wherever it lies."""
+    return float(np.asarray(getattr(loss, 'cpu', lambda: loss)()).ravel()[0])
 
 
 def measure_load(folder: pathlib.Path) -> dict[str, int]:
@@ -101,15 +97,17 @@ def measure_load(folder: pathlib.Path) -> dict[str, int]:
     from w2s_jax.models import hf
     hf.expected(hf.read(folder).config)  # what runs once in a process is no part of it
     pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
-    before = _status('VmRSS')
+    before = status('VmRSS')
     params = hf.load(folder)
-    return {'parameters': sum(x.nbytes for x in jax.tree.leaves(params)), 'peak': _status('VmHWM') - before}
+    return {'parameters': sum(x.nbytes for x in jax.tree.leaves(params)), 'peak': status('VmHWM') - before}
 
 
-def _status(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    lines = pathlib.Path('/proc/self/status').read_text().splitlines()
-    return int(next(x for x in lines if x.startswith(field)).split()[1]) * 1024
+def status(field: str) -> int:
+    """A field of /proc/self/status, in bytes; 0 where there is no such file."""
+    path = pathlib.Path('/proc/self/status')
+    if not path.exists():
+        return 0
+    return int(next(x for x in path.read_text().splitlines() if x.startswith(field)).split()[1]) * 1024
 
 
 def main(kind: str, spec: dict) -> None:
@@ -119,14 +117,28 @@ def main(kind: str, spec: dict) -> None:
         if kind == 'torch_experiment':
             print(json.dumps(torch_loop.experiment(json.loads(pathlib.Path(spec['spec']).read_text()))))
         else:
-            serve(torch_loop.stepper(spec, np.load(spec['arrays'])))
+            make = {'torch': torch_loop.stepper, 'torch_label': torch_loop.labeller}[kind]
+            serve(make(spec, np.load(spec['arrays'])), torch_loop.memory_peak)
         return
     from w2s_jax import runtime
     runtime.keep_freed_memory()
     if kind == 'load':
         print(json.dumps(measure_load(pathlib.Path(spec['model']))))
+    elif kind == 'machine':
+        from experiments import machine
+        print(json.dumps(machine.facts()))
     else:
-        serve(jax_stepper(spec, np.load(spec['arrays'])))
+        ours(kind, spec)
+
+
+def ours(kind: str, spec: dict) -> None:
+    """Serves one of our loops; a CPU is so many devices as `spec` says."""
+    import jax
+    if spec.get('devices'):
+        jax.config.update('jax_num_cpu_devices', spec['devices'])
+    from experiments import jax_loop
+    loop = {'jax': jax_loop.stepper, 'jax_label': jax_loop.labeller, 'predict': jax_loop.predictor}[kind]
+    serve(*loop(spec, np.load(spec['arrays'])))
 
 
 if __name__ == '__main__':
