@@ -9,10 +9,10 @@ import numpy as np
 
 from experiments.tables import Table, number, share
 from w2s_jax import config as configs
-from w2s_jax import data, experiment, parallel, train
+from w2s_jax import data, parallel, train
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import tokens
+from w2s_jax.models import tokens, zoo
 from w2s_jax.models.modes import Model
 from w2s_jax.tasks import TASKS
 
@@ -47,7 +47,7 @@ def student(config, rows: int) -> tuple[train.Trainer, train.Runs]:
     pool, as in an experiment)."""
     configs.validate(config)
     dataset = TASKS[config.task.name](config.task, print)
-    model = experiment.load_models(config, dataset)['student']
+    model = zoo.get(config.student, 'student', dataset)
     if model.tokenizer is None:
         raise ConfigError(f'student.model: {model.name!r}, expected a language model')
     inputs = encoded(model, config, dataset)

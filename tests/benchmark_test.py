@@ -3,6 +3,7 @@ import importlib
 import io
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -11,8 +12,9 @@ import pytest
 import tiny
 from absl import flags
 
-from experiments import benchmark_probe, benchmark_scaling, benchmark_train, tables, worker
-from w2s_jax import command
+from configs import own_data
+from experiments import benchmark_input, benchmark_probe, benchmark_scaling, benchmark_train, tables, worker
+from w2s_jax import command, train
 from w2s_jax.errors import ConfigError
 
 
@@ -147,6 +149,28 @@ def test_growth_has_a_line_for_each_model_and_length(cli, known, tmp_path):
     assert [(r['model'], r['length']) for r in rows] == wanted
     activations = [float(r['activations by arithmetic, MB']) for r in rows]
     assert activations[1] > 1.5 * activations[0] > 0
+
+
+def test_a_device_that_waits_for_batches_is_idle(folder, tmp_path, monkeypatch):
+    rows = [{'text': f'{("bad", "good")[i % 2]} {i}', 'label': i % 2} for i in range(400)]
+    (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    config = own_data.get_config()
+    config.task.update(path=str(tmp_path / 'rows.jsonl'), text='text', label='label')
+    config.student.update(model=str(folder), mode='full')
+    config.train.update(shapes=1, batch_size=8, epochs=1)
+    options = SimpleNamespace(config=config, rows=264, rounds=1)
+    batch = train.Runs.batch
+
+    def slow(*args):
+        time.sleep(.1)
+        return batch(*args)
+    monkeypatch.setattr(train.Runs, 'batch', slow)
+    table, found = benchmark_input.starving(options)
+    times, = found['rounds']
+    assert times['fit'] > times['steps'] * .1 and found['idle'] == [1 - times['alone'] / times['fit']]
+    assert .3 < found['idle'][0] < 1 and table[1][3] == f'{found["idle"][0]:.1%}'
+    with pytest.raises(ConfigError, match='--rows: 2 steps, too few to measure, expected 48 or more'):
+        benchmark_input.starving(SimpleNamespace(**vars(options) | {'rows': 16}))
 
 
 def test_tables_are_put_between_their_lines(tmp_path):
