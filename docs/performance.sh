@@ -42,3 +42,4 @@ rated growth-length --what=growth --models=random:4x256 --lengths=64,128,256,512
 rated scaling --what=scaling --model=random:4x256 --batch=16 --length=128 --devices=1,2,4,8 --rounds="$ROUNDS"  # 5
 table input --what=input --config=configs/nlp.py:sciq --config.task.path="$DATA/sciq" --config.train.epochs=1 \
     --config.student.model="$MODELS/all-MiniLM-L6-v2" --rows=2048 --rounds="$ROUNDS"                      # 6
+table plan --what=plan                                                                                 # seconds

@@ -10,6 +10,7 @@
       --config.student.model=M/all-MiniLM-L6-v2 --rows=2048
   .venv-parity/bin/python -m experiments.benchmark --what=experiment --teacher=M/paraphrase-MiniLM-L3-v2 \
       --model=M/all-MiniLM-L6-v2 --data=D/sst2 --rounds=3
+  python -m experiments.benchmark --what=plan
   python -m experiments.benchmark --what=probe
   python -m experiments.benchmark --what=load --model=M/SmolLM2-135M-Instruct
 
@@ -35,6 +36,7 @@ from ml_collections import config_flags
 from experiments import (
     benchmark_experiment,
     benchmark_input,
+    benchmark_plan,
     benchmark_probe,
     benchmark_scaling,
     benchmark_train,
@@ -49,7 +51,7 @@ from w2s_jax.errors import ConfigError
 MEASURES: dict[str, Callable] = {
     'machine': lambda options: (machine.table(options.machine), {}),
     'train': benchmark_train.step, 'label': benchmark_train.label, 'growth': benchmark_train.growth,
-    'scaling': benchmark_scaling.scaling, 'input': benchmark_input.starving,
+    'scaling': benchmark_scaling.scaling, 'input': benchmark_input.starving, 'plan': benchmark_plan.plan,
     'experiment': benchmark_experiment.experiment, 'probe': benchmark_probe.probe, 'load': benchmark_experiment.load}
 FOLDERS = {'experiment': ('model', 'teacher', 'data'), 'load': ('model',)}  # that must exist
 RATED = ('machine', 'train', 'label', 'growth', 'scaling')  # against the machine, in processes of their own

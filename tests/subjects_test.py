@@ -92,7 +92,8 @@ def test_least_bytes_by_hand(grouped):
     assert subjects.moved_bytes(wide, 5, 10) == 4 * kernels + rows_of_table + 2 * activations
 
 
-@pytest.mark.parametrize(('name', 'millions'), [('llama-135m', 134.5), ('llama-1b', 1235.8), ('llama-8b', 7504.9)])
+@pytest.mark.parametrize(('name', 'millions'), [('llama-135m', 134.5), ('llama-1b', 1235.8), ('llama-8b', 7504.9),
+                                                ('llama-70b', 69503.0)])
 def test_random_models_have_the_sizes_of_the_models_they_are_like(name, millions):
     raw = subjects.shape(name)
     size = sum(math.prod(shape) for _, shape in subjects.llama_tensors(raw))
