@@ -12,7 +12,7 @@ from w2s_jax.models import heads, hf
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.transformer import Block, Shared, Transformer
 
-SPEC = {'dtype': 'float32', 'rate': 1e-2, 'warmup': 0.0, 'steps': 100, 'accumulate': 1}
+SPEC = {'dtype': 'float32', 'rate': 1e-2, 'warmup': 0.0, 'steps': 100, 'accumulate': 1, 'devices': 1, 'mesh': 'data'}
 
 
 @pytest.fixture(scope='module')
