@@ -172,4 +172,5 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', '')  # compile anew what is timed with its compilation
     program.run(main)
