@@ -193,7 +193,7 @@ def test_serve_answers_each_block_and_lets_one_step_wait_for_another():
         def __init__(self, number):
             self.number = number
             made.append(number)
-            time.sleep(.01 if number else .1)  # the first one compiles
+            time.sleep(.1 if number % 3 else 0)
 
         def __array__(self, dtype=None, copy=None):
             read.append(self.number)
@@ -205,8 +205,7 @@ def test_serve_answers_each_block_and_lets_one_step_wait_for_another():
     blocks = [json.loads(line) for line in sink.getvalue().splitlines()]
     assert [b['losses'] for b in blocks] == [[0.0, 0.5, 1.0], [1.5, 2.0]]
     assert [b['steps'] for b in blocks] == [3, 2] and [b['made'] for b in blocks] == [3, 5]
-    assert blocks[0]['first_call'] > .1 > blocks[1]['first_call'] > .01
-    assert all(b['first_call'] < b['seconds'] for b in blocks)
+    assert all(0 < b['first_call'] < .1 < b['seconds'] for b in blocks)
     assert all(b['seconds'] > 0 and b['cpu_seconds'] >= 0 and b['faults'] >= 0 for b in blocks)
     assert read == made == [0, 1, 2, 3, 4]
 
