@@ -143,7 +143,7 @@ def watch(config, workdir: pathlib.Path, until: str) -> list[dict]:
             log.line('  '.join(table(rows[-1:])[1]))
         workdir.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        plan = experiment.prepare(config, log.line, folder=workdir)
+        plan = experiment.prepare(config, log.line)
         note('loading', began)
         runner = experiment.Runner([plan], log.progress)
 

@@ -9,7 +9,6 @@ import pytest
 import tiny
 
 from w2s_jax import data, disk, parallel, phases
-from w2s_jax.data import Dataset, Examples
 from w2s_jax.errors import StoreError
 from w2s_jax.graph import Phase
 from w2s_jax.models import tokens
@@ -54,7 +53,12 @@ def test_texts_on_disk_are_those_texts(tmp_path):
         np.testing.assert_array_equal(texts[index], WORDS[index])
         assert texts[index].dtype == object
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(texts))[:], WORDS)
-    assert len(disk.Texts(np.empty((0, 1), object))) == 0
+    np.testing.assert_array_equal(texts[:, 1], WORDS[:, 1])
+    np.testing.assert_array_equal(np.concatenate([texts, texts]), np.concatenate([WORDS, WORDS]))
+    assert texts[2, 1] == 'last' and [row.tolist() for row in texts] == WORDS.tolist()
+    with pytest.raises(IndexError):
+        texts[3]
+    assert len(disk.Texts([])) == 0
 
 
 def test_data_on_disk_have_the_fingerprint_of_those_in_memory(tmp_path):
@@ -62,11 +66,6 @@ def test_data_on_disk_have_the_fingerprint_of_those_in_memory(tmp_path):
     for texts in (WORDS, many):
         assert data.fingerprint(disk.Texts(texts, tmp_path)) == data.fingerprint(texts)
     assert data.fingerprint(WORDS) != data.fingerprint(WORDS[::-1])
-    rows = Examples({'text': many, 'features': np.ones(5000)}, np.zeros(5000, int), np.arange(5000))
-    moved = data.on_disk(Dataset('d', 2, rows, rows), tmp_path)
-    assert isinstance(moved.pool.inputs['text'], disk.Texts)
-    assert moved.test.inputs['features'] is rows.inputs['features']
-    np.testing.assert_array_equal(moved.pool.take(np.array([7, 3])).inputs['text'], many[[7, 3]])
 
 
 @pytest.fixture

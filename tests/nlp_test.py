@@ -160,7 +160,7 @@ def test_rows_do_not_depend_on_the_order_of_the_file(tmp_path):
     turned = load(tmp_path, rows[::-1])
     for part in ('pool', 'test'):
         a, b, c = (getattr(d, part) for d in (first, again, turned))
-        assert a.inputs['text'].tolist() == b.inputs['text'].tolist() == c.inputs['text'].tolist()
+        assert a.inputs['text'][:].tolist() == b.inputs['text'][:].tolist() == c.inputs['text'][:].tolist()
         assert a.truth.tolist() == b.truth.tolist() == c.truth.tolist()
         assert a.group.tolist() == b.group.tolist() == c.group.tolist()
     other = load(tmp_path, rows, seed=1)
@@ -379,7 +379,7 @@ def test_local_copies(name):
     assert len(d.pool) + len(d.test) > LOCAL[name] and d.notes['skipped'] == 0 and not said
     for part in (d.pool, d.test):
         assert np.ptp(np.bincount(part.truth, minlength=d.num_classes)) == 0
-        assert all(isinstance(t, str) and t for t in part.inputs['text'].ravel()[:100])
+        assert all(isinstance(t, str) and t for t in part.inputs['text'][:].ravel()[:100])
     assert not set(d.pool.group) & set(d.test.group)
     a, b = data.split_groups(d.pool.group, 0.5, seed=0)
     assert not set(d.pool.group[a]) & set(d.pool.group[b])

@@ -68,8 +68,8 @@ def test_the_text_of_a_pair(tmp_path):
 def test_the_order_is_drawn_with_the_seed_and_knows_nothing_of_the_files(tmp_path):
     rows = transcripts(300)
     first, again, turned = (load(tmp_path, r, 'anthropic_hh') for r in (rows, rows, rows[::-1]))
-    assert first.pool.inputs['text'].tolist() == again.pool.inputs['text'].tolist() \
-        == turned.pool.inputs['text'].tolist()
+    assert first.pool.inputs['text'][:].tolist() == again.pool.inputs['text'][:].tolist() \
+        == turned.pool.inputs['text'][:].tolist()
     other = load(tmp_path, rows, 'anthropic_hh', seed=1)
     place = {tuple(sorted(p)): t for p, t in zip(first.pool.inputs['text'], first.pool.truth, strict=True)}
     same = [place[key] == t for p, t in zip(other.pool.inputs['text'], other.pool.truth, strict=True)

@@ -5,7 +5,6 @@ sees follows from (s, t) alone, so a run resumes exactly with no iterator state.
 """
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -155,15 +154,6 @@ def trim(inputs: Inputs, shapes: tuple[int, ...]) -> Inputs:
     tokens = inputs['tokens'][..., :size]
     width = [(0, 0)] * (tokens.ndim - 1) + [(0, size - tokens.shape[-1])]
     return inputs | {'tokens': np.pad(tokens, width) if tokens.shape[-1] < size else tokens}
-
-
-def on_disk(dataset: Dataset, folder: pathlib.Path | None = None) -> Dataset:
-    """The dataset with its texts in files of `folder` instead of memory (see `disk.Texts`)."""
-    def spilled(part):
-        return dataclasses.replace(part, inputs={
-            k: disk.Texts(v, folder) if isinstance(v, np.ndarray) and v.dtype == object else v
-            for k, v in part.inputs.items()})
-    return dataclasses.replace(dataset, pool=spilled(dataset.pool), test=spilled(dataset.test))
 
 
 def fingerprint(*arrays: np.ndarray | disk.Texts | None) -> str:

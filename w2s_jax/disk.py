@@ -1,9 +1,10 @@
 """Arrays that stay in files: what is larger than memory should hold is mapped, and read where it is looked at."""
+import array
 import pathlib
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -33,28 +34,37 @@ class Growing:
 
 class Texts:
     """Texts `[N, S]` in a file without a name, as UTF-8. To whoever asks for rows it is an array of str, new ones each
-    time; memory holds 8 bytes a text. folder: as for `Growing`. Raises OSError where the disk is full."""
+    time; memory holds 8 bytes a text. Raises OSError where the disk is full.
+
+    rows: S texts each.  folder: as for `Growing`.
+    """
     dtype = np.dtype(object)
 
-    def __init__(self, texts: np.ndarray, folder: pathlib.Path | None = None):
-        written, lengths = Growing(np.uint8, folder), []
-        for rows in chunks(texts):
-            raw = [text.encode() for text in rows.ravel()]
-            written.append(np.frombuffer(b''.join(raw), np.uint8))
-            lengths.append(np.array([len(text) for text in raw], np.int64))
-        self.shape, self.bytes = texts.shape, written.array(-1)
-        self.ends = np.cumsum(np.concatenate(lengths)) if lengths else np.empty(0, np.int64)
+    def __init__(self, rows: Iterable[Sequence[str]], folder: pathlib.Path | None = None):
+        written, lengths, width = Growing(np.uint8, folder), array.array('q'), 1
+        for row in rows:
+            raw = [text.encode() for text in row]
+            written.file.write(b''.join(raw))
+            lengths.extend(map(len, raw))
+            width = len(raw)
+        self.shape, self.bytes = (len(lengths) // width, width), written.array(-1)
+        self.ends = np.cumsum(np.frombuffer(lengths, np.int64)) if lengths else np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index) -> np.ndarray:
-        """The texts of a row `[S]`, of a slice of rows or of an array of their numbers `[..., S]`."""
+        """A row `[S]`, or rows by a slice or an array of their numbers `[..., S]`; or (rows, number of a column)."""
+        if isinstance(index, tuple):
+            return np.take(self[index[0]], index[1], axis=-1)
         rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         at = rows[..., None] * self.shape[1] + np.arange(self.shape[1])
         out = np.empty(at.size, object)
         out[:] = [self._text(i) for i in at.ravel().tolist()]
         return out.reshape(at.shape)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:]
 
     def _text(self, i: int) -> str:
         return self.bytes[self.ends[i - 1] if i else 0:self.ends[i]].tobytes().decode()

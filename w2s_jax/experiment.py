@@ -13,7 +13,7 @@ from typing import Any
 
 from w2s_jax import config as configs
 from w2s_jax import graph, hosts, phases, report, runtime, sinks
-from w2s_jax.data import Dataset, on_disk
+from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, NonFiniteError, StoreError
 from w2s_jax.log import Log
 from w2s_jax.methods import METHODS
@@ -56,7 +56,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     with alone(workdir):
         claim(workdir, store, config)
         with contextlib.closing(make_log(config, workdir, stream)) as log:
-            plan = prepare(config, log.line, folder=store.folder)
+            plan = prepare(config, log.line)
             store.clear_parts()
             store.name(workdir, [p.id for p in plan.phases])
             done = finished(plan.phases, store)
@@ -68,16 +68,15 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
             return results
 
 
-def prepare(config, say: Callable = print, datasets: dict | None = None, folder: pathlib.Path | None = None) -> Plan:
+def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan:
     """Loads the data and the models of a config and wires its phases; nothing is run.
 
-    datasets: those that are loaded already, by their section of the config; filled up.  folder: on whose disk the texts
-    are; None: where temporary files are.
+    datasets: those that are loaded already, by their section of the config; filled up.
     """
     datasets = {} if datasets is None else datasets
     key = json.dumps(configs.flat(config.task), sort_keys=True)
     if key not in datasets:
-        datasets[key] = on_disk(TASKS[config.task.name](config.task, say), folder)
+        datasets[key] = TASKS[config.task.name](config.task, say)
         runtime.return_freed_memory()
     models = load_models(config, datasets[key])
     return Plan(config, datasets[key], models, METHODS[config.method.name](config, datasets[key], models))

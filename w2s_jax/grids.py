@@ -67,7 +67,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
         experiment.follow(plan(config, cells, experiment.quiet).plans, place)
         return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
-        grid = plan(config, cells, log.line, place.folder)
+        grid = plan(config, cells, log.line)
         place.clear_parts()
         place.name(workdir, [p.id for p in grid.phases])
         done = experiment.finished(grid.phases, place)
@@ -83,9 +83,8 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
         return found
 
 
-def plan(config, cells: sweep.Sweep, say: Callable = print, folder: pathlib.Path | None = None) -> Grid:
-    """Checks all cells and wires their phases; data that cells share is loaded once. folder: as of
-    `experiment.prepare`. Raises UserError."""
+def plan(config, cells: sweep.Sweep, say: Callable = print) -> Grid:
+    """Checks all cells and wires their phases; data that cells share is loaded once. Raises UserError."""
     cells = sweep.check(cells)
     experiment.load_plugins(config)
     made = [sweep.apply(config, overrides) for overrides in cells]
@@ -96,7 +95,7 @@ def plan(config, cells: sweep.Sweep, say: Callable = print, folder: pathlib.Path
             configs.validate(one)
     for name, one in zip(names, made, strict=True):
         with _naming(name):
-            plans.append(experiment.prepare(one, say, datasets, folder))
+            plans.append(experiment.prepare(one, say, datasets))
     return Grid(config, [Cell(*c) for c in zip(names, cells, plans, strict=True)])
 
 

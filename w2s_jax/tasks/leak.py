@@ -110,12 +110,15 @@ def warning(result: dict) -> str | None:
     return None
 
 
+def rows(n: int, seed: int) -> np.ndarray:
+    """Which of n rows are looked at, in their order: all of them up to ROWS."""
+    return np.arange(n) if n <= ROWS else np.sort(np.random.default_rng((seed, 3)).choice(n, ROWS, replace=False))
+
+
 def _sample(texts, truth, group, seed: int):
-    if texts.ndim == 1:
-        texts = texts[:, None]
-    if len(truth) > ROWS:
-        index = np.sort(np.random.default_rng((seed, 3)).choice(len(truth), ROWS, replace=False))
-        texts, truth, group = texts[index], truth[index], group[index]
+    index = rows(len(truth), seed)
+    texts, truth, group = texts[index], truth[index], group[index]
+    texts = texts[:, None] if texts.ndim == 1 else texts
     return np.vectorize(_ends, otypes=[object])(texts) if len(texts) else texts, truth, group
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from w2s_jax import disk
 from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import leak, tables
@@ -137,7 +138,7 @@ def source(parts: list[Table], make: Callable[[dict], Statement], task, log) -> 
 
 def dataset(task, name: str, classes: list[str], pool: Source, test: Source | None, log, *, balanced: bool = True,
             template: str = '', truncate: str = 'end') -> Dataset:
-    """The task's pool and test set, no group on both sides.
+    """The task's pool and test set, no group on both sides. Uses the statements of `pool` and `test` up.
 
     Args:
       classes: the name of each class.  test: None cuts the test set from the pool.  balanced: every class as often
@@ -151,6 +152,9 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
     rows = sum(len(s.statements) for s in (pool, test) if s)
     found = len(pool_rows) + len(test_rows)
     unbalanced = sum(_surplus(part, len(classes)) for part in (pool_rows, test_rows)) if balanced else 0
+    del pool_rows, test_rows
+    for used in filter(None, (pool, test)):
+        used.statements.clear()  # before anything else takes a place among them, and keeps theirs from being given back
     notes = {'rows': rows, 'skipped': pool.skipped + (test.skipped if test else 0),
              'first_skipped': pool.first_skipped or (test.first_skipped if test else ''),
              'source': f'{pool.name}, test: {test.name}' if test else pool.name,
@@ -162,9 +166,13 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
 
 
 def _checked_for_leaks(name: str, parts: list[Examples], seed: int, log) -> dict:
-    texts = np.concatenate([p.inputs['text'] for p in parts])
-    truth = np.concatenate([p.truth for p in parts])
-    result = leak.check(texts, truth, np.concatenate([p.group for p in parts]), seed)
+    rows, begin, found = leak.rows(sum(map(len, parts)), seed), 0, []
+    for part in parts:
+        found.append(part.take(rows[(rows >= begin) & (rows < begin + len(part))] - begin))
+        begin += len(part)
+    texts, truth, group = (np.concatenate(x) for x in zip(
+        *((p.inputs['text'], p.truth, p.group) for p in found), strict=True))
+    result = leak.check(texts, truth, group, seed)
     warning = leak.warning(result)
     if warning:
         log(f'warning: {name}: {warning}')
@@ -271,10 +279,8 @@ def _choose(statements: list[Statement], size: int, field: str, where: str, clas
 
 
 def _examples(statements: list[Statement]) -> Examples:
-    text = np.empty((len(statements), len(statements[0].texts)), object)
-    for i, s in enumerate(statements):
-        text[i] = s.texts
-    return Examples({'text': text}, np.array([s.truth for s in statements], np.int32),
+    return Examples({'text': disk.Texts(s.texts for s in statements)},  # type: ignore[dict-item]
+                    np.array([s.truth for s in statements], np.int32),
                     np.array([s.group for s in statements], np.int64))
 
 
