@@ -33,12 +33,17 @@ def read(backbone, variables, inputs):
     return heads.read_out(hidden, length, 'last').reshape(*inputs['length'].shape, -1)
 
 
-def model(config: TransformerConfig, mode: str = 'full') -> modes.Model:
-    """A classifier of texts as `language.parts` makes one, without its weights."""
+def parts(config: TransformerConfig) -> Parts:
+    """Those of a classifier of texts as `language.parts` makes them, without weights."""
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    parts = Parts('large', 'llama', Transformer(config), TextHead(2), read, (shape((1, 8)), shape((1,))),
-                  {'tokens': shape((1, 1, 8)), 'length': shape((1, 1))})
-    return modes.bind(parts, mode, (('rank', 8), ('alpha', 16.), ('targets', 'attention')) if mode == 'lora' else ())
+    return Parts('large', 'llama', Transformer(config), TextHead(2), read, (shape((1, 8)), shape((1,))),
+                 {'tokens': shape((1, 1, 8)), 'length': shape((1, 1))})
+
+
+def model(config: TransformerConfig, mode: str = 'full') -> modes.Model:
+    """The classifier, fine-tuned in a mode."""
+    lora = (('rank', 8), ('alpha', 16.), ('targets', 'attention'))
+    return modes.bind(parts(config), mode, lora if mode == 'lora' else ())
 
 
 def abstract(config: TransformerConfig, mesh, optimizer: str, batch: int, length: int):

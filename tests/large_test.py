@@ -133,7 +133,7 @@ def test_memory_of_seven_billion_parameters(large):
     kept = 4 * config.num_layers * tokens * config.d_model
     work = 4 * tokens * (12 * config.d_model + 5 * config.d_ff / tensor + 3 * length * config.num_heads / tensor)
     bound = kept + 8 * layer / tensor + work + 4 * found['params'] / (sizes[1] * tensor)
-    print(f'{sizes}: {found["own"] / 1e9:.3f} GB of state, {found["temporary"] / 1e9:.2f} GB besides, {bound / 1e9:.2f}')
+    print(sizes, 'bytes of state', found['own'], 'besides', found['temporary'], 'at most', int(bound))
     assert kept < found['temporary'] < 1.1 * bound
 
 

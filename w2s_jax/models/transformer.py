@@ -123,6 +123,22 @@ def seen_by(c: TransformerConfig, size: int, length, slides):
     return seen
 
 
+@jax.custom_vjp
+def scores(q, k):
+    """`[..., X, C]` times `[..., C, M]` in float32, of shorter numbers. Its gradient is as short as they are before it
+    is multiplied by them: else the two largest products of the backward pass would be float32's."""
+    return jnp.matmul(q, k, preferred_element_type=jnp.float32)
+
+
+def _scores_backward(arrays, gradient):
+    q, k = arrays
+    gradient = gradient.astype(q.dtype)
+    return jnp.einsum('...xm,...cm->...xc', gradient, k), jnp.einsum('...xc,...xm->...cm', q, gradient)
+
+
+scores.defvjp(lambda q, k: (scores(q, k), (q, k)), _scores_backward)
+
+
 def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
     """Attention with grouped keys, its softmax in float32, and divided by the softmax's sum at the end, where the
     numbers are fewer (the gradient is then cheaper too, as in arXiv 2205.14135, appendix B.4).
@@ -134,7 +150,7 @@ def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
     (batch, size, heads, width), groups = q.shape, k.shape[2]
     q = q.reshape(batch, size, groups, -1, width).transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)  # k's gradient is then the faster product
-    logits = jnp.einsum('bkxc,bkcm->bkxm', q, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum('bkxc,bkcm->bkxm', q, k) if q.dtype == jnp.float32 else scores(q, k)
     logits = logits.reshape(batch, heads, size, size) * scale
     if cap:
         logits = cap * jnp.tanh(logits / cap)
@@ -144,8 +160,8 @@ def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
         logits = jnp.where(seen, logits, -1e30)  # finite: a row that sees nothing must not become NaN
     weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     y = jnp.einsum('bkxm,bkmc->bkxc', weight.astype(v.dtype).reshape(batch, groups, -1, size), v)
-    y = y.reshape(batch, heads, size, width) / weight.sum(-1, keepdims=True).astype(v.dtype)
-    return y.transpose(0, 2, 1, 3)
+    y = y.reshape(batch, heads, size, width) / weight.sum(-1, keepdims=True)
+    return y.astype(v.dtype).transpose(0, 2, 1, 3)
 
 
 class Shared(NamedTuple):
