@@ -28,6 +28,8 @@ _KEPT = {  # remat: what the backward pass finds as it was; the rest is computed
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
+UNROLLED = 12  # layers; the time to compile grows with them
+
 
 class Norm(nn.Module):
     """Layer or root-mean-square norm over the last axis, its weight included in float32."""
@@ -229,6 +231,15 @@ class Block(nn.Module):
         return x, x if self.keep else None
 
 
+def layers_a_turn(c: TransformerConfig) -> int:
+    """How many layers a turn of the loop over layers computes: one, or on a CPU all of them where they are few.
+
+    There a tenth of a training step's time goes into the stacks of what a loop keeps. With remat 'full' it stays a
+    loop: without one, the compiler would find what is to be computed again and keep it.
+    """
+    return c.num_layers if jax.default_backend() == 'cpu' and c.num_layers <= UNROLLED and c.remat != 'full' else 1
+
+
 class Transformer(nn.Module):
     """Tokens to hidden states; the layers are scanned, so their parameters carry a leading layer axis."""
     config: TransformerConfig
@@ -246,7 +257,7 @@ class Transformer(nn.Module):
         slides = jnp.asarray(c.sliding) if c.sliding else None
         block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=False, policy=_KEPT[c.remat])
         layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
-                              in_axes=(nn.broadcast, 0), length=c.num_layers)
+                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=layers_a_turn(c))
         y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
         y = Norm(c, name='final_norm')(y) if c.final_norm else y
         if c.embed_dim:
