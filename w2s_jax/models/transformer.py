@@ -152,14 +152,15 @@ def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
     (batch, size, heads, width), groups = q.shape, k.shape[2]
     q = q.reshape(batch, size, groups, -1, width).transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)  # k's gradient is then the faster product
-    logits = jnp.einsum('bkxc,bkcm->bkxm', q, k) if q.dtype == jnp.float32 else scores(q, k)
-    logits = logits.reshape(batch, heads, size, size) * scale
+    logits = jnp.einsum('bkxc,bkcm->bkxm', q * scale, k) if q.dtype == jnp.float32 else scores(q, k) * scale
+    logits = logits.reshape(batch, heads, size, size)
     if cap:
         logits = cap * jnp.tanh(logits / cap)
     if bias is not None:
         logits = logits + bias
     if seen is not None:
-        logits = jnp.where(seen, logits, -1e30)  # finite: a row that sees nothing must not become NaN
+        # Finite: a row that sees nothing must not become NaN. Added: its gradient is then no pass of its own.
+        logits = logits + jnp.where(seen, 0.0, -1e30)
     weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     y = jnp.einsum('bkxm,bkmc->bkxc', weight.astype(v.dtype).reshape(batch, groups, -1, size), v)
     y = y.reshape(batch, heads, size, width) / weight.sum(-1, keepdims=True)
