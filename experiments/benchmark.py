@@ -94,15 +94,20 @@ def main() -> None:
         jax.config.update('jax_platforms', 'cpu')  # of this process: accelerators are left to its workers
         options.machine = facts['machine'] = known_machine(MACHINE.value)
     table, found = MEASURES[what](options)
-    print(tables.columns(table))
-    if 'ratio' in found:
-        print('{ratio:.2f} times as fast as PyTorch ({lowest:.2f} to {highest:.2f})'.format(**found))
+    said = [tables.columns(table), *notes(found)]
+    print('\n'.join(said))
     out = pathlib.Path(OUT.value or f'benchmark-{what}.json')
     out.write_text(json.dumps(facts | found | {'load_after': os.getloadavg(), 'table': table}, indent=1, default=str)
                    + '\n')
     if MARKDOWN.value:
-        tables.write(MARKDOWN.value, tables.markdown(table))
+        tables.write(MARKDOWN.value, '\n\n'.join([tables.markdown(table), *said[1:]]))
     print(f'every number: {out}')
+
+
+def notes(found: dict) -> list[str]:
+    """Lines that belong below the table."""
+    ratio = '{ratio:.2f} times as fast as PyTorch ({lowest:.2f} to {highest:.2f})'
+    return [*([ratio.format(**found)] if 'ratio' in found else []), *([found['note']] if 'note' in found else [])]
 
 
 def check(what: str, options: SimpleNamespace) -> None:

@@ -38,9 +38,7 @@ def scaling(options: SimpleNamespace) -> tuple[Table, dict]:
                           number(measured['rows_per_second'] * options.length), f'{efficiency:.0%}',
                           number(measured['state_bytes'] / 1e6)])
             print(' '.join(table[-1]))
-    if simulated:
-        print(SHARED)
-    return table, {'runs': found, 'simulated': simulated}
+    return table, {'runs': found, 'simulated': simulated} | ({'note': SHARED} if simulated else {})
 
 
 def cases(counts: list[int]) -> list[tuple[str, str, int]]:

@@ -50,16 +50,16 @@ def label(options: SimpleNamespace) -> Found:
 
 
 def roofline(found: dict, options: SimpleNamespace, flops: float) -> dict:
-    """How much of what memory and products allow the forward pass reaches; prints it."""
+    """How much of what memory and products allow the forward pass reaches, and a `note` that says so."""
     known, moved = options.machine, subjects.moved_bytes(found['parts'], options.batch, options.length)
     peak = known['peaks'][options.dtype]['flops'] * known['devices']
     line = machine.roofline(flops, moved, peak, known['bandwidth'] * known['devices'])
     rate = statistics.median(r['jax']['steps'] / r['jax']['seconds'] for r in found['rounds']) * flops
     line |= {'moved_bytes': moved, 'reached': rate / line['attainable']}
-    print(f'roofline: {number(line["intensity"])} FLOP a byte ({number(flops / 1e9)} GFLOP over at least '
-          f'{number(moved / 1e6)} MB); memory {number(known["bandwidth"] / 1e9)} GB/s; attainable '
-          f'{number(line["attainable"] / 1e9)} GFLOP/s (bound by {line["bound"]}), reached {line["reached"]:.1%} of it')
-    return {'roofline': line}
+    note = (f'roofline: {number(line["intensity"])} FLOP a byte ({number(flops / 1e9)} GFLOP over at least '
+            f'{number(moved / 1e6)} MB); memory {number(known["bandwidth"] / 1e9)} GB/s; attainable '
+            f'{number(line["attainable"] / 1e9)} GFLOP/s (bound by {line["bound"]}), reached {line["reached"]:.1%}')
+    return {'roofline': line, 'note': note}
 
 
 def spec_of(options: SimpleNamespace, name: str, scratch: str) -> tuple[dict, Any]:
