@@ -1,6 +1,8 @@
 """Which attention a layer computes with, chosen here and nowhere else: plain products (`transformer.attend`, on every
 backend), cuDNN's fused kernel on NVIDIA GPUs, or the TPU kernel that comes with JAX. They agree on every real token.
 """
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -57,7 +59,7 @@ def splash(c: TransformerConfig, q, k, v, length):
     size, heads = q.shape[1:3]
     real = (jnp.arange(size + -size % LANES)[None] < length[:, None]).astype(jnp.int32)
     block = next(b for b in BLOCKS if real.shape[1] % b == 0)
-    backward = {f'block_{name}': block for name in ('q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')}
+    backward: dict[str, Any] = {f'block_{name}': block for name in ('q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')}
     call = kernels.make_splash_mha(
         masks.MultiHeadMask([_mask(c, real.shape[1])] * heads), head_shards=1, q_seq_shards=1,
         block_sizes=kernels.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, **backward),
@@ -105,6 +107,7 @@ def check(c: TransformerConfig) -> None:
 def lacks(c: TransformerConfig, way: str) -> str:
     """What a fused attention needs and this machine or this model does not have; '' where it can be used."""
     uneven = c.window and len(set(c.sliding)) > 1
+    needs: tuple[tuple[bool, str], ...]
     if way == 'cudnn':
         capability = _capability()
         needs = (
