@@ -59,7 +59,8 @@ def splash(c: TransformerConfig, q, k, v, length):
     size, heads = q.shape[1:3]
     real = (jnp.arange(size + -size % LANES)[None] < length[:, None]).astype(jnp.int32)
     block = next(b for b in BLOCKS if real.shape[1] % b == 0)
-    backward: dict[str, Any] = {f'block_{name}': block for name in ('q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')}
+    parts = ('q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
+    backward: dict[str, Any] = {f'block_{part}': block for part in parts}
     call = kernels.make_splash_mha(
         masks.MultiHeadMask([_mask(c, real.shape[1])] * heads), head_shards=1, q_seq_shards=1,
         block_sizes=kernels.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, **backward),
