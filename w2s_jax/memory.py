@@ -19,12 +19,15 @@ def run_bytes(model: Model, static: train.Static, inputs) -> tuple[int, int]:
     def residuals(params, inputs, frozen):
         return jax.vjp(lambda p: model.apply(p, inputs, frozen), params)[1]
 
+    def kept(rows: int) -> int:
+        part = {k: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
+        return nbytes(jax.eval_shape(residuals, state.params, part, model.frozen_shapes))
+
     hyper = train.Hyper(*([0.0] * 7))
     state = jax.eval_shape(lambda h: train.init_state(h, 0, None, init=model.init, static=static), hyper)
-    part = {k: jax.ShapeDtypeStruct((len(x) // static.accumulate, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
-    kept = jax.eval_shape(residuals, state.params, part, model.frozen_shapes)
-    params = nbytes(state.params)
-    return nbytes(state) + params, max(nbytes(kept) - params - nbytes(model.frozen_shapes), 0)
+    rows = len(next(iter(inputs.values()))) // static.accumulate
+    # Residuals hold some of the parameters, too; those do not grow with the rows.
+    return nbytes(state) + nbytes(state.params), kept(2 * rows) - kept(rows)
 
 
 def nbytes(tree) -> int:
