@@ -59,12 +59,11 @@ def splash(c: TransformerConfig, q, k, v, length):
     size, heads = q.shape[1:3]
     real = (jnp.arange(size + -size % LANES)[None] < length[:, None]).astype(jnp.int32)
     block = next(b for b in BLOCKS if real.shape[1] % b == 0)
-    parts = ('q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
-    backward: dict[str, Any] = {f'block_{part}': block for part in parts}
+    sizes = kernels.BlockSizes(block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block,
+                               block_kv_dq=block)
     call = kernels.make_splash_mha(
         masks.MultiHeadMask([_mask(c, real.shape[1])] * heads), head_shards=1, q_seq_shards=1,
-        block_sizes=kernels.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, **backward),
-        attn_logits_soft_cap=c.attention_cap or None, interpret=jax.default_backend() != 'tpu')
+        block_sizes=sizes, attn_logits_soft_cap=c.attention_cap or None, interpret=jax.default_backend() != 'tpu')
 
     def by_head(x):
         return jnp.pad(x, ((0, 0), (0, -size % LANES), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
@@ -108,7 +107,7 @@ def check(c: TransformerConfig) -> None:
 def lacks(c: TransformerConfig, way: str) -> str:
     """What a fused attention needs and this machine or this model does not have; '' where it can be used."""
     uneven = c.window and len(set(c.sliding)) > 1
-    needs: tuple[tuple[bool, str], ...]
+    needs: tuple[tuple[object, str], ...]
     if way == 'cudnn':
         capability = _capability()
         needs = (
