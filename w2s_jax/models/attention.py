@@ -1,7 +1,6 @@
 """Which attention a layer computes with, chosen here and nowhere else: plain products (`transformer.attend`, on every
 backend), cuDNN's fused kernel on NVIDIA GPUs, or the TPU kernel that comes with JAX. They agree on every real token.
 """
-from typing import Any
 
 import jax
 import jax.numpy as jnp
