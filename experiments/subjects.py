@@ -127,11 +127,7 @@ def parts(name: str, dtype: str) -> Parts:
 def chess(name: str, dtype: str) -> Parts:
     """A rung of the ladder that computes in `dtype`; the ladder itself computes in float32."""
     found = zoo.pretrained_chess(name)
-    backbone = Transformer(dataclasses.replace(found.backbone.config, dtype=dtype))
-
-    def features(variables, inputs):
-        return backbone.apply(variables, inputs['tokens'][:, 0])
-    return dataclasses.replace(found, backbone=backbone, features=features)
+    return dataclasses.replace(found, backbone=Transformer(dataclasses.replace(found.backbone.config, dtype=dtype)))
 
 
 def classes(name: str) -> int:

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
+PAUSE = 1.0  # seconds before a block: threads of the other side may spin for a while after theirs
+
 
 def command(kind: str, spec: dict) -> list[str]:
     """What starts such a process."""
@@ -38,6 +40,7 @@ class Worker:
     def block(self, steps: int) -> dict:
         """Runs so many steps there. Raises RuntimeError where the process has ended."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        time.sleep(PAUSE)
         try:
             print(steps, file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())

@@ -256,9 +256,10 @@ class Transformer(nn.Module):
         x = parallel.split(self._embed(tokens), 'batch')
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
         slides = jnp.asarray(c.sliding) if c.sliding else None
-        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=False, policy=_KEPT[c.remat])
+        turn = layers_a_turn(c)
+        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=turn > 1, policy=_KEPT[c.remat])
         layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
-                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=layers_a_turn(c))
+                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=turn)
         y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
         y = Norm(c, name='final_norm')(y) if c.final_norm else y
         if c.embed_dim:
