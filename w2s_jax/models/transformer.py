@@ -235,8 +235,8 @@ class Block(nn.Module):
 def layers_a_turn(c: TransformerConfig) -> int:
     """How many layers a turn of the loop over layers computes: one, or on a CPU all of them where they are few.
 
-    There a tenth of a training step's time goes into the stacks of what a loop keeps. With remat 'full' it stays a
-    loop: without one, the compiler would find what is to be computed again and keep it.
+    There a tenth of a training step's time goes into the stacks of what a loop keeps. With remat 'full', where memory
+    counts most, it stays a loop.
     """
     return c.num_layers if jax.default_backend() == 'cpu' and c.num_layers <= UNROLLED and c.remat != 'full' else 1
 
