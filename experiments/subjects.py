@@ -3,7 +3,6 @@
 A name is a folder (or hub id), a rung of the chess ladder, or `random:SHAPE`: a Llama with random weights, where SHAPE
 is one of SHAPES or LAYERSxWIDTH. A random model is written out as a folder, so that both sides load the same one.
 """
-import dataclasses
 import functools
 import json
 import pathlib
@@ -20,7 +19,6 @@ from w2s_jax import data
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import language, modes, zoo
 from w2s_jax.models.modes import Parts
-from w2s_jax.models.transformer import Transformer
 from w2s_jax.optimizers import known
 from w2s_jax.tasks import chess_moves
 
@@ -126,8 +124,7 @@ def parts(name: str, dtype: str) -> Parts:
 @functools.cache
 def chess(name: str, dtype: str) -> Parts:
     """A rung of the ladder that computes in `dtype`; the ladder itself computes in float32."""
-    found = zoo.pretrained_chess(name)
-    return dataclasses.replace(found, backbone=Transformer(dataclasses.replace(found.backbone.config, dtype=dtype)))
+    return modes.computing(zoo.pretrained_chess(name), dtype)
 
 
 def classes(name: str) -> int:

@@ -6,11 +6,11 @@ import sys
 import time
 from types import SimpleNamespace
 
+import entry_points
 import jax
 import numpy as np
 import pytest
 import tiny
-from absl import flags
 
 from configs import own_data
 from experiments import benchmark_input, benchmark_probe, benchmark_scaling, benchmark_train, tables, worker
@@ -20,12 +20,7 @@ from w2s_jax.errors import ConfigError
 
 @pytest.fixture
 def benchmark():
-    """The module; its flags are gone again afterwards, for other entry points have some of the same names."""
-    known = set(flags.FLAGS)
-    yield importlib.import_module('experiments.benchmark')
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
-    del sys.modules['experiments.benchmark']
+    yield from entry_points.loaded('benchmark')
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """What `experiments.streaming` sees: idle devices, memory, and the phases of an experiment."""
-import importlib
 import json
 import sys
 import time
 
+import entry_points
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +15,7 @@ from w2s_jax import command, train
 
 @pytest.fixture
 def streaming():
-    """The module; its flags are gone again afterwards, for other entry points have some of the same names."""
-    known = set(flags.FLAGS)
-    yield importlib.import_module('experiments.streaming')
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
-    del sys.modules['experiments.streaming']
+    yield from entry_points.loaded('streaming')
 
 
 def some_work(x):

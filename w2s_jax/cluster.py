@@ -264,6 +264,6 @@ def make_worker(configs: list, place: str) -> Worker:
         if unknown := [i for i in ids if i not in phases]:
             raise ClusterError(f'phase {unknown[0]}: not in the plan that a worker made of the same configs; expected '
                                'the same version of w2s_jax, its plugins and its data on all machines')
-        runner = experiment.Runner(plans, relay)  # type: ignore[arg-type]
+        runner = experiment.Runner(plans, relay.progress)
         attend([phases[i] for i in ids], Ledger(list(phases.values()), store), runner.run, relay, runner.room)
     return work

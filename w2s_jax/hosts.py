@@ -2,7 +2,7 @@
 
 Every host runs the same command. Inside a phase all of them run the same programs, each on its share of the batches.
 Between phases the first one leads: it alone reads and writes what is done, and tells the others what comes next
-(`led`, `follow`). What they say to each other goes through the key-value store of JAX's coordination service.
+(`tell`, `hear`). What they say to each other goes through the key-value store of JAX's coordination service.
 """
 import contextlib
 import ctypes
