@@ -127,7 +127,7 @@ def rob(folder, inside, taken):
     """Takes a lease once, and holds it while others look."""
     while not taken.exists():
         with hold(Slot(folder), 20) as held:
-            if held:
+            if held and not taken.exists():  # it may have been taken and given back since the look above
                 os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
                 time.sleep(.2)
                 taken.touch()

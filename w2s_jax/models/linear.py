@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
@@ -36,7 +37,10 @@ class Linear(nn.Module):
 
         kernel = self.param('kernel', draw, (*ins, *out))
         x = x.reshape(-1, size_in).astype(self.dtype)  # of two axes: else the kernel's gradient copies y transposed
-        y = x @ kernel.reshape(size_in, size_out).astype(self.dtype)
+        kernel = kernel.reshape(size_in, size_out).astype(self.dtype)
+        if size_in > size_out and jax.default_backend() == 'cpu':  # a fifth faster gradient
+            kernel = jax.lax.optimization_barrier(kernel.T).T
+        y = x @ kernel
         if self.has_variable(ADAPTERS, 'a'):
             a: Any = self.get_variable(ADAPTERS, 'a')
             b: Any = self.get_variable(ADAPTERS, 'b')

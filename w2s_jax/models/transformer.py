@@ -13,6 +13,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models.attention import attended
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.linear import ADAPTERS, LINEAR, Embed, Linear
+from w2s_jax.models.norm import Norm
 
 _ACTIVATIONS: dict[str, Callable] = {
     'gelu': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 2 ** -.5)),  # jax.nn.gelu's erfc costs more
@@ -29,27 +30,6 @@ _KEPT = {  # remat: what the backward pass finds as it was; the rest is computed
 }
 
 UNROLLED = 12  # layers; the time to compile grows with them
-
-
-class Norm(nn.Module):
-    """Layer or root-mean-square norm over the last axis, its weight included in float32."""
-    config: TransformerConfig
-
-    @nn.compact
-    def __call__(self, x):
-        c = self.config
-        if c.norm == 'none':
-            return x
-        x32 = x.astype(jnp.float32)
-        if c.norm == 'layernorm':
-            x32 = x32 - x32.mean(-1, keepdims=True)
-        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + c.norm_eps)
-        scale = self.param('scale', nn.initializers.constant(1.0 - c.norm_offset), (x.shape[-1],))
-        y = x32 * jnp.expand_dims(scale + c.norm_offset, range(x.ndim - 1))
-        if c.norm_bias:
-            bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
-            y = y + jnp.expand_dims(bias, range(x.ndim - 1))
-        return y.astype(c.dtype)
 
 
 def rotary_frequency(dims: int, base: float, scaling: tuple = ()) -> np.ndarray:
