@@ -22,7 +22,7 @@ def ours(kind, bias, dtype='float32', offset=0.0):
 def flax_norm(params, x, kind, bias):
     plain = {'scale': params['scale']}
     if kind == 'rmsnorm':
-        return nn.RMSNorm(epsilon=EPS).apply({'params': plain}, x) + (params['bias'] if bias else 0)
+        return nn.RMSNorm(epsilon=EPS).apply({'params': plain}, x) + (params['bias'][None, None] if bias else 0)
     norm = nn.LayerNorm(epsilon=EPS, use_bias=bias, use_fast_variance=False)
     return norm.apply({'params': params if bias else plain}, x)
 
