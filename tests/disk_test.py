@@ -12,6 +12,7 @@ from w2s_jax import data, disk, parallel, phases
 from w2s_jax.errors import StoreError
 from w2s_jax.graph import Phase
 from w2s_jax.models import tokens
+from w2s_jax.models.modes import Model
 from w2s_jax.store import Artifact, Store
 
 WORDS = np.array([['naïve', ''], ['two words', '𝄞'], ['x' * 1000, 'last']], object)
@@ -157,8 +158,7 @@ def test_texts_become_labels_without_ever_being_in_memory_together(tmp_path, fol
     used = peak(encode)
     assert made[0]['tokens'].nbytes == whole and mapped(made[0]['tokens']) and used < whole / 3
     pool = store.save('tokens', 'ab', {}, {}, made.pop())
-    model = types.SimpleNamespace(apply=apply, num_params=2, frozen=lambda _: None, featurize=None, identity={},
-                                  init=lambda key, pretrained=None: {'w': jnp.ones(2)})
+    model = Model('tiny', lambda key, pretrained=None: {'w': jnp.ones(2)}, apply, 2, {}, 1e-3)
     execution = types.SimpleNamespace(eval_batch_size=BATCH, shapes=2, runs='vmap', memory=None, driver='jit')
     context = phases.Context(None, {'teacher': model}, parallel.make_mesh(), execution, lambda *a: None)
     teacher = types.SimpleNamespace(params=lambda: {'w': np.array([1, 2], np.float32)})

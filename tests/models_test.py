@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import heads, modes, transformer, zoo
+from w2s_jax.models import heads, modes, zoo
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.transformer import (
     Block,
@@ -195,16 +195,15 @@ def test_scanned_layers_equal_a_loop():
 
 
 @pytest.mark.parametrize('remat', ['none', 'products', 'full'])
-def test_few_layers_are_no_loop_on_a_cpu_and_have_its_gradients(remat, monkeypatch):
+def test_unrolled_layers_are_no_loop_and_have_its_gradients(remat):
     module, params, tokens = make(remat=remat)
 
-    def compiled():
+    def compiled(module):
         grad = fast(jax.grad(lambda p: jnp.sin(module.apply({'params': p}, tokens)).sum()))
         return grad.lower(params).compile()
-    unrolled = compiled()
-    monkeypatch.setattr(transformer, 'UNROLLED', 1)
-    looped = compiled()
-    assert (' while(' in unrolled.as_text()) == (remat == 'full') and ' while(' in looped.as_text()
+    looped = compiled(module)
+    unrolled = compiled(module.clone(config=dataclasses.replace(module.config, unroll=True)))
+    assert ' while(' not in unrolled.as_text() and ' while(' in looped.as_text()
     chex.assert_trees_all_close(unrolled(params), looped(params), rtol=1e-5, atol=1e-5)
 
 

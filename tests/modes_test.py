@@ -159,3 +159,15 @@ def test_a_probe_reads_features_without_mean_and_of_unit_size():
     scale = pool.arrays['features'].reshape(-1, 4).std(0)
     np.testing.assert_allclose(b['features'] * scale + pool.arrays['features'].reshape(-1, 4).mean(0),
                                test.arrays['features'], atol=1e-3)
+
+
+def test_layers_are_unrolled_where_training_is_long_enough_to_pay_for_it():
+    model = bound('full')
+    tokens = 10 * modes.COMPILATION / (6 * model.work)
+    short, long = (model.apply_for(int(tokens * share / model.positions)) for share in (.9, 1.1))
+    assert short is model.apply and long is model.unrolled() is not model.apply
+    params, inputs = model.init(jax.random.key(0), model.load(None)), rows(3)
+    programs = [jax.jit(apply).lower(params, inputs).compile().as_text() for apply in (short, long)]
+    assert [' while(' in text for text in programs] == [True, False]
+    np.testing.assert_allclose(long(params, inputs), short(params, inputs), atol=1e-5)
+    assert bound('probe').unrolled is None  # a head has no layers

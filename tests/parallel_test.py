@@ -1,7 +1,6 @@
 """Drivers and meshes: the same numbers however the work is laid out, and the state where RULES say."""
 import dataclasses
 import functools
-import types
 
 import chex
 import jax
@@ -12,6 +11,7 @@ import pytest
 from w2s_jax import gradients, losses, parallel, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.errors import ConfigError
+from w2s_jax.models.modes import Model
 
 L, D, H, C, F, V, B, K = 2, 32, 4, 8, 128, 512, 16, 2  # two classes: the confidence loss then has a threshold
 STATIC = train.Static('xent', 20, B, K)
@@ -157,8 +157,7 @@ def test_a_whole_training_is_the_same_with_both_drivers(driver, tmp_path):
     rows = np.stack([rng.permutation(100)[:64] for _ in range(3)])
     truth = (pool['tokens'].sum(1) % 2).astype(np.int32)
     runs = train.Runs(pool, rows, truth[rows], np.arange(3), hyper(3), {'tokens': pool['tokens'][:10]}, 2, K)
-    model = types.SimpleNamespace(init=init, apply=apply, num_params=1, load=lambda shardings: None,
-                                  frozen=lambda shardings: None, featurize=None)
+    model = Model('tiny', init, apply, 1, {}, 1e-3)
     static, found = train.Static('confidence', 8, B, K), []
     for mesh, how in ((one_device(), 'jit'), (parallel.make_mesh(), driver)):
         trainer = train.Trainer(model, static, mesh, 'vmap', driver=how)

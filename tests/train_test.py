@@ -1,7 +1,6 @@
 """One step and the loop: microbatches, devices and stacks of runs change nothing; resuming changes nothing."""
 import dataclasses
 import functools
-import types
 
 import chex
 import jax
@@ -14,6 +13,7 @@ from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.errors import ConfigError
 from w2s_jax.gradients import gradients
 from w2s_jax.models import mlp
+from w2s_jax.models.modes import Model
 
 MODULE = mlp.FeatureMLP(16, 2)
 EXAMPLE = jnp.zeros((1, 6))
@@ -27,8 +27,7 @@ def apply(params, inputs, frozen=None):
     return MODULE.apply({'params': params}, inputs['features'])
 
 
-MODEL = types.SimpleNamespace(init=init, apply=apply, load=lambda _: None, frozen=lambda _: None, num_params=200,
-                              name='tiny', featurize=None)
+MODEL = Model('tiny', init, apply, 200, {}, 1e-3)
 STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
@@ -174,8 +173,7 @@ def bag(params, inputs, frozen=None):
     return jnp.where(real[..., None], params['table'][tokens], 0).sum(1) / length
 
 
-BAG = types.SimpleNamespace(**vars(MODEL) | {
-    'apply': bag, 'init': lambda key, pretrained=None: {'table': jax.random.normal(key, (50, 2))}})
+BAG = Model('bag', lambda key, pretrained=None: {'table': jax.random.normal(key, (50, 2))}, bag, 100, {}, 1e-3)
 
 
 def test_texts_are_padded_to_few_lengths_and_predictions_come_back_in_order():
@@ -196,7 +194,7 @@ def traced_bag(params, inputs, frozen=None):
 
 def test_one_program_a_length():
     inputs = texts(200)
-    model = types.SimpleNamespace(**vars(BAG) | {'apply': traced_bag})
+    model = dataclasses.replace(BAG, apply=traced_bag)
     rows = np.stack([np.random.default_rng(s).permutation(200)[:160] for s in range(2)])
     r = train.Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, 2, window=4)
     trainer = train.Trainer(model, STATIC, parallel.make_mesh(), 'vmap', 16, shapes=(8, 16, 24))
@@ -226,7 +224,7 @@ def test_one_program_serves_every_seed_and_rate():
     def counted(params, inputs, frozen):
         traces.append(1)
         return apply(params, inputs, frozen)
-    model = types.SimpleNamespace(**vars(MODEL) | {'apply': counted})
+    model = dataclasses.replace(MODEL, apply=counted)
     static = dataclasses.replace(STATIC, steps=4)
     train.Trainer(model, static, parallel.make_mesh(), 'vmap').fit(runs())
     first = len(traces)

@@ -21,11 +21,10 @@ from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.data import Dataset
 from w2s_jax.graph import Phase, describe
 from w2s_jax.models import tokens as texts
-from w2s_jax.models.modes import Model
+from w2s_jax.models.modes import COMPILATION, Model
 from w2s_jax.store import Artifact
 
 PART = 16  # batches of features that are saved together
-COMPILATION = 1e12  # floating-point operations that two cores do while a step is compiled for one more shape
 KEPT = 5  # best answers a test row that are stored; all of them for up to five classes
 
 
@@ -74,7 +73,8 @@ def _inputs(needs: dict, *names: str) -> list[dict]:
 
 def _shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
     lengths = [x for x in map(data.longest, inputs) if x is not None]
-    worth = COMPILATION / (6 * _model(section, context).num_params)
+    model = _model(section, context)
+    worth = COMPILATION / (6 * (model.read or model.work or model.num_params))
     return data.choose_shapes(np.concatenate(lengths), context.execution.shapes, worth=worth) if lengths else ()
 
 

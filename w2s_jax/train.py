@@ -305,7 +305,8 @@ class Trainer:
         self.eval_batch_size, self.driver = eval_batch_size, driver
         make = pmapped_step if driver == 'pmap' else compiled_step
         drive = functools.partial(make, static=static, how=how, mesh=mesh)
-        self.step, self.step_of_numbers = drive(model.apply), drive(taking(model.apply))
+        apply = model.apply_for(static.steps * static.batch_size, shapes[-1] if shapes else 0)
+        self.step, self.step_of_numbers = drive(apply), drive(taking(apply))
         self.forward = compiled_predict(model.apply, how, mesh)
         self.shardings = functools.partial(parallel.sharding, mesh)
         self.frozen = None if model.featurize else model.frozen(self.shardings)  # a probe's backbone has had its say

@@ -37,6 +37,7 @@ class TransformerConfig:
       than reading it back); all but the products with weights, so that what is kept grows with the length and not
       with its square; or whole layers.
     attention: what computes it (attention.py): plain products, a GPU's or a TPU's fused kernel, or what there is.
+    unroll: no loop over layers.
     """
     vocab_size: int
     d_model: int
@@ -78,6 +79,7 @@ class TransformerConfig:
     dtype: str = 'float32'  # of the computation; parameters and softmax are float32
     remat: str = 'products'
     attention: str = 'auto'
+    unroll: bool = False
 
     def __post_init__(self):
         for field, choices in _CHOICES.items():

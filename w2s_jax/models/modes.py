@@ -14,6 +14,10 @@ from w2s_jax.models import attention as ways
 from w2s_jax.models import defaults, lora
 from w2s_jax.models.linear import ADAPTERS
 from w2s_jax.models.tokens import Tokenizer
+from w2s_jax.models.transformer import Transformer
+
+COMPILATION = 1e12  # floating-point operations that two cores do while a training step is compiled
+UNROLLED = 12  # layers at most; the time to compile grows with them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,9 +28,11 @@ class Model:
     apply: (params, inputs, frozen) -> logits `[B, K]`.  load: shardings -> what `init` starts from, or None.
     frozen: shardings -> what is not trained, or None, of `frozen_shapes`.  identity: what of it decides results, JSON.
     shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
-    num_params: all of them.  work: those that every position meets, tables of embeddings not.
+    num_params: all that are trained or frozen here.  work: those that every position meets, tables of embeddings not.
+    read: those that a text meets when its features are computed (probe), else 0.
     answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
+    unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
     """
     name: str
     init: Callable
@@ -42,6 +48,18 @@ class Model:
     max_length: int = 0
     featurize: Callable | None = None
     work: int = 0
+    read: int = 0
+    positions: int = 1
+    unrolled: Callable[[], Callable] | None = None
+
+    def apply_for(self, rows: int, length: int = 0) -> Callable:
+        """`apply` for a training step that sees so many rows in all, texts of up to `length` tokens (0: no texts).
+
+        On a CPU a tenth of the time goes into the stacks of what a loop over layers keeps. Without one the program is
+        larger: that pays where the tenth takes longer than a compilation.
+        """
+        operations = 6 * self.work * rows * (length or self.positions)
+        return self.unrolled() if self.unrolled and operations / 10 > COMPILATION else self.apply
 
     @property
     def key(self) -> str:
@@ -85,6 +103,11 @@ class Parts:
     def num_params(self) -> int:
         return count(self.shapes)
 
+    @property
+    def positions(self) -> int:
+        """L of one batch of inputs, 1 where these have no tokens."""
+        return self.inputs['tokens'].shape[-1] if 'tokens' in self.inputs else 1
+
 
 def count(params) -> int:
     """How many numbers a tree of arrays or shapes holds."""
@@ -114,7 +137,7 @@ def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
     tables = {k: v for k, v in parts.shapes['backbone'].items() if k in ('tokens', 'positions', 'types')}
     return Model(parts.name, init, apply, parts.num_params, identity,
                  defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
-                 tokenizer=parts.tokenizer, max_length=parts.max_length, **fields)
+                 tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions, **fields)
 
 
 def full(parts: Parts, settings: tuple) -> Model:
@@ -161,7 +184,8 @@ def probe(parts: Parts, settings: tuple) -> Model:
         return parts.read({'params': backbone}, inputs).astype(jnp.float32)
 
     small = _model(parts, 'probe', init, apply, frozen=functools.partial(_backbone, parts), featurize=featurize)
-    return dataclasses.replace(small, num_params=count(parts.shapes['head']), work=count(parts.shapes['head']))
+    head = count(parts.shapes['head'])
+    return dataclasses.replace(small, num_params=head, work=head, read=small.work)
 
 
 def _backbone(parts: Parts, shardings):
@@ -199,4 +223,11 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
 
     settings: the items of the config's `lora` section. Raises ConfigError.
     """
-    return MODES[mode](parts, settings)
+    model = MODES[mode](parts, settings)
+    if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
+        return model
+    config = parts.backbone.config
+    if config.num_layers > UNROLLED or config.remat == 'full':  # there memory counts most
+        return model
+    flat = dataclasses.replace(parts, backbone=parts.backbone.clone(config=dataclasses.replace(config, unroll=True)))
+    return dataclasses.replace(model, unrolled=functools.cache(lambda: MODES[mode](flat, settings).apply))

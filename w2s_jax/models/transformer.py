@@ -29,9 +29,6 @@ _KEPT = {  # remat: what the backward pass finds as it was; the rest is computed
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
-UNROLLED = 12  # layers; the time to compile grows with them
-
-
 def rotary_frequency(dims: int, base: float, scaling: tuple = ()) -> np.ndarray:
     """`[dims / 2]` float32: radians a token, as in arXiv 2104.09864, section 3.2.2, then scaled for longer texts.
 
@@ -212,15 +209,6 @@ class Block(nn.Module):
         return x, x if self.keep else None
 
 
-def layers_a_turn(c: TransformerConfig) -> int:
-    """How many layers a turn of the loop over layers computes: one, or on a CPU all of them where they are few.
-
-    There a tenth of a training step's time goes into the stacks of what a loop keeps. With remat 'full', where memory
-    counts most, it stays a loop.
-    """
-    return c.num_layers if jax.default_backend() == 'cpu' and c.num_layers <= UNROLLED and c.remat != 'full' else 1
-
-
 class Transformer(nn.Module):
     """Tokens to hidden states; the layers are scanned, so their parameters carry a leading layer axis."""
     config: TransformerConfig
@@ -236,10 +224,9 @@ class Transformer(nn.Module):
         x = parallel.split(self._embed(tokens), 'batch')
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
         slides = jnp.asarray(c.sliding) if c.sliding else None
-        turn = layers_a_turn(c)
-        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=turn > 1, policy=_KEPT[c.remat])
+        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=c.unroll, policy=_KEPT[c.remat])
         layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
-                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=turn)
+                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=c.num_layers if c.unroll else 1)
         y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
         y = Norm(c, name='final_norm')(y) if c.final_norm else y
         if c.embed_dim:
