@@ -46,7 +46,8 @@ def optimizers(model, rate: float, steps: int, warmup: float, fused: bool = Fals
     """AdamW without weight decay, and linear warm-up, then cosine, as in `w2s_jax.optimizers`."""
     def factor(step):
         progress = step / steps
-        return min(1.0, progress / max(warmup, 1e-9)) * 0.5 * (1 + math.cos(math.pi * progress))
+        ramp = progress / warmup if progress < warmup else 1.0
+        return ramp * 0.5 * (1 + math.cos(math.pi * progress))
     adam = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0, fused=fused or None)
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, factor)
 
