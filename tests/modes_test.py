@@ -106,7 +106,7 @@ def small(**changes):
 
 
 def test_a_probe_teaches_a_lora_student(tmp_path):
-    c = small(**{'teacher.mode': 'probe', 'student.mode': 'lora', 'teacher.learning_rate': .03, 'train.epochs': 4})
+    c = small(**{'teacher.mode': 'probe', 'student.mode': 'lora', 'teacher.learning_rate': .03, 'train.epochs': 2})
     results = experiment.run(c, tmp_path, io.StringIO())
     kinds = [p['kind'] for p in results['timing']['phases']]
     assert kinds.count('features') == 2 and kinds.count('teacher') == 2  # one for the pool, one for the test set
