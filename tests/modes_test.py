@@ -161,13 +161,14 @@ def test_a_probe_reads_features_without_mean_and_of_unit_size():
                                test.arrays['features'], atol=1e-3)
 
 
-def test_layers_are_unrolled_where_training_is_long_enough_to_pay_for_it():
-    model = bound('full')
+@pytest.mark.parametrize('mode', ['full', 'lora'])
+def test_layers_are_unrolled_where_training_is_long_enough_to_pay_for_it(mode):
+    model = bound(mode, LORA if mode == 'lora' else ())
     tokens = 10 * modes.COMPILATION / (6 * model.work)
     short, long = (model.apply_for(int(tokens * share / model.positions)) for share in (.9, 1.1))
     assert short is model.apply and long is model.unrolled() is not model.apply
-    params, inputs = model.init(jax.random.key(0), model.load(None)), rows(3)
-    programs = [jax.jit(apply).lower(params, inputs).compile().as_text() for apply in (short, long)]
+    given = model.init(jax.random.key(0), model.load(None)), rows(3), model.frozen(lambda *_: None)
+    programs = [jax.jit(apply).lower(*given).compile().as_text() for apply in (short, long)]
     assert [' while(' in text for text in programs] == [True, False]
-    np.testing.assert_allclose(long(params, inputs), short(params, inputs), atol=1e-5)
+    np.testing.assert_allclose(long(*given), short(*given), atol=1e-5)
     assert bound('probe').unrolled is None  # a head has no layers

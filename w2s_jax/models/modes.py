@@ -28,8 +28,8 @@ class Model:
     apply: (params, inputs, frozen) -> logits `[B, K]`.  load: shardings -> what `init` starts from, or None.
     frozen: shardings -> what is not trained, or None, of `frozen_shapes`.  identity: what of it decides results, JSON.
     shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
-    num_params: all that are trained or frozen here.  work: those that every position meets, tables of embeddings not.
-    read: those that a text meets when its features are computed (probe), else 0.
+    num_params: all of them (probe: the head's).  work: of these, what every position meets, tables of embeddings not.
+    read: how many numbers every position meets where features are computed (probe: the backbone's), else 0.
     answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
@@ -227,7 +227,7 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config
-    if config.num_layers > UNROLLED or config.remat == 'full':  # there memory counts most
+    if config.num_layers > UNROLLED or config.remat == 'full':  # memory counts most there, and a loop bounds it
         return model
     flat = dataclasses.replace(parts, backbone=parts.backbone.clone(config=dataclasses.replace(config, unroll=True)))
     return dataclasses.replace(model, unrolled=functools.cache(lambda: MODES[mode](flat, settings).apply))

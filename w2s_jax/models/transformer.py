@@ -29,6 +29,7 @@ _KEPT = {  # remat: what the backward pass finds as it was; the rest is computed
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
+
 def rotary_frequency(dims: int, base: float, scaling: tuple = ()) -> np.ndarray:
     """`[dims / 2]` float32: radians a token, as in arXiv 2104.09864, section 3.2.2, then scaled for longer texts.
 
