@@ -24,6 +24,7 @@ import json
 import os
 import pathlib
 import platform
+import statistics
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -107,7 +108,11 @@ def main() -> None:
 def notes(found: dict) -> list[str]:
     """Lines that belong below the table."""
     ratio = '{ratio:.2f} times as fast as PyTorch ({lowest:.2f} to {highest:.2f})'
-    return [*([ratio.format(**found)] if 'ratio' in found else []), *([found['note']] if 'note' in found else [])]
+    peak = "the machine's own products, measured in turn: {1} GFLOP/s ({0} to {2})"
+    peaks = sorted(found.get('peaks', []))
+    middle = [tables.number(x / 1e9) for x in (peaks[0], statistics.median(peaks), peaks[-1])] if peaks else []
+    return [*([ratio.format(**found)] if 'ratio' in found else []), *([peak.format(*middle)] if peaks else []),
+            *([found['note']] if 'note' in found else [])]
 
 
 def check(what: str, options: SimpleNamespace) -> None:

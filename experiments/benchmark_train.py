@@ -21,6 +21,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import hf
 
 RATE, TOTAL = 2e-5, 100_000  # so many steps that the rate stays what it is
+PEAK = 'peak'  # the worker that measures products beside the steps
 PARITY = {'float32': 1e-3, 'bfloat16': 5e-2}  # how far the losses of the two sides may be apart ...
 COMPARED = 2  # ... in so many steps; then Adam, which divides by what is still small, drives rounding apart
 WARM = 2  # blocks before those that count: the first compiles, and the memory of a process takes its shape
@@ -52,7 +53,7 @@ def label(options: SimpleNamespace) -> Found:
 def roofline(found: dict, options: SimpleNamespace, flops: float) -> dict:
     """How much of what memory and products allow the forward pass reaches, and a `note` that says so."""
     known, moved = options.machine, subjects.moved_bytes(found['parts'], options.batch, options.length)
-    peak = known['peaks'][options.dtype]['flops'] * known['devices']
+    peak = statistics.median(found['peaks']) * known['devices']
     line = machine.roofline(flops, moved, peak, known['bandwidth'] * known['devices'])
     rate = statistics.median(r['jax']['steps'] / r['jax']['seconds'] for r in found['rounds']) * flops
     line |= {'moved_bytes': moved, 'reached': rate / line['attainable']}
@@ -76,25 +77,41 @@ def spec_of(options: SimpleNamespace, name: str, scratch: str) -> tuple[dict, An
 
 
 def run(kinds: dict[str, str], options: SimpleNamespace) -> dict:
-    """Blocks of all kinds (shown name -> kind of worker) in turn: {'parts', 'first', 'rounds', 'losses_apart'}."""
+    """Blocks of all kinds (shown name -> kind of worker) in turn, and between them the machine's own products, since it
+    may drift: {'parts', 'first', 'rounds', 'peaks' (operations a second, one a round), 'losses_apart'}."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as open_workers:
         name = subjects.materialised(options.model, pathlib.Path(scratch))
         spec, found = spec_of(options, name, scratch)
         workers = {shown: open_workers.enter_context(Worker(kind, spec)) for shown, kind in kinds.items()}
+        peak = open_workers.enter_context(Worker(PEAK, {'dtype': options.dtype, 'size': best_size(options)}))
         first = {shown: w.block(options.steps) for shown, w in workers.items()}
         sides: dict[str, dict] = {k: first[k] for k in ('jax', 'torch') if k in first}
         apart = parity(sides, options.dtype) if len(sides) > 1 else None
-        rounds = []
+        rounds, peaks = [], []
         for i in range(WARM - 1 + options.rounds):
             order = list(workers)[::1 if i % 2 else -1]
             rounds.append({kind: workers[kind].block(options.steps) for kind in order})
+            peaks += peak.block(1)['losses']
         return {'parts': found, 'first': first, 'rounds': rounds[WARM - 1:], 'warm': rounds[:WARM - 1],
-                'losses_apart': apart}
+                'peaks': peaks[WARM - 1:], 'losses_apart': apart}
+
+
+def best_size(options: SimpleNamespace) -> int:
+    """Of the square products in this precision on this machine."""
+    return options.machine['peaks'][options.dtype]['size']
+
+
+def shares_of(found: dict, rates: list[float], options: SimpleNamespace, devices: int) -> tuple[float, float | None]:
+    """Operations a second in each round as a share of the machine's own products, measured in the same round, and of
+    the datasheet's number, if there is one: medians over the rounds."""
+    own = statistics.median(rate / peak for rate, peak in zip(rates, found['peaks'], strict=True)) / devices
+    promised = machine.promised(options.dtype, options.machine)
+    return own, promised and statistics.median(rates) / promised / devices
 
 
 def kept(found: dict) -> dict:
     """What is written of it, with the ratio of the two sides where there are two."""
-    numbers = {k: found[k] for k in ('first', 'warm', 'rounds', 'losses_apart')}
+    numbers = {k: found[k] for k in ('first', 'warm', 'rounds', 'peaks', 'losses_apart')}
     if 'torch' not in found['first']:
         return numbers
     return numbers | ratios(*([r[kind]['seconds'] for r in found['rounds']] for kind in ('jax', 'torch')))
@@ -125,10 +142,10 @@ def row(kind: str, found: dict, options: SimpleNamespace, flops: float) -> list[
     middle = statistics.median(rate)
     cpu, faults = (statistics.median(b[k] / b['steps'] / many for b in blocks) for k in ('cpu_seconds', 'faults'))
     devices = 1 if kind == 'torch' else options.machine['devices']
-    shares = machine.shares(middle * flops, options.dtype, options.machine, devices)
+    shares = shares_of(found, [x * flops for x in rate], options, devices)
     compiled = kind != 'torch' or options.compile
     return [kind, number(1e3 / middle), *(number(x * options.batch * options.length) for x in (
-        middle, min(rate), max(rate))), number(middle * flops / 1e9), share(shares['peak']), share(shares['datasheet']),
+        middle, min(rate), max(rate))), number(middle * flops / 1e9), *map(share, shares),
         number(found['first'][kind]['first_call']) if compiled else '-', number(blocks[-1]['peak_bytes'] / 1e6),
         number(cpu), f'{faults:.0f}']
 
@@ -155,13 +172,14 @@ def grown(options: SimpleNamespace, found: list[dict]) -> list[str]:
     parts = measured.pop('parts')
     blocks = [r['jax'] for r in measured['rounds']]
     flops = subjects.step_flops(parts, options.batch, options.length)
-    rate = statistics.median(b['steps'] / b['seconds'] for b in blocks)
+    rates = [b['steps'] / b['seconds'] for b in blocks]
+    rate = statistics.median(rates)
+    own, _ = shares_of(measured, [x * flops for x in rates], options, options.machine['devices'])
     state, activations = arithmetic(options, parts)
     found.append(measured | {'model': options.model, 'length': options.length, 'flops': flops, 'state': state,
                              'activations': activations, 'parameters': parts.num_params})
-    shares = machine.shares(rate * flops, options.dtype, options.machine, options.machine['devices'])
     return [options.model, number(parts.num_params / 1e6), str(options.batch), str(options.length), number(1e3 / rate),
-            number(rate * options.batch * options.length), number(rate * flops / 1e9), share(shares['peak']),
+            number(rate * options.batch * options.length), number(rate * flops / 1e9), share(own),
             number(blocks[-1]['peak_bytes'] / 1e6), number(state / 1e6), number(activations / 1e6)]
 
 

@@ -100,3 +100,8 @@ def predictor(spec: dict, arrays) -> Loop:
     trainer, runs, _ = setting(spec, arrays)
     params = stacked_params(trainer, arrays)
     return Loop(lambda number: trainer.predict(params, runs.inputs), machine.memory_peak)
+
+
+def products(spec: dict) -> Callable[[int], Any]:
+    """Square matrix products, of the `size` and in the `dtype` of a spec; each step gives their operations a second."""
+    return lambda number: np.float64(machine.matmul_rate(spec['dtype'], spec['size']))

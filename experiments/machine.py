@@ -108,13 +108,11 @@ def best_seconds(call: Callable, x) -> float:
     return best
 
 
-def shares(rate: float, precision: str, known: dict, devices: int = 1) -> dict[str, float | None]:
-    """A rate on so many devices as shares of what `facts` `known` say: 'peak' of that precision, and 'datasheet', None
-    for an unknown device and for float32, for which the sheets have no comparable number."""
+def promised(precision: str, known: dict) -> float | None:
+    """Operations a second of a device by its sheet, out of `facts`; None for an unknown device and for float32, for
+    which the sheets have no comparable number."""
     sheet = known['datasheet']
-    promised = sheet['flops'] if sheet and precision == 'bfloat16' else None
-    return {'peak': rate / known['peaks'][precision]['flops'] / devices,
-            'datasheet': promised and rate / promised / devices}
+    return sheet['flops'] if sheet and precision == 'bfloat16' else None
 
 
 def table(known: dict) -> Table:

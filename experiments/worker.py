@@ -140,6 +140,9 @@ def ours(kind: str, spec: dict) -> None:
     if spec.get('devices'):
         jax.config.update('jax_num_cpu_devices', spec['devices'])
     from experiments import jax_loop
+    if kind == 'peak':
+        serve(jax_loop.products(spec))
+        return
     loop = {'jax': jax_loop.stepper, 'jax_label': jax_loop.labeller, 'predict': jax_loop.predictor}[kind]
     serve(*loop(spec, np.load(spec['arrays'])))
 

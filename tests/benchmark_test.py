@@ -74,7 +74,9 @@ def test_training_is_measured_against_the_machine(cli, known, tmp_path):
     block = found['rounds'][0]['jax']
     rate = block['steps'] / block['seconds'] * found['flops']
     assert float(row['GFLOP/s']) == pytest.approx(rate / 1e9, rel=0.01)
-    assert float(row['of matmul peak'].rstrip('%')) == pytest.approx(100 * rate / 1e12, abs=0.06)
+    peak, = found['peaks']
+    assert float(row['of matmul peak'].rstrip('%')) == pytest.approx(100 * rate / peak, abs=0.06, rel=0.01)
+    assert f'measured in turn: {tables.number(peak / 1e9)} GFLOP/s' in printed
     assert row['of datasheet'] == '-' and float(row['compile s']) > 10 * float(row['ms/step']) / 1e3
     assert block['peak_of'] == 'host' and block['peak_bytes'] > 2 ** 20 and 'ms/step' in printed
     state, numbers = block['state_bytes'], 8192 * 64 + 64 * 64 * 4 + 3 * 64 * 192 + 3 * 64 + 2 * 64
@@ -90,7 +92,7 @@ def test_labelling_is_measured_in_both_ways(cli, known, tmp_path):
     found, (alone, predict) = json.loads(out.read_text()), cells(shown)
     line, blocks = found['roofline'], found['rounds'][0]
     assert line['intensity'] == pytest.approx(found['flops'] / line['moved_bytes'])
-    assert line['attainable'] == min(2e12, 1e10 * line['intensity'])
+    assert line['attainable'] == min(found['peaks'][0], 1e10 * line['intensity'])
     assert f'reached {line["reached"]:.1%}' in printed and found['note'] in shown.read_text().splitlines()
     rows = {k: m * 4 * b['steps'] / b['seconds'] for (k, b), m in zip(sorted(blocks.items()), (1, 16), strict=True)}
     for row, (_, rate) in zip((alone, predict), sorted(rows.items()), strict=True):
@@ -209,6 +211,18 @@ def test_serve_answers_each_block_and_lets_one_step_wait_for_another():
 def test_ratio_is_the_median_over_rounds():
     found = benchmark_train.ratios([1.0, 2.0, 4.0], [3.0, 2.0, 8.0])
     assert found == {'ratio': 2.0, 'lowest': 1.0, 'highest': 3.0, 'ratios': [3.0, 1.0, 2.0]}
+
+
+def test_shares_are_of_the_same_round_precision_and_a_device():
+    found = {'peaks': [1e12, 2e12, 4e12]}  # a machine that becomes faster, and steps with it
+
+    def shares(rates, devices=1, **options):
+        known = {'datasheet': options.pop('sheet', {'flops': 1e13})}
+        return benchmark_train.shares_of(found, rates, SimpleNamespace(machine=known, **options), devices)
+    assert shares([5e11, 1e12, 2.4e12], dtype='bfloat16') == (0.5, 0.1)
+    assert shares([5e11, 1e12, 2.4e12], dtype='bfloat16', devices=2) == (0.25, 0.05)
+    assert shares([5e11, 1e12, 2.4e12], dtype='float32') == (0.5, None)
+    assert shares([5e11, 1e12, 2.4e12], dtype='bfloat16', sheet=None)[1] is None
 
 
 def test_models_that_differ_are_not_compared():

@@ -7,8 +7,6 @@ import pytest
 from experiments import machine
 from w2s_jax import estimate
 
-KNOWN = {'peaks': {'float32': {'flops': 2e12}, 'bfloat16': {'flops': 8e12}}, 'datasheet': {'flops': 1e13}}
-
 
 def test_no_product_is_much_faster_than_the_peak(monkeypatch):
     monkeypatch.setattr(machine, 'SIZES', {'cpu': (128, 512)})
@@ -45,13 +43,6 @@ def test_bandwidth_counts_three_arrays(monkeypatch):
         b.copy()
     copied = 2 * b.nbytes * 5 / (time.perf_counter() - began)
     assert copied / 20 < found < 1e13
-
-
-def test_shares_are_of_the_same_precision_and_a_device():
-    assert machine.shares(1e12, 'float32', KNOWN) == {'peak': 0.5, 'datasheet': None}
-    assert machine.shares(2e12, 'bfloat16', KNOWN) == {'peak': 0.25, 'datasheet': 0.2}
-    assert machine.shares(4e12, 'bfloat16', KNOWN, devices=2) == {'peak': 0.25, 'datasheet': 0.2}
-    assert machine.shares(2e12, 'bfloat16', KNOWN | {'datasheet': None})['datasheet'] is None
 
 
 @pytest.mark.parametrize(('flops', 'moved', 'attainable', 'bound'), [
