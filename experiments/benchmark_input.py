@@ -14,6 +14,7 @@ from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import tokens, zoo
 from w2s_jax.models.modes import Model
+from w2s_jax.runs import Runs, num_steps
 from w2s_jax.tasks import TASKS
 
 
@@ -42,7 +43,7 @@ def starving(options: SimpleNamespace) -> tuple[Table, dict]:
     return table, {'rounds': rounds, 'idle': idle, 'steps': trainer.static.steps, 'shapes': trainer.shapes}
 
 
-def student(config, rows: int) -> tuple[train.Trainer, train.Runs]:
+def student(config, rows: int) -> tuple[train.Trainer, Runs]:
     """The student of a config and its data, as `phases.fit` makes them for a ceiling on `rows` examples (0: half of the
     pool, as in an experiment)."""
     configs.validate(config)
@@ -55,9 +56,9 @@ def student(config, rows: int) -> tuple[train.Trainer, train.Runs]:
     c = config.optimizer
     rate = config.student.learning_rate or c.learning_rate or model.learning_rate
     hyper = train.Hyper(*(np.array([x], np.float32) for x in (rate, c.weight_decay, c.beta2, c.clip, c.warmup, 0, 0)))
-    runs = train.Runs(inputs, half[None], dataset.pool.truth[half][None], np.zeros(1, np.int64), hyper,
+    runs = Runs(inputs, half[None], dataset.pool.truth[half][None], np.zeros(1, np.int64), hyper,
                       data.take(inputs, np.zeros(1, int)), 1, dataset.num_classes, config.train.window)
-    steps = train.num_steps(len(half), config.train.batch_size, config.train.epochs)
+    steps = num_steps(len(half), config.train.batch_size, config.train.epochs)
     static = train.Static('xent', steps, config.train.batch_size, dataset.num_classes, config.train.accumulate)
     lengths = data.longest(inputs)
     assert lengths is not None
@@ -73,26 +74,26 @@ def encoded(model: Model, config, dataset: Dataset) -> dict:
                          config.task.truncate or dataset.truncate)[0]
 
 
-def fit(trainer: train.Trainer, runs: train.Runs) -> dict[int, float]:
+def fit(trainer: train.Trainer, runs: Runs) -> dict[int, float]:
     """When `Trainer.fit` said that so many steps were done."""
     times = {}
     trainer.fit(runs, log=lambda done, steps, metrics: times.update({done: time.perf_counter()}))
     return times
 
 
-def place(trainer: train.Trainer, runs: train.Runs, step: int) -> tuple:
+def place(trainer: train.Trainer, runs: Runs, step: int) -> tuple:
     """The batch of a step, on the devices."""
     inputs, supervision = runs.batch(step, trainer.static.batch_size)
     return jax.block_until_ready((trainer.place(inputs), parallel.place_batch(supervision, trainer.mesh)))
 
 
-def alone(trainer: train.Trainer, runs: train.Runs, placed: list[tuple], marks: tuple[int, int]) -> dict[int, float]:
+def alone(trainer: train.Trainer, runs: Runs, placed: list[tuple], marks: tuple[int, int]) -> dict[int, float]:
     """When so many steps as each of `marks` says were done, where nothing else is: as in `Trainer.fit` one step waits
     for another."""
     state, before, times = jax.block_until_ready(trainer.init(runs)), None, {}
     for done, batch in enumerate(placed[:marks[-1]], 1):
         state, metrics = trainer.step(state, *batch, runs.hyper, trainer.frozen)
-        jax.block_until_ready(metrics if done in marks else before)
+        jax.block_until_ready(metrics if done in marks or not trainer.ahead else before)
         before = metrics
         if done in marks:
             times[done] = time.perf_counter()

@@ -10,6 +10,7 @@ from experiments.benchmark_train import Found, ratios
 from w2s_jax import parallel
 from w2s_jax import train as training
 from w2s_jax.models import language, modes
+from w2s_jax.runs import Runs, num_steps
 
 WIDTH, BATCH, EPOCHS = 576, 128, 20
 
@@ -36,14 +37,14 @@ def fit_probes(seeds: int, rates: int, rows: int) -> dict[str, float]:
     model, seconds = probe_model(), {}
     for when in ('first', 'again'):
         runs = probe_runs(seeds, rates, rows)
-        static = training.Static('xent', training.num_steps(rows // 2, BATCH, EPOCHS), BATCH, 2)
+        static = training.Static('xent', num_steps(rows // 2, BATCH, EPOCHS), BATCH, 2)
         trainer, began = training.Trainer(model, static, parallel.make_mesh()), time.perf_counter()
         jax.block_until_ready(trainer.fit(runs)[0])
         seconds[when] = time.perf_counter() - began
     return seconds
 
 
-def probe_runs(seeds: int, rates: int, rows: int) -> training.Runs:
+def probe_runs(seeds: int, rates: int, rows: int) -> Runs:
     """Runs on random features `[N, 1, D]` whose class a hyperplane decides; those of a seed stand together."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(rows, 1, WIDTH)).astype(np.float32)
@@ -51,7 +52,7 @@ def probe_runs(seeds: int, rates: int, rows: int) -> training.Runs:
     halves = np.stack([np.random.default_rng(s).permutation(rows)[:rows // 2] for s in range(seeds)]).repeat(rates, 0)
     rate = np.tile(np.geomspace(1e-4, 1e-1, rates), seeds).astype(np.float32)
     rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
-    return training.Runs({'features': features}, halves, truth[halves], np.arange(seeds).repeat(rates),
+    return Runs({'features': features}, halves, truth[halves], np.arange(seeds).repeat(rates),
                          training.Hyper(rate, *rest), {'features': features[:256]}, 4, 2)
 
 

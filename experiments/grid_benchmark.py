@@ -27,6 +27,7 @@ from experiments import benchmark_probe
 from w2s_jax import command, experiment, parallel, runtime, sweep
 from w2s_jax import train as training
 from w2s_jax.graph import Source
+from w2s_jax.runs import Runs, num_steps
 
 WHAT = flags.DEFINE_enum('compare', 'runs', ['cells', 'runs'], 'what to compare')
 KIND = flags.DEFINE_enum('of', 'chess-xs', ['chess-xs', 'probe'], 'what the 64 runs train')
@@ -123,7 +124,7 @@ def losses(numbers: list[int]) -> dict:
     """Trains some of the 64 runs in one program: losses `[T, R]` and the programs that were compiled."""
     model, found = (probes if KIND.value == 'probe' else chess)(numbers)
     batch, epochs = (benchmark_probe.BATCH, benchmark_probe.EPOCHS) if KIND.value == 'probe' else (32, 2)
-    static = training.Static('xent', training.num_steps(found.rows.shape[1], batch, epochs), batch, found.num_classes)
+    static = training.Static('xent', num_steps(found.rows.shape[1], batch, epochs), batch, found.num_classes)
     how = training.choose_how(HOW.value, model.num_params)
     trainer = training.Trainer(model, static, parallel.make_mesh(), how)
     _, history = trainer.fit(found)
@@ -146,15 +147,15 @@ def chess(numbers: list[int]):
     rate = np.tile(np.geomspace(1e-4, 2e-3, RATES), SEEDS).astype(np.float32)
     rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
     pool = plan.dataset.pool.inputs
-    whole = training.Runs(pool, rows, targets, np.arange(SEEDS).repeat(RATES), training.Hyper(rate, *rest),
+    whole = Runs(pool, rows, targets, np.arange(SEEDS).repeat(RATES), training.Hyper(rate, *rest),
                           {k: v[:64] for k, v in plan.dataset.test.inputs.items()}, 1, plan.dataset.num_classes)
     return plan.models['student'], chosen(whole, numbers)
 
 
-def chosen(whole: training.Runs, numbers: list[int]) -> training.Runs:
+def chosen(whole: Runs, numbers: list[int]) -> Runs:
     """Some of the runs."""
     hyper = jax.tree.map(lambda x: x[numbers], whole.hyper)
-    return training.Runs(whole.inputs, whole.rows[numbers], whole.targets[numbers], whole.seeds[numbers], hyper,
+    return Runs(whole.inputs, whole.rows[numbers], whole.targets[numbers], whole.seeds[numbers], hyper,
                          whole.watch, whole.evaluations, whole.num_classes)
 
 

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh
 
 from experiments import machine, subjects
 from w2s_jax import parallel, train
+from w2s_jax.runs import Runs
 
 
 class Loop(NamedTuple):
@@ -23,7 +24,7 @@ class Loop(NamedTuple):
 class Setting(NamedTuple):
     """What a loop starts from."""
     trainer: train.Trainer
-    runs: train.Runs
+    runs: Runs
     batch: int
 
 
@@ -41,7 +42,7 @@ def setting(spec: dict, arrays) -> Setting:
     classes, batch = subjects.classes(spec['model']), arrays['order'].shape[1]
     hyper = train.Hyper(*(np.array([x], np.float32) for x in (spec['rate'], 0, .999, 1, spec['warmup'], 0, 0)))
     inputs = {k: arrays[k][:, None] for k in ('tokens', 'length') if k in arrays}
-    runs = train.Runs(inputs, np.arange(len(arrays['tokens']))[None], arrays['truth'][None], np.zeros(1, np.int64),
+    runs = Runs(inputs, np.arange(len(arrays['tokens']))[None], arrays['truth'][None], np.zeros(1, np.int64),
                       hyper, {}, 0, classes)
     model = subjects.bound(spec['model'], subjects.parts(spec['model'], spec['dtype']))
     static = train.Static('xent', spec['steps'], batch, classes, spec['accumulate'])
@@ -69,7 +70,7 @@ def stepper(spec: dict, arrays) -> Loop:
         inputs, supervision = runs.batch(number, batch)
         placed = trainer.place(inputs), parallel.place_batch(supervision, trainer.mesh)
         state, metrics = trainer.step(state, *placed, runs.hyper, trainer.frozen)
-        return metrics['loss']
+        return metrics['loss'] if trainer.ahead else jax.block_until_ready(metrics['loss'])
     return Loop(step, lambda: machine.memory_peak() | {'state_bytes': held})
 
 

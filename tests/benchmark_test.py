@@ -14,8 +14,9 @@ import tiny
 
 from configs import own_data
 from experiments import benchmark_input, benchmark_probe, benchmark_scaling, benchmark_train, tables, worker
-from w2s_jax import command, train
+from w2s_jax import command
 from w2s_jax.errors import ConfigError
+from w2s_jax.runs import Runs
 
 
 @pytest.fixture
@@ -157,12 +158,12 @@ def test_a_device_that_waits_for_batches_is_idle(folder, tmp_path, monkeypatch):
     config.student.update(model=str(folder), mode='full')
     config.train.update(shapes=1, batch_size=8, epochs=1)
     options = SimpleNamespace(config=config, rows=264, rounds=1)
-    batch = train.Runs.batch
+    batch = Runs.batch
 
     def slow(*args):
         time.sleep(.1)
         return batch(*args)
-    monkeypatch.setattr(train.Runs, 'batch', slow)
+    monkeypatch.setattr(Runs, 'batch', slow)
     table, found = benchmark_input.starving(options)
     times, = found['rounds']
     assert times['fit'] > times['steps'] * .1 and found['idle'] == [1 - times['alone'] / times['fit']]

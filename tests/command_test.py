@@ -10,8 +10,9 @@ import sys
 import pytest
 from absl import flags
 
-from w2s_jax import command, train
+from w2s_jax import command
 from w2s_jax.models import zoo
+from w2s_jax.runs import History
 from w2s_jax.tasks import chess
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -250,14 +251,14 @@ def test_a_loss_that_is_not_a_number_names_model_seed_and_step_and_the_others_ar
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_without_it(cli, tmp_path, monkeypatch):
     args = (*SMALL, f'--workdir={tmp_path}', '--config.train.checkpoint_every=1')
     with monkeypatch.context() as patch:
-        record, calls = train.record, []
+        record, calls = History.record, []
 
         def interrupted(*given):
             record(*given)
             calls.append(1)
             if len(calls) == 6:
                 raise KeyboardInterrupt
-        patch.setattr(train, 'record', interrupted)
+        patch.setattr(History, 'record', interrupted)
         assert cli(*args)[0] == 130
     kept = [p for p in tmp_path.glob('store/pending/*/checkpoint/*') if p.name.isdigit()]
     newest = max(kept, key=lambda p: int(p.name))

@@ -9,6 +9,7 @@ import pytest
 from train_test import BAG, MODEL, STATIC, runs, texts
 
 from w2s_jax import feed, parallel, train
+from w2s_jax.runs import Runs
 
 
 def threads() -> list[str]:
@@ -122,7 +123,7 @@ def test_training_and_predictions_are_bit_for_bit_what_they_are_without(driver, 
 def test_batches_are_made_while_the_loop_does_something_else():
     """At the 16th step the loop reads losses and logs; a batch that was made then would come too late."""
     made, seen = [], {}
-    plain = train.Runs.batch
+    plain = Runs.batch
 
     def batch(self, step, *how):
         made.append(threading.current_thread().name)
@@ -133,7 +134,7 @@ def test_batches_are_made_while_the_loop_does_something_else():
         while len(made) < min(step + 2, STATIC.steps) and time.monotonic() < until:
             time.sleep(.001)
         seen[step] = len(made)
-    r = type('Noted', (train.Runs,), {'batch': batch})(**vars(runs()))
+    r = type('Noted', (Runs,), {'batch': batch})(**vars(runs()))
     train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap').fit(r, log=log)
     assert seen == {16: 18, 20: 20} and all(name.startswith('feed') for name in made) and not threads()
 
@@ -142,8 +143,8 @@ def test_an_error_in_a_batch_ends_the_training_with_it():
     def batch(self, step, *how):
         if step == 5:
             raise OSError('no such file')
-        return train.Runs.batch(self, step, *how)
-    r = type('Broken', (train.Runs,), {'batch': batch})(**vars(runs()))
+        return Runs.batch(self, step, *how)
+    r = type('Broken', (Runs,), {'batch': batch})(**vars(runs()))
     with pytest.raises(OSError, match='no such file'):
         train.Trainer(MODEL, STATIC, parallel.make_mesh(), 'vmap').fit(r)
     assert not threads()

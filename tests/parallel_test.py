@@ -12,6 +12,7 @@ from w2s_jax import gradients, losses, parallel, train
 from w2s_jax.checkpoint import Checkpoint
 from w2s_jax.errors import ConfigError
 from w2s_jax.models.modes import Model
+from w2s_jax.runs import Runs
 
 L, D, H, C, F, V, B, K = 2, 32, 4, 8, 128, 512, 16, 2  # two classes: the confidence loss then has a threshold
 STATIC = train.Static('xent', 20, B, K)
@@ -156,7 +157,7 @@ def test_a_whole_training_is_the_same_with_both_drivers(driver, tmp_path):
     pool = {'tokens': rng.integers(0, V, (100, 5)).astype(np.int32)}
     rows = np.stack([rng.permutation(100)[:64] for _ in range(3)])
     truth = (pool['tokens'].sum(1) % 2).astype(np.int32)
-    runs = train.Runs(pool, rows, truth[rows], np.arange(3), hyper(3), {'tokens': pool['tokens'][:10]}, 2, K)
+    runs = Runs(pool, rows, truth[rows], np.arange(3), hyper(3), {'tokens': pool['tokens'][:10]}, 2, K)
     model = Model('tiny', init, apply, 1, {}, 1e-3)
     static, found = train.Static('confidence', 8, B, K), []
     for mesh, how in ((one_device(), 'jit'), (parallel.make_mesh(), driver)):

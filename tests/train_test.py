@@ -14,6 +14,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.gradients import gradients
 from w2s_jax.models import mlp
 from w2s_jax.models.modes import Model
+from w2s_jax.runs import Runs, num_steps
 
 MODULE = mlp.FeatureMLP(16, 2)
 EXAMPLE = jnp.zeros((1, 6))
@@ -108,7 +109,7 @@ def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **change
     targets = (features[:, 0] > 0).astype(np.int32)[rows]
     h = hyper(len(seeds), **changes)
     h = dataclasses.replace(h, learning_rate=np.array(rate[:len(seeds)], np.float32))
-    return train.Runs({'features': features}, rows, targets, np.array(seeds), h,
+    return Runs({'features': features}, rows, targets, np.array(seeds), h,
                       {'features': features[:10]}, evaluations, 2)
 
 
@@ -196,7 +197,7 @@ def test_one_program_a_length():
     inputs = texts(200)
     model = dataclasses.replace(BAG, apply=traced_bag)
     rows = np.stack([np.random.default_rng(s).permutation(200)[:160] for s in range(2)])
-    r = train.Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, 2, window=4)
+    r = Runs(inputs, rows, inputs['length'][rows, 0] % 2, np.arange(2), hyper(2), {}, 0, 2, window=4)
     trainer = train.Trainer(model, STATIC, parallel.make_mesh(), 'vmap', 16, shapes=(8, 16, 24))
     state, seen = trainer.init(r), set()
     for step in range(20):
@@ -254,7 +255,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path):
     chex.assert_trees_all_equal(history.arrays(), whole.arrays())
 
 
-class Poison(train.Runs):
+class Poison(Runs):
     """Runs some of which get a target that is no number, at step 9."""
     lanes = (1,)
 
@@ -313,7 +314,7 @@ def test_the_state_is_donated_and_predictions_are_not():
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ConfigError, match=r'train\.batch_size: 32, expected at most the 10'):
-        train.num_steps(10, 32, 1)
+        num_steps(10, 32, 1)
 
 
 def test_weight_decay_spares_biases_and_norms():
@@ -330,3 +331,27 @@ def test_schedules(name, at_half):
     assert float(optimizers.schedule(name, jnp.float32(.05), .1)) == pytest.approx(
         .5 * float(optimizers.SCHEDULES[name](jnp.float32(.05))))
     assert float(optimizers.schedule(name, jnp.float32(0.), 0.)) == pytest.approx(1.)
+
+
+@pytest.mark.parametrize(('backend', 'operations', 'ahead'), [
+    ('cpu', train.LARGE_STEP * .9, 1), ('cpu', train.LARGE_STEP * 1.1, 0), ('gpu', train.LARGE_STEP * 1.1, 1)])
+def test_a_large_step_on_a_cpu_is_done_before_the_next_one_is_dispatched(monkeypatch, backend, operations, ahead):
+    model = dataclasses.replace(MODEL, work=int(operations / 6 / STATIC.batch_size))
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    trainer = train.Trainer(model, STATIC, parallel.make_mesh(), 'vmap')
+    monkeypatch.undo()
+    program, wait, under_way, most = trainer.step_of_numbers, jax.block_until_ready, [], []
+
+    def dispatched(*args):
+        state, metrics = program(*args)
+        under_way.append(metrics)
+        most.append(len(under_way))
+        return state, metrics
+
+    def done(metrics):
+        del under_way[:1 + next(i for i, m in enumerate(under_way) if m is metrics)]
+        return wait(metrics)
+    trainer.step_of_numbers, dispatched.traces = dispatched, 0
+    monkeypatch.setattr(jax, 'block_until_ready', done)
+    trainer.fit(runs(evaluations=1), log=lambda *_: under_way.clear())
+    assert max(most) == 1 + ahead and len(most) == STATIC.steps

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax import experiment, graph, grids, phases, remote, sweep, train
+from w2s_jax import experiment, graph, grids, phases, remote, sweep
 from w2s_jax.graph import Phase, Source
 from w2s_jax.models.modes import Model
+from w2s_jax.runs import num_steps
 from w2s_jax.store import Artifact, Store
 
 FITS = ('teacher', 'student', 'rung', 'ceiling')
@@ -89,7 +90,7 @@ def _examples(phase: Phase) -> int:
     rows = phase.needs['rows']
     assert isinstance(rows, Source)
     section = phase.section
-    return train.num_steps(len(rows.value), section['batch_size'], section['epochs']) * section['batch_size']
+    return num_steps(len(rows.value), section['batch_size'], section['epochs']) * section['batch_size']
 
 
 def _positions(plan: experiment.Plan, store: Store) -> float:

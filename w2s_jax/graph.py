@@ -97,7 +97,7 @@ def depths(phases: list[Phase]) -> dict[str, int]:
 
 def groups(phases: list[Phase]) -> list[list[Phase]]:
     """Phases in an order in which they can run, those of one depth and program together, and in such a group those of a
-    seed side by side: they read the same rows (`train.Runs.streams`)."""
+    seed side by side: they read the same rows (`runs.Runs.streams`)."""
     depth = depths(phases)
     table: dict[tuple[int, str], list[Phase]] = {}
     for phase in phases:

@@ -22,6 +22,7 @@ from w2s_jax.data import Dataset
 from w2s_jax.graph import Phase, describe
 from w2s_jax.models import tokens as texts
 from w2s_jax.models.modes import COMPILATION, Model
+from w2s_jax.runs import History, Runs, num_steps
 from w2s_jax.store import Artifact
 
 PART = 16  # batches of features that are saved together
@@ -106,7 +107,7 @@ def room(phases: list[Phase], inputs: list[dict], *, context: Context) -> int:
 
 
 def _static(section: dict, needs: dict, context: Context) -> train.Static:
-    steps = train.num_steps(len(needs['rows']), section['batch_size'], section['epochs'])
+    steps = num_steps(len(needs['rows']), section['batch_size'], section['epochs'])
     return train.Static(section['loss'], steps, section['batch_size'], section['num_classes'],
                         context.execution.accumulate, section['optimizer'], section['schedule'])
 
@@ -199,7 +200,7 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     rows, static = np.stack([i['rows'] for i in inputs]), _static(section, inputs[0], context)
     pool, test = _inputs(inputs[0], 'inputs', 'test')
     watch = {k: v[:section['watch']] for k, v in test.items()}
-    runs = train.Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
+    runs = Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
                       np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
                       section['num_classes'], section['window'])
     trainer = _trainer(section, context, static, pool, test, runs=len(phases))
@@ -223,7 +224,7 @@ def _seen(static: train.Static, pool: dict, rows: np.ndarray) -> dict[str, int]:
     return {'examples': examples} | ({} if lengths is None else {'tokens': int(lengths[rows].mean() * examples)})
 
 
-def _fitted(measured: dict, history: train.History, run: int, predicted: dict, params) -> tuple:
+def _fitted(measured: dict, history: History, run: int, predicted: dict, params) -> tuple:
     """The result of one run out of a stack; of one that broke down, only why."""
     broken = history.broken(run)
     if broken is None and not np.isfinite(predicted['top_probability']).all():

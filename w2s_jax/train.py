@@ -20,6 +20,11 @@ import optax
 from w2s_jax import data, feed, hosts, losses, optimizers, parallel, preemption
 from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.gradients import gradients
+from w2s_jax.runs import History, Runs
+
+# Floating-point operations of a step, some 30 ms on two cores, from which on a CPU gains nothing from dispatching the
+# next one before it is done: that takes its temporary memory at once, and malloc then finds them a new place each time.
+LARGE_STEP = 1e10
 
 
 @flax.struct.dataclass
@@ -199,96 +204,6 @@ def compiled_predict(apply: Callable, how: str, mesh) -> Program:
     return Program(over_mesh(over_runs(functools.partial(predict_step, apply=apply), how), mesh))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Runs:
-    """R runs that train in one program.
-
-    inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
-    float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: leaves `[R]`.  watch: inputs, each
-    `[M, ...]`, to predict at every evaluation.  evaluations: how many, evenly spread, the last after the last step.
-    window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
-    """
-    inputs: data.Inputs
-    rows: np.ndarray
-    targets: np.ndarray
-    seeds: np.ndarray
-    hyper: Hyper
-    watch: data.Inputs
-    evaluations: int
-    num_classes: int
-    window: int = 1
-
-    @functools.cached_property
-    def streams(self) -> int:
-        """U: the runs are so many equal blocks of neighbours that see the same rows in the same order."""
-        same = (self.seeds[1:] == self.seeds[:-1]) & (self.rows[1:] == self.rows[:-1]).all(-1)
-        blocks = np.split(np.arange(len(self.seeds)), np.flatnonzero(~same) + 1)
-        return len(blocks) if len({len(b) for b in blocks}) == 1 else len(self.seeds)
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019  (a few epochs' orders, gone with the process)
-    def _epoch(self, epoch: int, batch_size: int) -> np.ndarray:
-        lengths = data.longest(self.inputs)
-        firsts = range(0, len(self.seeds), len(self.seeds) // self.streams)
-        return np.stack([data.epoch_batches(int(self.seeds[r]), epoch, self.rows.shape[1], batch_size,
-                                            None if lengths is None else lengths[self.rows[r]], self.window)
-                         for r in firsts])
-
-    def batch(self, step: int, batch_size: int, numbers: bool = False) -> tuple[data.Inputs, dict]:
-        """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step.
-
-        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `taking`).
-        """
-        runs, n = self.rows.shape
-        epoch, i = divmod(step, n // batch_size)
-        at = self._epoch(epoch, batch_size)[:, i]
-        block = runs // self.streams
-        rows = np.take_along_axis(self.rows[::block], at, axis=1)
-        inputs = {'rows': rows.astype(np.int32)} if numbers else data.take(self.inputs, rows)
-        at = np.repeat(at, block, axis=0)
-        targets = self.targets[np.arange(runs)[:, None], at]
-        if targets.ndim == 2:  # as a distribution, so that truth and weak labels train in one program
-            targets = (targets[..., None] == np.arange(self.num_classes)).astype(np.float32)
-        return inputs, {'targets': targets, 'weight': np.ones(at.shape, np.float32)}
-
-
-@dataclasses.dataclass(frozen=True)
-class History:
-    """What a training run reports, filled in as it goes.
-
-    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.
-    """
-    loss: np.ndarray
-    watched: np.ndarray
-    steps: np.ndarray
-
-    @classmethod
-    def empty(cls, steps: int, runs: Runs) -> 'History':
-        points = np.unique(np.linspace(0, steps, runs.evaluations + 1).round().astype(np.int32)[1:])
-        watched = len(next(iter(runs.watch.values())))
-        return cls(np.full((steps, len(runs.seeds)), np.nan, np.float32),
-                   np.zeros((len(points), len(runs.seeds), watched), np.int32), points)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps of it."""
-        return {'loss': self.loss, 'watched': self.watched}
-
-    def broken(self, run: int) -> str | None:
-        """Where the loss of a run that is over stopped being a number; None where it did not."""
-        bad = np.flatnonzero(~np.isfinite(self.loss[:, run]))
-        if not len(bad):
-            return None
-        return (f'loss is {self.loss[bad[0], run]} at step {bad[0]}, expected a finite number '
-                '(a smaller learning rate may help)')
-
-
-def num_steps(examples: int, batch_size: int, epochs: int) -> int:
-    """Optimiser steps in `epochs` passes. Raises ConfigError where a batch is larger than the data."""
-    if examples < batch_size:
-        raise ConfigError(f'train.batch_size: {batch_size}, '
-                          f'expected at most the {examples} training examples of a half')
-    return examples // batch_size * epochs
-
-
 class Trainer:
     """Binds a model, a program and a place. Everything it calls is a pure function above.
 
@@ -305,7 +220,10 @@ class Trainer:
         self.eval_batch_size, self.driver = eval_batch_size, driver
         make = pmapped_step if driver == 'pmap' else compiled_step
         drive = functools.partial(make, static=static, how=how, mesh=mesh)
-        apply = model.apply_for(static.steps * static.batch_size, shapes[-1] if shapes else 0)
+        longest = shapes[-1] if shapes else 0
+        apply = model.apply_for(static.steps * static.batch_size, longest)
+        large = jax.default_backend() == 'cpu' and model.operations(static.batch_size, longest) > LARGE_STEP
+        self.ahead = 0 if large else 1  # how many steps are dispatched while one is computed
         self.step, self.step_of_numbers = drive(apply), drive(taking(apply))
         self.forward = compiled_predict(model.apply, how, mesh)
         self.shardings = functools.partial(parallel.sharding, mesh)
@@ -361,6 +279,15 @@ class Trainer:
             jax.tree.map(functools.partial(data.put, at=order[:, at[:real]]), whole, found)
         return whole
 
+    def compiling(self, program: Program, *args):
+        """What the program gives; where it has to be compiled for these shapes, that is counted and timed."""
+        known, began = program.traces, time.perf_counter()
+        out = program(*args)
+        if program.traces > known:
+            self.compile_seconds += time.perf_counter() - began
+            self.programs += 1
+        return out
+
     @preemption.at_steps()
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
         """Trains all runs to the end, from the last checkpoint where there is one.
@@ -383,22 +310,17 @@ class Trainer:
             batch = runs.batch(step, self.static.batch_size, program is not self.step)
             return self.place_step(*batch, deals)
         for step, (inputs, supervision) in feed.ahead(make, range(start, self.static.steps)):
-            known, began = program.traces, time.perf_counter()
-            state, metrics = program(state, inputs, supervision, runs.hyper, frozen)
-            if program.traces > known:
-                self.compile_seconds += time.perf_counter() - began
-                self.programs += 1
-            if pending:  # one step ahead and no further: each step that waits holds a state of its own
-                jax.block_until_ready(pending[-1][1])
+            state, metrics = self.compiling(program, state, inputs, supervision, runs.hyper, frozen)
             pending.append((step, metrics))
+            if len(pending) > self.ahead:
+                jax.block_until_ready(pending[-1 - self.ahead][1])
             done = step + 1
             if done in history.steps:
-                at = int(np.flatnonzero(history.steps == done)[0])
-                history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
+                history.watched[history.steps.searchsorted(done)] = self.predict(state.params, runs.watch).argmax(-1)
             last, stop = done == self.static.steps, preemption.due()
             save = last or stop or (checkpoint_every and done % checkpoint_every == 0)
             if save or len(pending) >= 16:
-                record(history, pending)
+                history.record(pending)
                 log(done, self.static.steps, hosts.fetch(metrics))
                 pending = []
                 if not np.isfinite(history.loss[step]).any():
@@ -418,9 +340,3 @@ def one_run(params, run: int):
 def stack(params: list):
     """The parameters of several runs with a leading run axis."""
     return jax.tree.map(lambda *x: np.stack(x), *params)
-
-
-def record(history: History, pending: list[tuple[int, dict]]) -> None:
-    """Writes finished losses into the history."""
-    for step, metrics in pending:
-        history.loss[step] = hosts.fetch(metrics['loss'])
