@@ -93,7 +93,9 @@ def alone(trainer: train.Trainer, runs: Runs, placed: list[tuple], marks: tuple[
     state, before, times = jax.block_until_ready(trainer.init(runs)), None, {}
     for done, batch in enumerate(placed[:marks[-1]], 1):
         state, metrics = trainer.step(state, *batch, runs.hyper, trainer.frozen)
-        jax.block_until_ready(metrics if done in marks or not trainer.ahead else before)
+        trainer.wait([before, metrics])
+        if done in marks:
+            jax.block_until_ready(metrics)
         before = metrics
         if done in marks:
             times[done] = time.perf_counter()

@@ -70,7 +70,9 @@ def stepper(spec: dict, arrays) -> Loop:
         inputs, supervision = runs.batch(number, batch)
         placed = trainer.place(inputs), parallel.place_batch(supervision, trainer.mesh)
         state, metrics = trainer.step(state, *placed, runs.hyper, trainer.frozen)
-        return metrics['loss'] if trainer.ahead else jax.block_until_ready(metrics['loss'])
+        if not trainer.ahead:
+            trainer.wait([metrics])
+        return metrics['loss']
     return Loop(step, lambda: machine.memory_peak() | {'state_bytes': held})
 
 

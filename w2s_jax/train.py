@@ -22,9 +22,10 @@ from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.gradients import gradients
 from w2s_jax.runs import History, Runs
 
-# Floating-point operations of a step, some 30 ms on two cores, from which on a CPU gains nothing from dispatching the
-# next one before it is done: that takes its temporary memory at once, and malloc then finds them a new place each time.
-LARGE_STEP = 1e10
+# Floating-point operations of a step, some 0.3 s on two cores, from which on a CPU the next one waits until it is
+# done and has freed its temporary memory: else malloc holds that of both, and in time a third and a fourth.
+LARGE_STEP = 1e11
+FREED = 1e-3  # seconds after its results in which a step frees it
 
 
 @flax.struct.dataclass
@@ -288,6 +289,13 @@ class Trainer:
             self.programs += 1
         return out
 
+    def wait(self, pending: list) -> None:
+        """Lets no more than `ahead` of the steps be under way whose results these are."""
+        if len(pending) > self.ahead:
+            jax.block_until_ready(pending[-1 - self.ahead])
+        if not self.ahead:
+            time.sleep(FREED)
+
     @preemption.at_steps()
     def fit(self, runs: Runs, checkpoint=None, checkpoint_every: int = 0, log: Callable = lambda *a, **k: None):
         """Trains all runs to the end, from the last checkpoint where there is one.
@@ -312,8 +320,7 @@ class Trainer:
         for step, (inputs, supervision) in feed.ahead(make, range(start, self.static.steps)):
             state, metrics = self.compiling(program, state, inputs, supervision, runs.hyper, frozen)
             pending.append((step, metrics))
-            if len(pending) > self.ahead:
-                jax.block_until_ready(pending[-1 - self.ahead][1])
+            self.wait([metrics for _, metrics in pending])
             done = step + 1
             if done in history.steps:
                 history.watched[history.steps.searchsorted(done)] = self.predict(state.params, runs.watch).argmax(-1)
