@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import salient_concept
 from w2s_jax import config as configs
-from w2s_jax import data, experiment, graph, phases
+from w2s_jax import data, experiment, graph, memory, phases, train
 from w2s_jax.errors import StoreError
 from w2s_jax.methods import METHODS
 from w2s_jax.store import Store
@@ -55,6 +55,24 @@ def test_after_twenty_epochs_the_confidence_loss_keeps_what_naive_training_loses
     assert (confident - naive).min() >= .4
     wrong = {name: student(long, name)['agreement']['weak_wrong']['mean'] for name in ('xent', 'confidence')}
     assert wrong['confidence'] < wrong['xent'] - .15  # the mechanism: it copies fewer of the errors
+
+
+def test_where_memory_is_short_no_step_is_dispatched_ahead_and_no_number_changes(tmp_path, monkeypatch):
+    waits, seen = train.Trainer.wait, set()
+
+    def wait(trainer, pending):
+        seen.add(trainer.ahead)
+        waits(trainer, pending)
+    monkeypatch.setattr(train.Trainer, 'wait', wait)
+    run(small(), tmp_path / 'plenty')
+    assert seen == {1}
+    monkeypatch.setattr(memory, 'PLACES', 10 ** 12)
+    run(small(), tmp_path / 'scarce')
+    assert seen == {0, 1}
+    losses = [[np.load(f)['loss'] for f in sorted(tmp_path.glob(f'{name}/store/student-*/predictions.npz'))]
+              for name in ('plenty', 'scarce')]
+    assert len(losses[0]) == 2
+    np.testing.assert_array_equal(*losses)
 
 
 def test_numbers_come_with_intervals(short):

@@ -272,3 +272,9 @@ def test_an_attention_that_is_not_there_is_refused_before_anything_runs():
     c.train.attention = 'cudnn'
     with pytest.raises(ConfigError, match=r"^train.attention: 'cudnn' needs an NVIDIA GPU"):
         zoo.get(c.student, 'student', chess_dataset(), c.train)
+
+
+@pytest.mark.parametrize(('backend', 'activations', 'steps'), [('cpu', .8e9, 1), ('cpu', .9e9, 0), ('gpu', 9e9, 1)])
+def test_no_step_is_dispatched_ahead_on_a_cpu_whose_memory_is_short(monkeypatch, backend, activations, steps):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    assert memory.ahead(int(2e9), int(activations), 12e9) == steps

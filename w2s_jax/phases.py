@@ -79,13 +79,20 @@ def _shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
     return data.choose_shapes(np.concatenate(lengths), context.execution.shapes, worth=worth) if lengths else ()
 
 
-def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict, runs: int = 1) -> train.Trainer:
-    model = _model(section, context)
-    fits = runs == 1 or context.execution.runs != 'auto' or runs <= memory.room(
-        *_run_bytes(section, context, static, *inputs), True, memory.budget(context.execution.memory))
-    how = train.choose_how(context.execution.runs, model.num_params, hosts.same(fits))
-    return train.Trainer(model, static, context.mesh, how, context.execution.eval_batch_size,
-                         _shapes(section, context, *inputs), context.execution.driver)
+def _trainer(section: dict, context: Context, static: train.Static, *inputs: dict, how: str = '',
+             ahead: int = 1) -> train.Trainer:
+    return train.Trainer(_model(section, context), static, context.mesh, how or context.execution.runs,
+                         context.execution.eval_batch_size, _shapes(section, context, *inputs),
+                         context.execution.driver, ahead)
+
+
+def _in_memory(section: dict, context: Context, static: train.Static, *inputs: dict, runs: int) -> dict:
+    """How so many runs train in the memory that there is: `how` and `ahead` of a Trainer."""
+    state, activations = _run_bytes(section, context, static, *inputs)
+    size = memory.budget(context.execution.memory)
+    fits = hosts.same(runs == 1 or runs <= memory.room(state, activations, True, size))
+    how = train.choose_how(context.execution.runs, _model(section, context).num_params, fits)
+    return {'how': how, 'ahead': memory.ahead(runs * state, activations * (runs if how == 'vmap' else 1), size)}
 
 
 def _run_bytes(section: dict, context: Context, static: train.Static, *inputs: dict) -> tuple[int, int]:
@@ -203,7 +210,8 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     runs = Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
                       np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
                       section['num_classes'], section['window'])
-    trainer = _trainer(section, context, static, pool, test, runs=len(phases))
+    trainer = _trainer(section, context, static, pool, test,
+                       **_in_memory(section, context, static, pool, test, runs=len(phases)))
     checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
     try:
         params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)

@@ -22,10 +22,7 @@ from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.gradients import gradients
 from w2s_jax.runs import History, Runs
 
-# Floating-point operations of a step, some 0.3 s on two cores, from which on a CPU the next one waits until it is
-# done and has freed its temporary memory: else malloc holds that of both, and in time a third and a fourth.
-LARGE_STEP = 1e11
-FREED = 1e-3  # seconds after its results in which a step frees it
+FREED = 1e-3  # seconds after its results in which a step on a CPU frees its temporary memory
 
 
 @flax.struct.dataclass
@@ -209,22 +206,19 @@ class Trainer:
     """Binds a model, a program and a place. Everything it calls is a pure function above.
 
     shapes: the lengths that texts are padded to, each compiled for once; () where inputs are no texts.  driver: of the
-    training step, jit or pmap.
+    training step, jit or pmap.  ahead: how many steps are dispatched while one is computed, 0 or 1.
     """
 
     def __init__(self, model, static: Static, mesh, how: str = 'auto', eval_batch_size: int = 64,
-                 shapes: tuple[int, ...] = (), driver: str = 'jit'):
+                 shapes: tuple[int, ...] = (), driver: str = 'jit', ahead: int = 1):
         if driver == 'pmap' and hosts.count() > 1:
             raise ConfigError("train.driver: 'pmap' computes on the devices of one host, expected 'jit' on several")
         how = choose_how(how, model.num_params)
         self.model, self.static, self.mesh, self.shapes = model, static, mesh, shapes
-        self.eval_batch_size, self.driver = eval_batch_size, driver
+        self.eval_batch_size, self.driver, self.ahead = eval_batch_size, driver, ahead
         make = pmapped_step if driver == 'pmap' else compiled_step
         drive = functools.partial(make, static=static, how=how, mesh=mesh)
-        longest = shapes[-1] if shapes else 0
-        apply = model.apply_for(static.steps * static.batch_size, longest)
-        large = jax.default_backend() == 'cpu' and model.operations(static.batch_size, longest) > LARGE_STEP
-        self.ahead = 0 if large else 1  # how many steps are dispatched while one is computed
+        apply = model.apply_for(static.steps * static.batch_size, shapes[-1] if shapes else 0)
         self.step, self.step_of_numbers = drive(apply), drive(taking(apply))
         self.forward = compiled_predict(model.apply, how, mesh)
         self.shardings = functools.partial(parallel.sharding, mesh)

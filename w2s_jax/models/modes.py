@@ -52,18 +52,14 @@ class Model:
     positions: int = 1
     unrolled: Callable[[], Callable] | None = None
 
-    def operations(self, rows: int, length: int = 0) -> int:
-        """Floating-point operations of training on so many rows, of texts of so many tokens (0: no texts)."""
-        return 6 * self.work * rows * (length or self.positions)
-
     def apply_for(self, rows: int, length: int = 0) -> Callable:
         """`apply` for a training step that sees so many rows in all, texts of up to `length` tokens (0: no texts).
 
         On a CPU a tenth of the time goes into the stacks of what a loop over layers keeps. Without one the program is
         larger: that pays where the tenth takes longer than a compilation.
         """
-        pays = self.operations(rows, length) / 10 > COMPILATION
-        return self.unrolled() if self.unrolled and pays else self.apply
+        operations = 6 * self.work * rows * (length or self.positions)
+        return self.unrolled() if self.unrolled and operations / 10 > COMPILATION else self.apply
 
     @property
     def key(self) -> str:
