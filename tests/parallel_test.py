@@ -14,7 +14,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models.modes import Model
 from w2s_jax.runs import Runs
 
-L, D, H, C, F, V, B, K = 2, 32, 4, 8, 128, 512, 16, 2  # two classes: the confidence loss then has a threshold
+L, D, H, C, F, V, B, K = 2, 32, 4, 8, 128, 512, 32, 2  # two classes: the confidence loss then has a threshold
 STATIC = train.Static('xent', 20, B, K)
 LAYOUTS = {'data 8': (8, 1, 1), 'fsdp 8': (1, 8, 1), '2x2x2': (2, 2, 2), 'tensor 4': (2, 1, 4)}
 
@@ -80,7 +80,6 @@ def expected(loss):
 def test_five_steps_are_the_same_on_every_layout(layout, accumulate, loss, monkeypatch):
     monkeypatch.setattr(parallel, 'SMALL', 1)
     parallel.sharding.cache_clear()
-    accumulate = min(accumulate, 2) if layout == 'pmap 8' else accumulate  # two rows a device
     static = dataclasses.replace(STATIC, loss=loss, accumulate=accumulate)
     mesh = parallel.make_mesh(*LAYOUTS.get(layout, (8, 1, 1))) if layout != 'one device' else one_device()
     got = five_steps(static, mesh, 'pmap' if layout == 'pmap 8' else 'jit')
@@ -115,7 +114,7 @@ def test_a_threshold_of_each_device_would_be_seen(monkeypatch):
     want = expected('confidence')[3]
     monkeypatch.setattr(losses.LOSSES['confidence'], 'per_example', True, raising=False)
     got = five_steps(static, parallel.make_mesh(), 'pmap')[3]
-    assert np.abs(got['loss'] - want['loss']).max() > 1e-3
+    assert np.abs(got['loss'] - want['loss']).max() > 1e-4
 
 
 def test_the_state_lives_where_the_rules_say(monkeypatch):
