@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures every table of docs/performance.md and writes it there. About 45 minutes on two CPU cores with nothing else
+# Measures every table of docs/performance.md and writes it there. About 50 minutes on two CPU cores with nothing else
 # to do; the minutes of each are beside it. Needs Hugging Face folders of the models, and SciQ's parquet files:
 #   MODELS=~/models DATA=~/data PYTHON=.venv-parity/bin/python sh docs/performance.sh [TABLE ...]
 # PYTHON has PyTorch (`make parity`). Without names all tables; the first one, machine, is what the others are rated by.

@@ -107,12 +107,13 @@ def main() -> None:
 
 def notes(found: dict) -> list[str]:
     """Lines that belong below the table."""
-    ratio = '{ratio:.2f} times as fast as PyTorch ({lowest:.2f} to {highest:.2f})'
-    peak = "the machine's own products, measured in turn: {1} GFLOP/s ({0} to {2})"
-    peaks = sorted(found.get('peaks', []))
-    middle = [tables.number(x / 1e9) for x in (peaks[0], statistics.median(peaks), peaks[-1])] if peaks else []
-    return [*([ratio.format(**found)] if 'ratio' in found else []), *([peak.format(*middle)] if peaks else []),
-            *([found['note']] if 'note' in found else [])]
+    said = []
+    if 'ratio' in found:
+        said.append('{ratio:.2f} times as fast as PyTorch ({lowest:.2f} to {highest:.2f})'.format(**found))
+    if peaks := found.get('peaks'):
+        middle, low, high = (tables.number(f(peaks) / 1e9) for f in (statistics.median, min, max))
+        said.append(f"the machine's own products, measured in turn: {middle} GFLOP/s ({low} to {high})")
+    return said + ([found['note']] if 'note' in found else [])
 
 
 def check(what: str, options: SimpleNamespace) -> None:

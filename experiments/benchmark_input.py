@@ -57,7 +57,7 @@ def student(config, rows: int) -> tuple[train.Trainer, Runs]:
     rate = config.student.learning_rate or c.learning_rate or model.learning_rate
     hyper = train.Hyper(*(np.array([x], np.float32) for x in (rate, c.weight_decay, c.beta2, c.clip, c.warmup, 0, 0)))
     runs = Runs(inputs, half[None], dataset.pool.truth[half][None], np.zeros(1, np.int64), hyper,
-                      data.take(inputs, np.zeros(1, int)), 1, dataset.num_classes, config.train.window)
+                data.take(inputs, np.zeros(1, int)), 1, dataset.num_classes, config.train.window)
     steps = num_steps(len(half), config.train.batch_size, config.train.epochs)
     static = train.Static('xent', steps, config.train.batch_size, dataset.num_classes, config.train.accumulate)
     lengths = data.longest(inputs)

@@ -53,7 +53,7 @@ def probe_runs(seeds: int, rates: int, rows: int) -> Runs:
     rate = np.tile(np.geomspace(1e-4, 1e-1, rates), seeds).astype(np.float32)
     rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
     return Runs({'features': features}, halves, truth[halves], np.arange(seeds).repeat(rates),
-                         training.Hyper(rate, *rest), {'features': features[:256]}, 4, 2)
+                training.Hyper(rate, *rest), {'features': features[:256]}, 4, 2)
 
 
 def probe_model() -> modes.Model:

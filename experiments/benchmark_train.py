@@ -21,7 +21,6 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import hf
 
 RATE, TOTAL = 2e-5, 100_000  # so many steps that the rate stays what it is
-PEAK = 'peak'  # the worker that measures products beside the steps
 PARITY = {'float32': 1e-3, 'bfloat16': 5e-2}  # how far the losses of the two sides may be apart ...
 COMPARED = 2  # ... in so many steps; then Adam, which divides by what is still small, drives rounding apart
 WARM = 2  # blocks before those that count: the first compiles, and the memory of a process takes its shape
@@ -83,7 +82,8 @@ def run(kinds: dict[str, str], options: SimpleNamespace) -> dict:
         name = subjects.materialised(options.model, pathlib.Path(scratch))
         spec, found = spec_of(options, name, scratch)
         workers = {shown: open_workers.enter_context(Worker(kind, spec)) for shown, kind in kinds.items()}
-        peak = open_workers.enter_context(Worker(PEAK, {'dtype': options.dtype, 'size': best_size(options)}))
+        size = options.machine['peaks'][options.dtype]['size']
+        peak = open_workers.enter_context(Worker('peak', {'dtype': options.dtype, 'size': size}))
         first = {shown: w.block(options.steps) for shown, w in workers.items()}
         sides: dict[str, dict] = {k: first[k] for k in ('jax', 'torch') if k in first}
         apart = parity(sides, options.dtype) if len(sides) > 1 else None
@@ -94,11 +94,6 @@ def run(kinds: dict[str, str], options: SimpleNamespace) -> dict:
             peaks += peak.block(1)['losses']
         return {'parts': found, 'first': first, 'rounds': rounds[WARM - 1:], 'warm': rounds[:WARM - 1],
                 'peaks': peaks[WARM - 1:], 'losses_apart': apart}
-
-
-def best_size(options: SimpleNamespace) -> int:
-    """Of the square products in this precision on this machine."""
-    return options.machine['peaks'][options.dtype]['size']
 
 
 def shares_of(found: dict, rates: list[float], options: SimpleNamespace, devices: int) -> tuple[float, float | None]:

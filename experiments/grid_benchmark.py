@@ -148,7 +148,7 @@ def chess(numbers: list[int]):
     rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
     pool = plan.dataset.pool.inputs
     whole = Runs(pool, rows, targets, np.arange(SEEDS).repeat(RATES), training.Hyper(rate, *rest),
-                          {k: v[:64] for k, v in plan.dataset.test.inputs.items()}, 1, plan.dataset.num_classes)
+                 {k: v[:64] for k, v in plan.dataset.test.inputs.items()}, 1, plan.dataset.num_classes)
     return plan.models['student'], chosen(whole, numbers)
 
 
@@ -156,7 +156,7 @@ def chosen(whole: Runs, numbers: list[int]) -> Runs:
     """Some of the runs."""
     hyper = jax.tree.map(lambda x: x[numbers], whole.hyper)
     return Runs(whole.inputs, whole.rows[numbers], whole.targets[numbers], whole.seeds[numbers], hyper,
-                         whole.watch, whole.evaluations, whole.num_classes)
+                whole.watch, whole.evaluations, whole.num_classes)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def setting(spec: dict, arrays) -> Setting:
     hyper = train.Hyper(*(np.array([x], np.float32) for x in (spec['rate'], 0, .999, 1, spec['warmup'], 0, 0)))
     inputs = {k: arrays[k][:, None] for k in ('tokens', 'length') if k in arrays}
     runs = Runs(inputs, np.arange(len(arrays['tokens']))[None], arrays['truth'][None], np.zeros(1, np.int64),
-                      hyper, {}, 0, classes)
+                hyper, {}, 0, classes)
     model = subjects.bound(spec['model'], subjects.parts(spec['model'], spec['dtype']))
     static = train.Static('xent', spec['steps'], batch, classes, spec['accumulate'])
     shapes = (arrays['tokens'].shape[1],) if 'length' in inputs else ()
@@ -70,8 +70,6 @@ def stepper(spec: dict, arrays) -> Loop:
         inputs, supervision = runs.batch(number, batch)
         placed = trainer.place(inputs), parallel.place_batch(supervision, trainer.mesh)
         state, metrics = trainer.step(state, *placed, runs.hyper, trainer.frozen)
-        if not trainer.ahead:
-            trainer.wait([metrics])
         return metrics['loss']
     return Loop(step, lambda: machine.memory_peak() | {'state_bytes': held})
 
@@ -107,4 +105,4 @@ def predictor(spec: dict, arrays) -> Loop:
 
 def products(spec: dict) -> Callable[[int], Any]:
     """Square matrix products, of the `size` and in the `dtype` of a spec; each step gives their operations a second."""
-    return lambda number: np.float64(machine.matmul_rate(spec['dtype'], spec['size']))
+    return lambda number: machine.matmul_rate(spec['dtype'], spec['size'])

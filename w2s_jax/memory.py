@@ -54,7 +54,7 @@ def room(state: int, activations: int, side_by_side: bool, size: float) -> int:
 
 
 def ahead(state: int, activations: int, size: float) -> int:
-    """How many steps to dispatch while one is computed: 1, and on a CPU 0 where memory is short.
+    """How many steps to dispatch while one is computed: 1, and on a CPU 0 where memory is short. All in bytes.
 
     There a step takes its temporary memory when it is dispatched. malloc then finds that of two steps a third place and
     a fourth (MiniLM-L6, batch 32: 3.6 to 7.2 GB, against 2.2 to 2.4 for a hundredth of the time).

@@ -208,8 +208,8 @@ def fit(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     pool, test = _inputs(inputs[0], 'inputs', 'test')
     watch = {k: v[:section['watch']] for k, v in test.items()}
     runs = Runs(pool, rows, np.stack([_targets(i['targets']) for i in inputs]),
-                      np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
-                      section['num_classes'], section['window'])
+                np.array([p.section['seed'] for p in phases]), _hyper(phases), watch, section['evaluations'],
+                section['num_classes'], section['window'])
     trainer = _trainer(section, context, static, pool, test,
                        **_in_memory(section, context, static, pool, test, runs=len(phases)))
     checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))

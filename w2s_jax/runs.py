@@ -46,7 +46,7 @@ class Runs:
     def batch(self, step: int, batch_size: int, numbers: bool = False) -> tuple[data.Inputs, dict]:
         """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step.
 
-        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `taking`).
+        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `train.taking`).
         """
         runs, n = self.rows.shape
         epoch, i = divmod(step, n // batch_size)

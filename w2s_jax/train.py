@@ -284,7 +284,7 @@ class Trainer:
         return out
 
     def wait(self, pending: list) -> None:
-        """Lets no more than `ahead` of the steps be under way whose results these are."""
+        """Lets no more than `ahead` of the steps be under way whose metrics these are, in order (`memory.ahead`)."""
         if len(pending) > self.ahead:
             jax.block_until_ready(pending[-1 - self.ahead])
         if not self.ahead:
