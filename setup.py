@@ -48,8 +48,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['w2s_jax', 'w2s_jax.*']),
-    package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'templates/*']},
+    package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['w2s=w2s_jax.store_command:w2s']},
+    entry_points={'console_scripts': ['w2s=w2s_jax.store.command:w2s']},
 )

@@ -6,8 +6,8 @@
 
 Every teacher, its labels and every ceiling is computed once, whoever needs it.
 """
-from w2s_jax import sweep
 from w2s_jax.config import default_config
+from w2s_jax.engine import sweep
 
 
 def get_config(what: str = 'sizes'):

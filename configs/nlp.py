@@ -1,4 +1,4 @@
-"""A language task of the paper (or another of `w2s_jax/tasks/nlp.py`), fully fine-tuned: batch 32, two epochs.
+"""A language task of the paper (or another of `w2s_jax/tasks/text/nlp.py`), fully fine-tuned: batch 32, two epochs.
 
   python -m experiments.run --config=configs/nlp.py:sciq --workdir=runs/sciq        # models and data from the hub
   python -m experiments.run --config=configs/nlp.py:sst2 --workdir=runs/sst2 \

@@ -7,7 +7,8 @@ import pathlib
 
 from absl import flags
 
-from w2s_jax import command, export
+from w2s_jax import cli
+from w2s_jax.engine import export
 from w2s_jax.errors import ConfigError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of an experiment')
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

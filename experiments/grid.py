@@ -14,11 +14,13 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from w2s_jax import command, estimate, grids, hosts
+from w2s_jax import cli
+from w2s_jax.engine import estimate, grid
 from w2s_jax.errors import ConfigError
+from w2s_jax.runtime import multihost
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument, with get_sweep()')
-command.define_hosts()
+cli.define_hosts()
 WORKDIR = flags.DEFINE_string('workdir', None, 'where artifacts and results go')
 STORE = flags.DEFINE_string('store', None, 'folder or URL of the artifacts, which work directories may share')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'say what would be run, what it costs and what is done, and run nothing')
@@ -43,8 +45,8 @@ def main() -> None:
         return
     options = {'address': RAY_ADDRESS.value, 'resources': {'num_cpus': CPUS.value, 'num_gpus': GPUS.value},
                'retries': RETRIES.value} if EXECUTOR.value == 'ray' else {}
-    grids.run(CONFIG.value, cells, workdir, executor=EXECUTOR.value, store=STORE.value, **options)
-    if hosts.leads():
+    grid.run(CONFIG.value, cells, workdir, executor=EXECUTOR.value, store=STORE.value, **options)
+    if multihost.leads():
         print(f'report: {workdir}/report.html  tables: {workdir}/results.csv, runs.csv, results.tex')
 
 
@@ -62,4 +64,4 @@ def get_sweep(path: str, argument: str) -> list[dict]:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

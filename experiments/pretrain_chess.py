@@ -14,7 +14,7 @@ import time
 
 from absl import app, flags
 
-from w2s_jax import runtime
+from w2s_jax.runtime import process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('build', 'runs/chess_build', 'folder for games, checkpoints and weights')
@@ -71,11 +71,11 @@ def train(build: pathlib.Path, name: str) -> None:
     """Trains one rung to predict the engine's move and writes weights and `card.json`."""
     import numpy as np
 
-    from w2s_jax import parallel
-    from w2s_jax import train as training
-    from w2s_jax.checkpoint import Checkpoint
-    from w2s_jax.models import modes, weights, zoo
-    from w2s_jax.tasks import chess_moves
+    from w2s_jax.models import chess_moves, modes, zoo
+    from w2s_jax.runtime import sharding
+    from w2s_jax.store import trees
+    from w2s_jax.train import trainer as training
+    from w2s_jax.train.checkpoint import Checkpoint
 
     samples, batch_size, learning_rate, smaller = RECIPES[name]
     positions, puzzles = read_chunks(build / 'positions'), read_chunks(build / 'puzzles')
@@ -88,8 +88,8 @@ def train(build: pathlib.Path, name: str) -> None:
     static = training.Static('xent', samples // batch_size, batch_size, chess_moves.NUM_MOVES)
     model = modes.bind(zoo.untrained_chess(name), 'full', ())
     if smaller:
-        model = grown(model, weights.load(build / f'{smaller}.safetensors'))
-    trainer = training.Trainer(model, static, parallel.make_mesh(), how='map')
+        model = grown(model, trees.load(build / f'{smaller}.safetensors'))
+    trainer = training.Trainer(model, static, sharding.make_mesh(), how='map')
     checkpoint = Checkpoint(build / 'checkpoints' / name)
     start = time.time()
 
@@ -106,7 +106,7 @@ def train(build: pathlib.Path, name: str) -> None:
             'grown_from': smaller, 'samples_seen': samples, 'steps': static.steps, 'batch_size': batch_size,
             'learning_rate': learning_rate, 'final_loss': float(history.loss[-200:].mean()),
             'puzzle_accuracy': accuracy[-1], 'puzzle_accuracy_curve': accuracy}
-    weights.save(build / f'{name}.safetensors', params, 'float16', {'model': name})
+    trees.save(build / f'{name}.safetensors', params, 'float16', {'model': name})
     (build / f'{name}.json').write_text(json.dumps(card, indent=1))
     print(json.dumps(card))
 
@@ -117,7 +117,7 @@ def install(build: pathlib.Path, assets: pathlib.Path) -> None:
 
     import numpy as np
 
-    from w2s_jax.tasks import chess
+    from w2s_jax.tasks.chess import puzzles as chess
     assets.mkdir(parents=True, exist_ok=True)
     puzzles, positions = read_chunks(build / 'puzzles'), read_chunks(build / 'positions')
     seen = {t.tobytes() for t in positions['tokens']}
@@ -135,14 +135,17 @@ def puzzle_accuracy(name: str, assets: pathlib.Path) -> dict:
     """Accuracy and share of legal answers of a shipped rung on all shipped puzzles, none of which it has seen."""
     import numpy as np
 
-    from w2s_jax import metrics, parallel, phases
-    from w2s_jax import train as training
-    from w2s_jax.models import modes, weights, zoo
-    from w2s_jax.tasks import chess
+    from w2s_jax import metrics
+    from w2s_jax.models import modes, zoo
+    from w2s_jax.phases import kinds
+    from w2s_jax.runtime import sharding
+    from w2s_jax.store import trees
+    from w2s_jax.tasks.chess import puzzles as chess
+    from w2s_jax.train import trainer as training
     rows, model = chess.read_puzzles(assets / 'puzzles.npz'), modes.bind(zoo.untrained_chess(name), 'full', ())
-    trainer = training.Trainer(model, training.Static('xent', 1, 1, 1), parallel.make_mesh(), eval_batch_size=256)
-    params = training.stack([weights.load(assets / f'{name}.safetensors')])
-    first = trainer.predict(params, rows.inputs, reduce=phases.best)['top'][0, :, 0].astype(np.int64)
+    trainer = training.Trainer(model, training.Static('xent', 1, 1, 1), sharding.make_mesh(), eval_batch_size=256)
+    params = training.stack([trees.load(assets / f'{name}.safetensors')])
+    first = trainer.predict(params, rows.inputs, reduce=kinds.best)['top'][0, :, 0].astype(np.int64)
     return {'all_puzzles': metrics.accuracy(first, rows.truth),
             'legal': metrics.share_allowed(first, rows.extras['allowed'])}
 
@@ -182,11 +185,11 @@ def model_card(cards: list[dict], puzzles: int, games: int) -> str:
 
 def main(_):
     """Runs one stage."""
-    runtime.quiet()
-    runtime.keep_freed_memory()
+    process.quiet()
+    process.keep_freed_memory()
     build = pathlib.Path(FLAGS.build).resolve()
     if FLAGS.stage in ('positions', 'puzzles'):
-        from w2s_jax.tasks import chess_engine as engine
+        from w2s_jax.tasks.chess import engine
         make, seed, chunks, games = {'positions': (engine.positions, 0, 66, 200),
                                      'puzzles': (engine.puzzles, 1, 77, 50)}[FLAGS.stage]
         engine.generate(make, engine.Play(seed=seed), FLAGS.chunks or chunks, games, build / FLAGS.stage, FLAGS.workers)

@@ -7,8 +7,10 @@ import pathlib
 
 from absl import flags
 
-from w2s_jax import command, grid_report, grid_tables, report
+from w2s_jax import cli
 from w2s_jax.errors import ConfigError
+from w2s_jax.report import grid_page, tables
+from w2s_jax.report import page as report
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a finished experiment or grid')
 
@@ -19,14 +21,14 @@ def main() -> None:
         raise ConfigError('--workdir: missing, expected for example --workdir=runs/quickstart')
     workdir = pathlib.Path(WORKDIR.value)
     if (workdir / 'grid.json').exists():
-        page = grid_report.write(workdir)
-        print(grid_report.terminal_table(grid_tables.load(workdir)))
+        page = grid_page.write(workdir)
+        print(grid_page.terminal_table(tables.load(workdir)))
     else:
         page = report.write(workdir)
         print(report.terminal_table(report.load(workdir)[0]))
-    grid_tables.write(workdir)
+    tables.write(workdir)
     print(f'report: {page}')
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

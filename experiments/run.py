@@ -5,11 +5,13 @@
 from absl import flags
 from ml_collections import config_flags
 
-from w2s_jax import command, experiment, hosts
+from w2s_jax import cli
+from w2s_jax.engine import experiment
 from w2s_jax.errors import ConfigError
+from w2s_jax.runtime import multihost
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument')
-command.define_hosts()
+cli.define_hosts()
 WORKDIR = flags.DEFINE_string('workdir', None, 'where artifacts and results go')
 
 
@@ -20,9 +22,9 @@ def main() -> None:
             raise ConfigError(f'--{flag.name}: missing, expected for example '
                               '--config=configs/quickstart.py --workdir=runs/quickstart')
     experiment.run(CONFIG.value, str(WORKDIR.value))
-    if hosts.leads():
+    if multihost.leads():
         print(f'report: {WORKDIR.value}/report.html  results: {WORKDIR.value}/results.json')
 
 
 if __name__ == '__main__':
-    command.run(main)
+    cli.run(main)

@@ -4,7 +4,7 @@
 """
 import sys
 
-from w2s_jax import store_command
+from w2s_jax.store import command
 
 if __name__ == '__main__':
-    sys.exit(store_command.main())
+    sys.exit(command.main())

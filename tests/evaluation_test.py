@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import evaluation, metrics
-from w2s_jax.store import Artifact
+from w2s_jax.store.artifacts import Artifact
 
 
 @pytest.fixture

@@ -28,14 +28,14 @@ class Results:
     @functools.cached_property
     def students(self) -> pd.DataFrame:
         """The table of results.csv."""
-        from w2s_jax import grid_tables
-        return grid_tables.students(grid_tables.load(self.workdir))
+        from w2s_jax.report import tables
+        return tables.students(tables.load(self.workdir))
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
         """The table of runs.csv."""
-        from w2s_jax import grid_tables
-        return grid_tables.runs(grid_tables.load(self.workdir))
+        from w2s_jax.report import tables
+        return tables.runs(tables.load(self.workdir))
 
     @functools.cached_property
     def raw(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(config, workdir: str | pathlib.Path, stream: TextIO | None = None) -> Re
 
     Raises UserError (errors.py) for what the user can mend, in one line.
     """
-    from w2s_jax import experiment
+    from w2s_jax.engine import experiment
     _set_up()
     experiment.run(config, workdir, stream)
     return Results(pathlib.Path(workdir).expanduser().absolute())
@@ -74,37 +74,37 @@ def grid(config, cells: list[dict[str, Any]], workdir: str | pathlib.Path, strea
       executor: 'local', or 'ray' with its options (cluster.py).
     Raises UserError; a cell whose run breaks down has its reason in the tables.
     """
-    from w2s_jax import grids
+    from w2s_jax.engine import grid as grids
     _set_up()
     grids.run(config, cells, workdir, stream, executor, **options)
     return Results(pathlib.Path(workdir).expanduser().absolute())
 
 
 def _set_up() -> None:
-    from w2s_jax import runtime
-    runtime.quiet()
-    runtime.keep_freed_memory()
+    from w2s_jax.runtime import process
+    process.quiet()
+    process.keep_freed_memory()
 
 
 def values(field: str, options: Iterable) -> list[dict[str, Any]]:
     """A cell for each value of a dotted field."""
-    from w2s_jax import sweep
+    from w2s_jax.engine import sweep
     return sweep.values(field, options)
 
 
 def product(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A cell for each combination of a cell of every sweep. Raises ConfigError."""
-    from w2s_jax import sweep
+    from w2s_jax.engine import sweep
     return sweep.product(*sweeps)
 
 
 def zipped(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first cells of all sweeps together, the second ones, and so on. Raises ConfigError."""
-    from w2s_jax import sweep
+    from w2s_jax.engine import sweep
     return sweep.zipped(*sweeps)
 
 
 def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells of one sweep after those of another."""
-    from w2s_jax import sweep
+    from w2s_jax.engine import sweep
     return sweep.chain(*sweeps)

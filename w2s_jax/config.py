@@ -4,14 +4,15 @@ import difflib
 import ml_collections
 from ml_collections import config_dict
 
-from w2s_jax import losses, optimizers
+from w2s_jax import losses
 from w2s_jax.errors import ConfigError
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
-from w2s_jax.sinks import SINKS
+from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
+from w2s_jax.train import optimizers
 
 # What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
 EXECUTION = ('mesh.', 'report.html', 'report.sinks', 'train.accumulate', 'train.eval_batch_size',

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from w2s_jax import disk
 from w2s_jax.errors import DataError
+from w2s_jax.store import arrays as disk
 
 Inputs = dict[str, np.ndarray]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from w2s_jax import metrics
 from w2s_jax.data import take
-from w2s_jax.store import Artifact
+from w2s_jax.store.artifacts import Artifact
 
 
 def evaluate(section: dict, needs: dict, render: Callable | None) -> dict:

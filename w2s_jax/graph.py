@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from w2s_jax import hosts
-from w2s_jax.store import Artifact, Store, digest, write_json
+from w2s_jax.runtime import multihost
+from w2s_jax.store.artifacts import Artifact, Store, digest, write_json
 
 # Traced, not compiled: config field -> its name in a phase's section. Runs that differ in nothing else train in one
 # program. Every other field that a sweep changes makes programs of its own.
@@ -181,7 +181,7 @@ def follow(targets: list[Phase], store: Store, run: Callable) -> None:
     """What hosts do that do not lead: run what the first one tells (`hosts.tell`), and store nothing."""
     ledger = Ledger(order(targets), store)
     by_id = {p.id: p for p in ledger.phases}
-    while (told := hosts.hear()) is not None:
+    while (told := multihost.hear()) is not None:
         unit = [by_id[i] for i in told['unit']]
         while not ledger.ready(unit):  # what the first host stored is on its way
             time.sleep(PATIENCE)

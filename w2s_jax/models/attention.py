@@ -5,9 +5,9 @@ backend), cuDNN's fused kernel on NVIDIA GPUs, or the TPU kernel that comes with
 import jax
 import jax.numpy as jnp
 
-from w2s_jax import parallel
 from w2s_jax.errors import ConfigError
 from w2s_jax.models.config import TransformerConfig
+from w2s_jax.runtime import sharding
 
 LONG = 512  # tokens from which on `auto` takes the TPU kernel: shorter ones keep little (not measured: no TPU at hand)
 LANES = 128  # of a TPU: the kernel's blocks are multiples of it
@@ -31,12 +31,12 @@ def attended(c: TransformerConfig, q, k, v, length, slides, bias):
     length = jnp.full(len(q), q.shape[1], jnp.int32) if length is None else length.astype(jnp.int32)
     # Runs side by side share the lengths but no queries; cuDNN's batching rule wants either both or none to differ.
     length = jnp.where(q[:, 0, 0, 0] == 0, length, length)
-    if q.shape[2] != k.shape[2] and not parallel.divides('tensor', k.shape[2]):
+    if q.shape[2] != k.shape[2] and not sharding.divides('tensor', k.shape[2]):
         k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
 
     def local(q, k, v, length):
         return FUSED[way](c, q, k, v, length)
-    return parallel.per_device(local, (AXES, AXES, AXES, AXES[:1]), AXES)(q, k, v, length)
+    return sharding.per_device(local, (AXES, AXES, AXES, AXES[:1]), AXES)(q, k, v, length)
 
 
 def scale(c: TransformerConfig) -> float:
@@ -91,7 +91,7 @@ def choose(c: TransformerConfig, size: int) -> str:
     if c.attention != 'auto':
         check(c)
         return c.attention
-    if not parallel.known():
+    if not sharding.known():
         return 'xla'  # a kernel runs on one device; which part of the work is whose is not known here
     found = next((way for way in FUSED if not lacks(c, way)), 'xla')
     return 'xla' if found == 'splash' and size < LONG else found

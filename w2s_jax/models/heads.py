@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax.tasks import chess_moves
+from w2s_jax.models import chess_moves
 
 
 def read_out(hidden, length, place: str):

@@ -20,11 +20,12 @@ import numpy as np
 import safetensors.numpy
 
 from w2s_jax.errors import ConfigError, WeightsError
-from w2s_jax.models import tables, weights
+from w2s_jax.models import tables
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.families import FAMILIES, configure, family_of
 from w2s_jax.models.tensors import DTYPES, Tensor, fill, list_tensors, read_json, read_rows, weight_files
 from w2s_jax.models.transformer import Transformer
+from w2s_jax.store import trees
 
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json',
                    'vocab.txt', 'vocab.json', 'merges.txt', 'tokenizer.model', 'spiece.model', 'chat_template.jinja')
@@ -197,7 +198,7 @@ def export(folder: pathlib.Path, params: dict, checkpoint: Checkpoint, head=None
     if folder.resolve() == checkpoint.folder.resolve():
         raise WeightsError(f'{folder}: export would overwrite the checkpoint itself')
     shapes = {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in expected(checkpoint.config).items()}
-    weights.check(folder, params, flax.traverse_util.unflatten_dict(shapes, sep='.'))
+    trees.check(folder, params, flax.traverse_util.unflatten_dict(shapes, sep='.'))
     tensors = to_tensors(checkpoint, params)
     if head is not None:
         name = _head_name(checkpoint)
@@ -216,7 +217,7 @@ def export(folder: pathlib.Path, params: dict, checkpoint: Checkpoint, head=None
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: pathlib.Path, size: int, changed_ns: int) -> str:
-    return weights.file_fingerprint(path)
+    return trees.file_fingerprint(path)
 
 
 def fingerprint(folder: pathlib.Path) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from w2s_jax import parallel
+from w2s_jax.runtime import sharding
 
 ADAPTERS = 'adapters'  # the Flax collection that LoRA's factors live in, beside 'params'
 LINEAR = 'linear'  # what these layers give, by name, for a backward pass that keeps it (`TransformerConfig.remat`)
@@ -48,7 +48,7 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, out)
             y = y + bias.reshape(1, size_out).astype(self.dtype)
-        return checkpoint_name(parallel.split(y.reshape(*batch, *out), 'batch'), LINEAR)
+        return checkpoint_name(sharding.split(y.reshape(*batch, *out), 'batch'), LINEAR)
 
 
 class Embed(nn.Embed):
@@ -59,5 +59,5 @@ class Embed(nn.Embed):
     def __call__(self, inputs):
         if inputs.ndim == 1:
             return jnp.take(self.embedding, inputs, axis=0).astype(self.dtype)
-        found = jnp.take(self.embedding, parallel.split(inputs, 'data'), axis=0).astype(self.dtype)
-        return parallel.split(found, 'data', *(None,) * (inputs.ndim - 1), 'fsdp')
+        found = jnp.take(self.embedding, sharding.split(inputs, 'data'), axis=0).astype(self.dtype)
+        return sharding.split(found, 'data', *(None,) * (inputs.ndim - 1), 'fsdp')

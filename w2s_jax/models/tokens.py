@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from w2s_jax import disk
 from w2s_jax.data import Inputs
 from w2s_jax.errors import DataError, WeightsError
+from w2s_jax.store import arrays
 
 _FILES = ('tokenizer.json', 'vocab.txt', 'vocab.json', 'tokenizer.model', 'spiece.model')
 _CHUNK = 2000  # texts at a time: bounds what is held as Python objects
@@ -46,7 +46,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer(backend, hashlib.sha256(rules.encode()).hexdigest())
 
 
-def encode(tokenizer: Tokenizer, texts: np.ndarray | disk.Texts, max_length: int, truncate: str,
+def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int, truncate: str,
            folder: pathlib.Path | None = None) -> tuple[Inputs, dict]:
     """Token ids with the tokenizer's own special tokens, padded at the right with 0.
 
@@ -59,7 +59,7 @@ def encode(tokenizer: Tokenizer, texts: np.ndarray | disk.Texts, max_length: int
     Returns: {'tokens': `[N, S, L]` int32, 'length': `[N, S]` int32}, L the longest; and counts of texts,
       truncated ones and tokens. Raises DataError for a text without tokens.
     """
-    ids, length, truncated = disk.Growing(np.int32, folder), [], 0
+    ids, length, truncated = arrays.Growing(np.int32, folder), [], 0
     for start, encodings in _encoded(tokenizer.backend, texts, max_length, truncate):
         length.append(np.array([len(e) for e in encodings], np.int32))
         if not length[-1].all():
@@ -88,7 +88,7 @@ def _encoded(backend, texts, max_length: int, truncate: str):
 
 def _padded(ids: np.ndarray, length: np.ndarray, folder: pathlib.Path | None) -> np.ndarray:
     """Sequences that lie one behind the other in `ids`, as rows `[N, L]` with zeros after their ends, mapped."""
-    longest, out, begin = int(length.max()), disk.Growing(np.int32, folder), 0
+    longest, out, begin = int(length.max()), arrays.Growing(np.int32, folder), 0
     for start in range(0, len(length), _CHUNK):
         part = length[start:start + _CHUNK]
         rows, end = np.zeros((len(part), longest), np.int32), begin + int(part.sum())

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax import parallel
 from w2s_jax.errors import ConfigError
 from w2s_jax.models.attention import attended
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.linear import ADAPTERS, LINEAR, Embed, Linear
 from w2s_jax.models.norm import Norm
+from w2s_jax.runtime import sharding
 
 _ACTIVATIONS: dict[str, Callable] = {
     'gelu': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 2 ** -.5)),  # jax.nn.gelu's erfc costs more
@@ -222,7 +222,7 @@ class Transformer(nn.Module):
         Raises ConfigError where learned positions are fewer than L.
         """
         c = self.config
-        x = parallel.split(self._embed(tokens), 'batch')
+        x = sharding.split(self._embed(tokens), 'batch')
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
         slides = jnp.asarray(c.sliding) if c.sliding else None
         block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=c.unroll, policy=_KEPT[c.remat])

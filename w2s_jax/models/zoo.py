@@ -7,15 +7,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from w2s_jax import parallel
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import defaults, heads, mlp, modes, weights
+from w2s_jax.models import chess_moves, defaults, heads, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
-from w2s_jax.optimizers import known
-from w2s_jax.tasks import chess_moves
+from w2s_jax.runtime import sharding
+from w2s_jax.store import trees
+from w2s_jax.train.optimizers import known
 
 GIVEN = 'given'  # as teacher.model: the weak labels come with the data
 ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
@@ -56,15 +56,15 @@ def pretrained_chess(name: str) -> Parts:
     """A rung of the ladder with the weights that come with the package."""
     parts, path = untrained_chess(name), ASSETS / 'chess' / f'{name}.safetensors'
 
-    params = weights.load(path)
-    weights.check(path, params, parts.shapes)
+    params = trees.load(path)
+    trees.check(path, params, parts.shapes)
 
     def load(shardings):
         def place(keys, x):
-            return parallel.put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
+            return sharding.put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
         return jax.tree_util.tree_map_with_path(place, params)
 
-    return dataclasses.replace(parts, load=load, weights=weights.file_fingerprint(path), answers=True)
+    return dataclasses.replace(parts, load=load, weights=trees.file_fingerprint(path), answers=True)
 
 
 def chess(name: str, field: str, dataset: Dataset) -> Parts:

@@ -1,10 +1,12 @@
 """TASKS: name -> load(task_config, log) -> Dataset. Add one with a function and a line."""
 from collections.abc import Callable
 
-from w2s_jax.tasks import chess, files, nlp, preference, synthetic
+from w2s_jax.tasks import preference, synthetic
+from w2s_jax.tasks.chess import puzzles
+from w2s_jax.tasks.text import files, nlp
 
 TASKS: dict[str, Callable] = {
-    'chess': chess.load,
+    'chess': puzzles.load,
     'salient_concept': synthetic.load,
     'files': files.load,
     'preference': preference.load,

@@ -10,8 +10,8 @@ import functools
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
-from w2s_jax.tasks import tables, text
-from w2s_jax.tasks.text import Statement
+from w2s_jax.tasks.text import statements, tables
+from w2s_jax.tasks.text.statements import Statement
 
 HUB = 'Anthropic/hh-rlhf'
 HUMAN, ASSISTANT = '\n\nHuman: ', '\n\nAssistant:'
@@ -34,7 +34,7 @@ class Columns:
 
 def load_hh(task, log=print) -> Dataset:
     """Anthropic's pairs, from the hub or from `task.path` (a folder or a file in the published format)."""
-    text.refuse(task, (*OTHERS, 'prompt', 'chosen', 'rejected', 'template'))
+    statements.refuse(task, (*OTHERS, 'prompt', 'chosen', 'rejected', 'template'))
     parts = tables.splits(task, 'train', ('test', 'validation'), _from_hub)
     return _dataset(task, parts, Columns('', 'chosen', 'rejected', transcripts=True), log)
 
@@ -43,7 +43,7 @@ def load(task, log=print) -> Dataset:
     """Pairs from files. task: path, test_path, prompt, chosen, rejected (columns; '' = those of these names, the
     prompt only where there is one), template (of {prompt} and {completion}), train_size, test_size, seed,
     max_bad_rows."""
-    text.refuse(task, OTHERS)
+    statements.refuse(task, OTHERS)
     parts = tables.splits(task, 'train', ('test', 'validation'), None)
     prompt = task.prompt or ('prompt' if 'prompt' in parts[0][0].columns else '')
     columns = Columns(prompt, task.chosen or 'chosen', task.rejected or 'rejected', task.template or TEMPLATE)
@@ -58,7 +58,7 @@ def _from_hub(split: str, needed: int, seed: int) -> tables.Table:
 
 def _check_template(template: str, prompt: str) -> None:
     expected = {'prompt', 'completion'} if prompt else {'completion'}
-    if set(text.fields_of(template)) != expected:
+    if set(statements.fields_of(template)) != expected:
         raise ConfigError(f'task.template: {template!r}, expected '
                                + ' and '.join(f'{{{name}}}' for name in sorted(expected, reverse=True)))
 
@@ -79,8 +79,8 @@ def _dataset(task, parts, columns: Columns, log) -> Dataset:
     if not apart[0] or (test and not apart[1]):
         raise DataError(f'{(pool if not apart[0] else test)[0].source}: every pair is two identical texts')
     make = functools.partial(pair, columns=columns, seed=task.seed)
-    found = text.dataset(task, task.name, CLASSES, text.source(apart[0], make, task, log),
-                         text.source(apart[1], make, task, log) if test else None, log, truncate='start',
+    found = statements.dataset(task, task.name, CLASSES, statements.source(apart[0], make, task, log),
+                         statements.source(apart[1], make, task, log) if test else None, log, truncate='start',
                          template=columns.template if columns.prompt else '{chosen} | {rejected}')
     found.notes['identical'] = same
     return found
@@ -106,9 +106,9 @@ def pair(row: dict, columns: Columns, seed: int) -> Statement:
         opening = _opening(chosen, rejected, columns)
     if chosen == rejected:
         raise ValueError(f'{columns.chosen} and {columns.rejected} are the same')
-    truth = text.random_of(seed, row).randrange(2)
+    truth = statements.random_of(seed, row).randrange(2)
     return Statement((rejected, chosen) if truth else (chosen, rejected), truth,
-                     text.group_id(text.normal(opening)))
+                     statements.group_id(statements.normal(opening)))
 
 
 def _after_prompt(prompt: str, completion: str, template: str) -> str:
@@ -116,7 +116,7 @@ def _after_prompt(prompt: str, completion: str, template: str) -> str:
     if completion.removeprefix(HUMAN.strip()).strip().startswith(prompt):
         return completion
     completion = completion.removeprefix(ASSISTANT.strip()).strip()
-    return text.fill(template, {'prompt': prompt, 'completion': completion}).strip()
+    return statements.fill(template, {'prompt': prompt, 'completion': completion}).strip()
 
 
 def _opening(chosen: str, rejected: str, columns: Columns) -> str:
@@ -132,7 +132,7 @@ def _transcript(row: dict, column: str) -> str:
     """A text, or a list of chat messages ({role, content} or {from, value}) as a transcript."""
     value = row.get(column)
     if not isinstance(value, list):
-        return text.text_of(row, column)
+        return statements.text_of(row, column)
     turns = []
     for message in value:
         if not isinstance(message, dict):
@@ -140,7 +140,8 @@ def _transcript(row: dict, column: str) -> str:
         role = str(message.get('role') or message.get('from'))
         if role not in SPEAKERS:
             raise ValueError(f'{column}: role {role!r}, expected one of {", ".join(SPEAKERS)}')
-        turns.append(SPEAKERS[role] + text.text_of({column: message.get('content') or message.get('value')}, column))
+        said = {column: message.get('content') or message.get('value')}
+        turns.append(SPEAKERS[role] + statements.text_of(said, column))
     if not turns:
         raise ValueError(f'{column} has no messages')
     return ''.join(turns).strip()

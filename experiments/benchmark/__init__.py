@@ -1,0 +1,1 @@
+"""Benchmarks: ours against named alternatives, in one run."""

@@ -1,0 +1,43 @@
+"""SIGTERM: training stops after a step with all saved, other work at once."""
+import os
+import signal
+
+import pytest
+
+from w2s_jax.errors import Preempted
+from w2s_jax.runtime import preemption
+
+
+@pytest.fixture(autouse=True)
+def heeding(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(preemption, '_asked', False)
+    preemption.heed()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_between_steps_it_stops_at_once():
+    with pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_in_a_loop_of_steps_it_waits_until_the_loop_asks():
+    steps = []
+
+    @preemption.at_steps()
+    def loop():
+        while not preemption.due():
+            steps.append(len(steps))
+            if len(steps) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            steps[-1] *= 10
+    loop()
+    assert steps == [0, 10, 20]
+
+
+def test_who_asks_twice_is_in_a_hurry():
+    with preemption.at_steps(), pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert preemption.due()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,78 @@
+"""A trained model leaves the work directory as a folder that gives the same answers."""
+import io
+import json
+
+import numpy as np
+import pytest
+import tiny
+from language_test import encoded, own, sentences
+
+from configs import salient_concept
+from w2s_jax.engine import experiment, export
+from w2s_jax.errors import ConfigError, StoreError, WeightsError
+from w2s_jax.models import heads, hf
+from w2s_jax.models.transformer import Transformer
+from w2s_jax.store import trees
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('export')
+    path = folder / 'words.jsonl'
+    path.write_text('\n'.join(map(json.dumps, sentences())))
+    model = tiny.folder(folder / 'tiny')
+    c = own(model, path, **{'teacher.mode': 'full', 'student.mode': 'lora', 'optimizer.learning_rate': .01,
+                            'seeds': (5,), 'method.baselines': (), 'student.loss.name': 'xent', 'train.shapes': 1})
+    experiment.run(c, folder / 'w', io.StringIO())
+    return folder
+
+
+def answers(folder, rows, place='last'):
+    """Class logits of an exported folder, computed from it alone."""
+    checkpoint, inputs = hf.read(folder), encoded(folder, rows)
+    length = inputs['length'][:, 0]
+    hidden = Transformer(checkpoint.config).apply({'params': hf.load(folder)}, inputs['tokens'][:, 0], length)
+    return heads.read_out(hidden, length, place) @ trees.load(folder / export.HEAD)['classes']
+
+
+@pytest.mark.parametrize('kind', ['teacher', 'student'])
+def test_an_exported_model_answers_as_the_trained_one(trained, kind):
+    out = trained / kind
+    export.write(trained / 'w', kind, 'xent', 5, out)
+    c = own(trained / 'tiny', trained / 'words.jsonl')
+    rows = experiment.TASKS['files'](c.task, lambda *a: None).test.inputs['text']
+    logits = np.asarray(answers(out, rows))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    stored = export.find(trained / 'w', kind, 'xent', 5).arrays
+    want = np.take_along_axis(chances, stored['top'], 1)
+    np.testing.assert_allclose(stored['top_probability'], want, atol=1e-4)
+    before = hf.load(trained / 'tiny')['layers']['attention']['query']['kernel']
+    assert np.abs(hf.load(out)['layers']['attention']['query']['kernel'] - before).max() > 1e-3
+
+
+def test_what_cannot_be_exported(trained):
+    with pytest.raises(StoreError, match=r"no student with loss 'xent' and seed 6, expected one of: xent seed 5"):
+        export.write(trained / 'w', 'student', 'xent', 6, trained / 'x')
+    with pytest.raises(WeightsError, match='would overwrite'):
+        export.write(trained / 'w', 'student', 'xent', 5, trained / 'tiny')
+    (trained / 'tiny' / 'config.json').write_text((trained / 'tiny' / 'config.json').read_text() + ' ')
+    with pytest.raises(StoreError, match='not the weights'):
+        export.write(trained / 'w', 'student', 'xent', 5, trained / 'x')
+
+
+def test_of_several_an_id_tells_which(tmp_path):
+    for name in ('student-aa', 'student-bb'):
+        (tmp_path / 'store' / name).mkdir(parents=True)
+        (tmp_path / 'store' / name / 'DONE').touch()
+        (tmp_path / 'store' / name / 'config.json').write_text('{"section": {"loss": "xent", "seed": 0, "model": "m"}}')
+    with pytest.raises(StoreError, match=r'2 times student .* expected --phase, one of: aa \(m\), bb \(m\)'):
+        export.find(tmp_path, 'student', 'xent', 0)
+    assert export.find(tmp_path, 'student', 'xent', 0, 'bb').path.name == 'student-bb'
+
+
+def test_a_model_that_is_no_language_model(tmp_path):
+    c = salient_concept.get_config()
+    c.seeds, c.task.train_size, c.task.test_size, c.report.html = (0,), 200, 50, False
+    experiment.run(c, tmp_path, io.StringIO())
+    with pytest.raises(ConfigError, match=r"student.model: 'mlp-128' is no language model"):
+        export.write(tmp_path, 'student', 'xent', 0, tmp_path / 'x')

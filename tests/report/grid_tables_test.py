@@ -1,0 +1,183 @@
+"""Tables of grids and of single experiments, from folders that synthetic_grid.py makes up."""
+import csv
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_grid
+
+from w2s_jax import metrics
+from w2s_jax.errors import StoreError
+from w2s_jax.report import tables
+
+ALPHAS = {'student.loss.name': ['xent', 'confidence'], 'student.loss.alpha': [.25, .75]}
+RATES = {'student.loss.name': ['xent', 'confidence'], 'optimizer.learning_rate': [1e-4, 1e-3]}
+
+
+def _students(workdir, **options):
+    grid = tables.load(synthetic_grid.write(workdir, **options))
+    return grid, tables.students(grid)
+
+
+def _edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_each_student_is_there_once(tmp_path):
+    grid, table = _students(tmp_path)
+    assert len(grid.cells) == 18 and len(table) == 18
+    assert not table.duplicated(['teacher', 'student', 'loss']).any()
+    # The students of cross-entropy are in the cells of both losses, 27 rows in all.
+    assert sum(len(c.results['students']) for c in grid.cells) == 27
+    assert (table['student.loss.name'] == table['loss']).all() and (table['teacher.model'] == table['teacher']).all()
+
+
+@pytest.mark.parametrize('ids', [True, False])
+def test_a_student_that_cells_share_names_no_setting_that_it_does_not_depend_on(tmp_path, ids):
+    _, table = _students(tmp_path, axes=ALPHAS, ids=ids)
+    assert table['loss'].tolist() == ['xent', 'confidence', 'confidence']
+    assert table['student.loss.alpha'].isna().tolist() == [True, False, False]
+    assert table['student.loss.alpha'].tolist()[1:] == [.25, .75]
+
+
+@pytest.mark.parametrize('ids', [True, False])
+def test_students_of_other_settings_are_not_shared(tmp_path, ids):
+    _, table = _students(tmp_path, axes=RATES, ids=ids)
+    assert sorted(zip(table['loss'], table['optimizer.learning_rate'], strict=True)) == [
+        ('confidence', 1e-4), ('confidence', 1e-3), ('xent', 1e-4), ('xent', 1e-3)]
+
+
+def test_numbers_are_those_of_the_cells(tmp_path):
+    grid, table = _students(tmp_path, axes=ALPHAS)
+    for _, found in table.iterrows():
+        results = next(c.results for c in grid.cells if c.name == found['cell'])
+        entry = next(s for s in results['students'] if s['label'] == found['loss'])
+        assert found['accuracy'] == entry['accuracy']['mean'] and found['accuracy_sem'] == entry['accuracy']['sem']
+        assert found['weak'] == results['weak']['accuracy']['mean']
+        assert found['ceiling'] == results['ceiling']['accuracy']['mean']
+        assert [found[k] for k in ('gain', 'gain_low', 'gain_high')] == [*entry['gain'].values()]
+        assert [found[k] for k in ('pgr', 'pgr_low', 'pgr_high')] == [entry['pgr'][k] for k in ('mean', 'low', 'high')]
+        assert found['agreement_weak_wrong'] == entry['agreement']['weak_wrong']['mean']
+        assert np.isnan(found['auroc']) and found['student_parameters'] == 12_000_000 and found['seeds'] == 3
+
+
+def test_rows_of_seeds_average_to_the_students(tmp_path):
+    grid, table = _students(tmp_path, axes=RATES, seeds=(3, 5, 8))
+    rows = tables.runs(grid)
+    assert rows['seed'].tolist() == [3, 5, 8] * 4
+    keys = ['loss', 'optimizer.learning_rate']
+    means = rows.groupby(keys)[['weak', 'accuracy', 'ceiling']].mean()
+    pd.testing.assert_frame_equal(means, table.set_index(keys)[['weak', 'accuracy', 'ceiling']].sort_index())
+    for _, row in rows.iterrows():
+        assert row['pgr'] == pytest.approx(metrics.pgr(row['weak'], row['accuracy'], row['ceiling']))
+
+
+def test_an_undefined_pgr_is_empty_even_where_a_number_was_stored(tmp_path):
+    _, table = _students(tmp_path)
+    undefined = table[table['teacher'].eq('chess-m') & table['student'].eq('chess-xs')]
+    assert len(undefined) == 2 and undefined['pgr'].isna().all() and not undefined['pgr_defined'].any()
+    _edit(tmp_path / 'cells' / '000' / 'results.json',
+          lambda r: r['students'][0]['pgr'].update(mean=77., defined=False))
+    assert np.isnan(tables.students(tables.load(tmp_path))['pgr'][0])
+
+
+def test_a_failed_cell_keeps_a_row_with_the_reason(tmp_path):
+    grid, table = _students(tmp_path, failed=(3, 4))
+    # The cross-entropy student of cell 4 is in cell 5 too.
+    assert len(table) == 18 + 1
+    found = table[table['failed'].notna()]
+    assert found['loss'].tolist() == ['confidence', 'xent'] and found['teacher'].tolist() == ['chess-xs'] * 2
+    assert found['task'].tolist() == ['chess'] * 2  # as in all other cells
+    assert found['accuracy'].isna().all() and found['failed'].str.startswith('NonFiniteError').all()
+    assert not tables.runs(grid)['accuracy'].isna().any()
+
+
+def test_a_grid_that_failed_altogether_has_a_table(tmp_path):
+    _, table = _students(tmp_path, axes=ALPHAS, failed=(0, 1, 2, 3))
+    assert len(table) == 4 and table['accuracy'].isna().all()
+
+
+def test_an_experiment_has_the_columns_of_a_grid(tmp_path):
+    grid, table = _students(tmp_path, axes=RATES)
+    alone = tables.load(tmp_path / 'cells' / '003')
+    assert not alone.axes and not alone.comparisons
+    rows = tables.students(alone)
+    assert [c for c in table if c not in grid.axes] == [*rows]
+    assert rows['loss'].tolist() == ['xent', 'confidence']
+    assert rows['accuracy'][1] == table.query('cell.str.startswith("003")', engine='python')['accuracy'].item()
+    assert len(tables.runs(alone)) == 6
+
+
+def test_what_a_config_leaves_open_is_called_default(tmp_path):
+    _, table = _students(tmp_path, axes={'student.loss.name': ['confidence'], 'student.loss.alpha': [None, .75]})
+    assert table['student.loss.alpha'].tolist()[1:] == ['default', .75]
+
+
+def test_models_that_differ_from_the_ceilings_are_named_as_they_are(tmp_path):
+    _students(tmp_path, axes={'student.loss.name': ['xent']})
+    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['students'].append(
+        r['students'][0] | {'method': 'bootstrap', 'label': 'chain', 'model': 'chess-l', 'ids': ['x', 'y', 'z']}))
+    table = tables.students(tables.load(tmp_path))
+    assert table['method'].tolist() == ['naive', 'bootstrap'] and table['student'].tolist() == ['chess-m', 'chess-l']
+
+
+def test_csv_reads_back(tmp_path):
+    _, table = _students(tmp_path, axes=RATES, failed=(1,))
+    paths = tables.write(tmp_path)
+    assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('*.tmp'))
+    back = pd.read_csv(paths[0], dtype={'pgr_defined': 'boolean'})
+    pd.testing.assert_frame_equal(back, table, check_dtype=False)
+    with open(paths[1], newline='') as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 3 * table['accuracy'].notna().sum() and rows[0].keys() >= {'seed', 'optimizer.learning_rate'}
+
+
+EVIL = r'a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
+
+
+def test_latex_is_well_formed_whatever_the_names(tmp_path):
+    _students(tmp_path, axes={'student.loss.name': ['xent', 'confidence']})
+    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['weak'].update(model=EVIL))
+    table = (tables.write(tmp_path)[2]).read_text()
+    lines = [line for line in table.splitlines() if line.endswith(r'\\')]
+    columns = re.search(r'begin\{tabular\}\{(\w+)\}', table)[1]
+    bare = re.compile(r'(?<!\\)(?:\\\\)*&')
+    assert [len(bare.findall(line)) for line in lines] == [len(columns) - 1] * len(lines) and len(lines) == 3
+    assert table.isascii() and r'\input' not in table
+    assert not re.search(r'(?<!\\)[#_^~]', table)
+    assert len(re.findall(r'(?<!\\)\{', table)) == len(re.findall(r'(?<!\\)\}', table))
+    assert set(re.findall(r'\\([a-zA-Z]+)', table)) <= {
+        'usepackage', 'begin', 'end', 'toprule', 'midrule', 'bottomrule', 'pm', 'textbackslash', 'textasciitilde',
+        'textasciicircum', 'textless', 'textgreater'}
+
+
+def test_latex_says_what_failed_and_what_is_undefined(tmp_path):
+    synthetic_grid.write(tmp_path, failed=(3,))
+    table = (tables.write(tmp_path)[2]).read_text()
+    assert table.count(r'\multicolumn{4}{l}{failed: NonFiniteError') == 1 and '& undefined' in table
+
+
+@pytest.mark.parametrize(('damage', 'said'), [
+    (lambda g: g.update(cells=[]), 'cells is empty'),
+    (lambda g: g.update(cells={'a': 1}), 'cells must be a JSON list'),
+    (lambda g: g['cells'][0].pop('name'), 'cells must be a list of objects with a text name'),
+    (lambda g: g['cells'][0].update(overrides=[1]), 'overrides must be an object'),
+    (lambda g: g.update(axes=[]), 'axes must be a JSON object'),
+    (lambda g: g['phases'].append(7), 'phases must be a list of objects'),
+    (lambda g: g['cells'][0].update(folder='cells/nowhere'), r'nowhere/results\.json: not found'),
+])
+def test_a_damaged_grid_is_named_in_one_line(tmp_path, damage, said):
+    synthetic_grid.write(tmp_path, axes=RATES)
+    _edit(tmp_path / 'grid.json', damage)
+    with pytest.raises(StoreError, match=said) as caught:
+        tables.write(tmp_path)
+    assert '\n' not in str(caught.value) and not (tmp_path / 'results.csv').exists()
+
+
+def test_a_folder_of_nothing_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r'results\.json: not found'):
+        tables.load(tmp_path)

@@ -1,0 +1,228 @@
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from w2s_jax.errors import StoreError
+from w2s_jax.report import figures
+from w2s_jax.report import page as report
+
+EVIL = '<script>alert("x")</script> & $\\no{$'
+
+
+def _measure(mean, sem=0.004):
+    return {'mean': mean, 'sem': sem, 'seeds': [mean - 0.004, mean, mean + 0.004]}
+
+
+def _student(label, mean, pgr):
+    return {
+        'method': 'naive', 'loss': 'logconf', 'alpha': 0.5, 'model': 'big', 'label': label, 'accuracy': _measure(mean),
+        'pgr': pgr, 'gain': {'mean': 0.05, 'low': 0.02, 'high': 0.08}, 'ece': _measure(0.071),
+        'agreement': {'all': _measure(0.8), 'weak_right': _measure(0.9), 'weak_wrong': _measure(0.456)},
+    }
+
+
+@pytest.fixture
+def results():
+    return {
+        'task': {'name': 'synthetic', 'classes': 2, 'test_examples': 500},
+        'weak': {'model': 'small', 'accuracy': _measure(0.612)},
+        'ceiling': {'model': 'big', 'accuracy': _measure(0.834)},
+        'students': [
+            _student('naive', 0.701, {'mean': 0.401, 'low': 0.292, 'high': 0.513, 'defined': True}),
+            _student('confident', 0.733, {'mean': 77.7, 'low': None, 'high': None, 'defined': False}),
+        ],
+        'timing': {'total_seconds': 12.5, 'phases': [{'kind': 'teacher', 'seconds': 3.25, 'seed': 7, 'skipped': True}]},
+        'versions': {'jax': '0.0.1'},
+    }
+
+
+@pytest.fixture
+def evaluation():
+    accuracy = {'step': [0, 50, 100], 'mean': [0.5, 0.6, 0.7], 'sem': None}
+    curves = [
+        {'label': label, 'kind': kind, 'step': [1, 50, 100], 'progress': [0.01, 0.5, 1.0],
+         'loss': {'mean': [2.0, 1.0, 0.5], 'sem': [0.1, 0.1, 0.1]}, 'accuracy': accuracy}
+        for label, kind in (('weak', 'teacher'), ('naive', 'student'), ('confident', 'student'), ('ceiling', 'ceiling'))
+    ]
+    return {'curves': curves, 'examples': [{'html': '<b class="mine">as it is</b>'}], 'config': {'seeds': [0, 1]}}
+
+
+def _save(workdir, results, evaluation):
+    (workdir / 'results.json').write_text(json.dumps(results))
+    (workdir / 'evaluation.json').write_text(json.dumps(evaluation))
+    return workdir
+
+
+def _write(workdir, results, evaluation):
+    return report.write(_save(workdir, results, evaluation)).read_text(encoding='utf-8')
+
+
+def test_table_holds_every_finding(results):
+    lines = report.terminal_table(results).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ['weak', 'naive', 'confident', 'ceiling']
+    assert '61.2 ± 0.4' in lines[2] and '83.4 ± 0.4' in lines[5]
+    assert '70.1 ± 0.4' in lines[3] and '0.40 [0.29, 0.51]' in lines[3] and lines[3].endswith('45.6 ± 0.4')
+    assert 'undefined (gap within noise)' in lines[4] and '77.7' not in lines[4]
+
+
+def test_table_is_aligned(results):
+    lines = report.terminal_table(results).splitlines()
+    start = lines[0].index('accuracy %')
+    assert [line[start:start + 4] for line in lines[2:]] == ['61.2', '70.1', '73.3', '83.4']
+
+
+def test_one_seed_has_no_error_bar(results):
+    results['weak']['accuracy'] = {'mean': 0.612, 'sem': None, 'seeds': [0.612]}
+    assert '±' not in report.terminal_table(results).splitlines()[2]
+
+
+def test_page_holds_the_same_numbers_and_every_section(tmp_path, results, evaluation):
+    page = _write(tmp_path, results, evaluation)
+    for text in ('61.2 ± 0.4', '0.40 [0.29, 0.51]', 'undefined (gap within noise)', '45.6 ± 0.4', '+5.0 [+2.0, +8.0]',
+                 'logconf, α 0.5', '0.071 ± 0.004', '12.5 s', 'teacher, seed 7 (done in an earlier run)', '0.0.1',
+                 '<b class="mine">as it is</b>', 'recovers 40 %'):
+        assert text in page, text
+    assert page.count('<svg') == 5
+    for name in figures.FIGURES:
+        assert (tmp_path / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_page_asks_nobody_for_anything(tmp_path, results, evaluation):
+    page = _write(tmp_path, results, evaluation)
+    assert 'http' not in page and '@import' not in page
+    assert all(target.startswith('#') for target in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert all(target.startswith('#') for target in re.findall(r'url\(([^)]*)\)', page))
+
+
+def test_labels_and_settings_are_escaped(tmp_path, results, evaluation):
+    results['students'][0]['label'] = evaluation['curves'][1]['label'] = EVIL
+    results['weak']['model'] = results['task']['name'] = evaluation['config']['path'] = EVIL
+    page = _write(tmp_path, results, evaluation)
+    assert '<script' not in page and '&lt;script&gt;' in page
+
+
+def test_everything_optional_may_be_missing(tmp_path, results):
+    for student in results['students']:
+        for key in ('agreement', 'gain', 'ece', 'loss', 'alpha', 'method', 'model', 'pgr'):
+            del student[key]
+    for key in ('task', 'timing', 'versions'):
+        del results[key]
+    page = _write(tmp_path, results, {})
+    assert '70.1 ± 0.4' in page and 'None' not in page
+    assert page.count('<svg') == 5
+
+
+@pytest.mark.parametrize(('before', 'said'), [(0.70, False), (0.71, True)])
+def test_headline_says_when_fine_tuning_did_harm(results, before, said):
+    results['zero_shot'] = {'model': 'big', 'accuracy': _measure(before)}
+    assert ('not fine-tuned at all, is right more often (71.0 %)' in report.headline(results)) == said
+
+
+def test_a_student_before_fine_tuning_and_none_after(tmp_path, results, evaluation):
+    results['zero_shot'] = {'model': 'big', 'accuracy': _measure(0.123)}
+    results['students'] = []
+    assert '12.3 ± 0.4' in _write(tmp_path, results, evaluation)
+
+
+def test_numbers_that_are_none_or_not_finite_are_dashes(tmp_path, results, evaluation):
+    results['students'][0]['pgr'] = {'mean': float('nan'), 'low': None, 'high': float('inf'), 'defined': True}
+    results['students'][0]['agreement']['weak_wrong'] = {'mean': None, 'sem': None, 'seeds': [None]}
+    evaluation['curves'][1]['loss'] = {'mean': [2.0, None, 0.5], 'sem': [0.1, None, 0.1]}
+    page = _write(tmp_path, results, evaluation)
+    assert not re.search(r'\bnan\b|\binf\b', page)
+
+
+def test_headline_names_the_best_defined_student(results):
+    assert 'best of 2 students (naive) recovers 40 %' in report.headline(results)
+    results['students'] = results['students'][1:]
+    assert 'undefined' in report.headline(results)
+
+
+@pytest.mark.parametrize('name', ['results.json', 'evaluation.json'])
+@pytest.mark.parametrize('content', [None, '{"weak": ', '[1]', b'\xff\xfe'])
+def test_missing_and_damaged_files_are_named(tmp_path, results, evaluation, name, content):
+    path = _save(tmp_path, results, evaluation) / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(StoreError, match=name) as caught:
+        report.write(tmp_path)
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'report.html').exists()
+
+
+@pytest.mark.parametrize('breakage', [
+    lambda r: r.pop('weak'),
+    lambda r: r['ceiling'].update(accuracy={'mean': None}),
+    lambda r: r.update(zero_shot={'model': 'big'}),
+    lambda r: r['students'][1].pop('label'),
+    lambda r: r.update(students={'a': 1}),
+    lambda r: r['students'][0].update(accuracy=0.5),
+])
+def test_results_without_the_needed_fields_are_named(tmp_path, results, evaluation, breakage):
+    breakage(results)
+    with pytest.raises(StoreError, match=r'results\.json: damaged'):
+        report.load(_save(tmp_path, results, evaluation))
+
+
+@pytest.mark.parametrize('damage', [{'curves': [{'kind': 'student'}]}, {'curves': {'a': 1}}, {'examples': ['<b>']}])
+def test_an_evaluation_of_the_wrong_shape_is_named(tmp_path, results, evaluation, damage):
+    with pytest.raises(StoreError, match=r'evaluation\.json: damaged'):
+        report.load(_save(tmp_path, results, evaluation | damage))
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, results, evaluation):
+    (_save(tmp_path, results, evaluation) / 'plots').write_text('a file where the folder should be')
+    with pytest.raises(StoreError, match='plots: cannot write the report'):
+        report.write(tmp_path)
+
+
+def test_thinning_keeps_the_mean_and_the_ends_in_order():
+    values = np.arange(1000.0)
+    thinned = figures._thin(values.tolist())
+    assert len(thinned) == figures.MAX_POINTS
+    np.testing.assert_allclose(thinned.mean(), values.mean())
+    assert (np.diff(thinned) > 0).all()
+
+
+def test_pgr_axis_shows_zero_one_and_every_mean_but_not_every_interval():
+    students = [{'pgr': {'mean': 3.0, 'low': -50.0, 'high': 60.0, 'defined': True}}]
+    low, high = figures._pgr_limits(students)
+    assert -2 < low < -1 and 3 < high < 4
+
+
+def test_same_input_same_page(results, evaluation):
+    assert report.html(results, evaluation) == report.html(results, evaluation)
+
+
+def _command(*arguments):
+    return subprocess.run([sys.executable, '-m', 'experiments.report', *arguments], capture_output=True, text=True)
+
+
+def test_command_prints_the_table_or_one_line(tmp_path, results, evaluation):
+    missing = _command(f'--workdir={tmp_path}')
+    assert missing.returncode == 2
+    assert re.fullmatch(r'error: .*results\.json: not found.*\n', missing.stderr), missing.stderr
+    done = _command(f'--workdir={_save(tmp_path, results, evaluation)}')
+    assert done.returncode == 0, done.stderr
+    assert report.terminal_table(results) in done.stdout
+    assert str(tmp_path / 'report.html') in done.stdout
+    unnamed = _command()
+    assert unnamed.returncode == 2 and unnamed.stderr.startswith('error: --workdir')
+
+
+def test_what_makes_the_numbers_doubtful_is_said_first(tmp_path, results, evaluation):
+    assert 'warning' not in report.terminal_table(results)
+    assert 'class="warning"' not in _write(tmp_path, results, evaluation)
+    tokens = [{'of': 'tokens of the pool', 'texts': 100, 'truncated': 11, 'longest': 64},
+              {'of': 'tokens of the test set', 'texts': 100, 'truncated': 10, 'longest': 64}]
+    results['task'] |= {'leak': {'warning': f'a letter tells {EVIL}'}, 'tokens': tokens}
+    page, table = _write(tmp_path, results, evaluation), report.terminal_table(results)
+    assert page.count('class="warning"') == 2 and EVIL not in page
+    assert '11 of 100 texts were cut to 64 tokens' in page and 'a letter tells' in page
+    assert table.splitlines()[-1].startswith('warning: tokens of the pool') and 'warning: a letter' in table

@@ -1,0 +1,304 @@
+"""A store at a URL is the same store: whole artifacts, found by all, damaged ones named, one holder of a lease."""
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from w2s_jax import graph
+from w2s_jax.errors import StoreError
+from w2s_jax.graph import Phase, Source
+from w2s_jax.store import command, lease, remote
+from w2s_jax.store.artifacts import Store
+from w2s_jax.store.remote import Files, RemoteSlot, open_store
+
+ARRAYS = {'top': np.arange(50, dtype=np.int32)}
+PARAMS = {'layer': {'kernel': np.ones((2, 3), np.float32)}}
+S3 = [name for name in ('s3fs', 'moto', 'flask') if importlib.util.find_spec(name) is None]
+
+
+@pytest.fixture(scope='module')
+def s3_server():
+    """An object store of this test's own, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    code = 'from moto.server import main; import sys; main(sys.argv[1:])'
+    server = subprocess.Popen([sys.executable, '-c', code, '-H', '127.0.0.1', '-p', str(port)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
+            break
+        time.sleep(.1)
+    yield f'http://127.0.0.1:{port}'
+    server.kill()
+
+
+@pytest.fixture(params=['memory', 'file', pytest.param('s3', marks=pytest.mark.skipif(
+    bool(S3), reason=f'not installed: {", ".join(S3)}'))])
+def url(request, tmp_path, monkeypatch):
+    if request.param == 'file':
+        return f'file://{tmp_path}/remote'
+    name = f'bucket-{uuid.uuid4().hex}'
+    if request.param == 's3':
+        for key, value in (('AWS_ENDPOINT_URL', request.getfixturevalue('s3_server')), ('AWS_ACCESS_KEY_ID', 'test'),
+                           ('AWS_SECRET_ACCESS_KEY', 'test'), ('AWS_DEFAULT_REGION', 'us-east-1')):
+            monkeypatch.setenv(key, value)
+        fsspec.filesystem('s3', skip_instance_cache=True).mkdir(name)
+    return f'{request.param}://{name}/store'
+
+
+@pytest.fixture
+def machine(url, tmp_path):
+    """(name) -> the store at the URL, as a machine with a cache of its own has it."""
+    return lambda name: open_store(url, tmp_path / name)
+
+
+def save(store, metrics=None, identity='ab12'):
+    return store.save('student', identity, {'kind': 'student'}, metrics or {'steps': 3}, ARRAYS, PARAMS)
+
+
+def cached(store) -> set[str]:
+    return {str(p.relative_to(store.folder)) for p in store.folder.rglob('*') if p.is_file()}
+
+
+def forget_lists(*stores):
+    """As if some seconds had gone by."""
+    for store in stores:
+        store.listed = (-1e9, store.listed[1])
+
+
+def test_what_one_machine_saves_another_finds(machine):
+    one, other = machine('one'), machine('other')
+    assert other.find('student', 'ab12') is None
+    save(one)
+    forget_lists(other)
+    found = other.find('student', 'ab12')
+    assert cached(other) == {f'student-ab12/{n}' for n in ('config.json', 'metrics.json', 'DONE')}  # no more than asked
+    assert found.metrics == {'steps': 3} and json.loads((found.path / 'config.json').read_text()) == {'kind': 'student'}
+    np.testing.assert_array_equal(found.arrays['top'], ARRAYS['top'])
+    np.testing.assert_array_equal(found.params()['layer']['kernel'], PARAMS['layer']['kernel'])
+    assert cached(other) == cached(one)
+    assert other.find('teacher', 'ab12') is None and other.find('student', 'ab13') is None
+
+
+def test_what_is_cached_needs_no_network(machine, monkeypatch):
+    store = machine('one')
+    save(store)
+
+    def gone(*args, **kwargs):
+        raise OSError('no network')
+    monkeypatch.setattr(store.files.fs, 'cat_file', gone)
+    monkeypatch.setattr(store.files.fs, 'find', gone)
+    found = store.find('student', 'ab12')
+    assert found.metrics == {'steps': 3} and found.arrays.keys() == ARRAYS.keys()
+    with pytest.raises(StoreError, match=r'cannot be listed \(no network\)') as e:
+        store.find('student', 'other')
+    assert '\n' not in str(e.value) and store.files.url in str(e.value)
+
+
+def test_a_failure_is_seen_by_others(machine):
+    save(machine('one'), {'failed': 'loss is nan at step 7'})
+    other = machine('other')
+    assert other.failure(other.find('student', 'ab12')) == 'loss is nan at step 7'
+    save(machine('one'), identity='good')
+    forget_lists(other)
+    assert other.failure(other.find('student', 'good')) is None
+
+
+def test_the_first_that_is_whole_counts(machine):
+    one, other = machine('one'), machine('other')
+    save(one, {'steps': 1})
+    assert save(other, {'steps': 2}).metrics == {'steps': 1}
+    assert other.find('student', 'ab12').metrics == {'steps': 1}
+    assert not [n for n in cached(other) if n.startswith('.')]
+
+
+def test_done_is_uploaded_last_and_half_an_artifact_is_none(machine, monkeypatch):
+    one, put, uploaded = machine('one'), [], []
+    original = one.files.fs.put_file
+
+    def put_file(source, target, *args, **kwargs):
+        if len(uploaded) == put[0]:
+            raise KeyboardInterrupt
+        uploaded.append(target.partition('student-ab12/')[2])
+        return original(source, target, *args, **kwargs)
+    monkeypatch.setattr(one.files.fs, 'put_file', put_file)
+    for number in range(5):
+        put[:], uploaded[:] = [number], []
+        with pytest.raises(KeyboardInterrupt):
+            save(one)
+        one.clear_parts()
+        forget_lists(one)
+        assert one.find('student', 'ab12') is None and machine('other').find('student', 'ab12') is None
+    put[:], uploaded[:] = [5], []
+    save(one, {'steps': 9})
+    assert uploaded[-1] == 'DONE' and len(uploaded) == 5
+    assert machine('other').find('student', 'ab12').metrics == {'steps': 9}
+
+
+def test_an_upload_that_fails_is_an_error_in_one_line(machine, monkeypatch):
+    store = machine('one')
+
+    def full(*args, **kwargs):
+        raise OSError('quota\nexceeded')
+    with monkeypatch.context() as patch, pytest.raises(StoreError) as e:
+        patch.setattr(store.files.fs, 'put_file', full)
+        save(store)
+    assert str(e.value) == f'{store.files.url}/student-ab12: cannot be written (quota exceeded)'
+    assert save(store).metrics == {'steps': 3}
+
+
+@pytest.mark.parametrize('name', ['metrics.json', 'predictions.npz', 'params/model.safetensors'])
+def test_damage_is_noticed_when_it_is_downloaded(machine, name):
+    one, other = machine('one'), machine('other')
+    save(one)
+    path = one.files.path(f'student-ab12/{name}')
+    content = bytearray(one.files.fs.cat_file(path))
+    content[-1] ^= 1
+    one.files.fs.pipe_file(path, bytes(content))
+    with pytest.raises(StoreError, match=rf'student-ab12/{name}: damaged') as e:
+        found = other.find('student', 'ab12')
+        (found.metrics, found.arrays, found.params())
+    assert '\n' not in str(e.value)
+    assert not [n for n in cached(other) if n.endswith(name)]
+
+
+def test_leases_hold_between_machines_and_end(machine):
+    one, other = machine('one'), machine('other')
+    with one.lease('group') as held:
+        assert held and not held.lost()
+        with other.lease('group') as theirs, other.lease('another') as another:
+            assert theirs is None and another
+    with other.lease('group') as held:
+        assert held.number == 2
+    assert [p.rpartition('/')[2] for p in one.files.fs.ls(one.files.path('leases/group'), detail=False)] == ['2']
+
+
+def test_a_silent_holder_is_succeeded_and_a_live_one_is_not(machine, monkeypatch):
+    files, short = machine('one').files, 1.0
+    other = RemoteSlot(files, 'leases/group')
+    with lease.hold(RemoteSlot(files, 'leases/group'), short) as held:
+        until = time.monotonic() + 3 * short
+        while time.monotonic() < until:
+            with lease.hold(other, short) as theirs:
+                assert theirs is None
+            time.sleep(.05)
+        monkeypatch.setattr(RemoteSlot, 'beat', lambda *a: None)
+        began = time.monotonic()
+        while time.monotonic() < began + 20:
+            with lease.hold(other, short) as theirs:
+                if theirs:
+                    assert held.lost() and not theirs.lost()
+                    break
+            time.sleep(.05)
+        assert short / 2 < time.monotonic() - began < 4 * short
+
+
+def test_names_are_written_there(machine, capsys):
+    one = machine('one')
+    save(one)
+    save(one, identity='cd34')
+    one.name('/w', ['cd34'])
+    assert command.main(['gc', f'--store={one.files.url}', '--older_than_hours=0']) == 0
+    assert 'removed student-ab12' in capsys.readouterr().out
+    other = machine('other')
+    assert other.find('student', 'ab12') is None and other.find('student', 'cd34') is not None
+
+
+def test_the_command_looks_after_it(machine, capsys):
+    one = machine('one')
+    save(one)
+    save(one, identity='cd34')
+    path = one.files.path('student-ab12/metrics.json')
+    one.files.fs.pipe_file(path, b'{}')
+    assert command.main(['verify', f'--store={one.files.url}']) == 1
+    out = capsys.readouterr().out
+    assert 'student-ab12: metrics.json has changed' in out and '2 artifacts checked, 1 damaged' in out
+    assert command.main(['ls', f'--store={one.files.url}']) == 0
+    assert ' 0min  not needed' in capsys.readouterr().out
+    assert command.main(['verify', f'--store={one.files.url}', '--delete']) == 0
+    assert machine('other').find('student', 'ab12') is None and machine('third').find('student', 'cd34')
+
+
+def test_a_graph_runs_on_it_and_then_never_again(machine):
+    first = Phase('teacher', {'seed': 0}, {'rows': Source('r', 'rows')}, 'teacher')
+    second = Phase('student', {'seed': 0}, {'teacher': first}, 'student')
+    ran = []
+
+    def run(phases, inputs, folder):
+        ran.extend(p.kind for p in phases)
+        return [({'found': i['teacher'].metrics['found'] + 1 if 'teacher' in i else 1}, ARRAYS, None) for i in inputs]
+    one = machine('one')
+    assert graph.execute([first], one, run, report=lambda text: None)[first.id].metrics == {'found': 1}
+    other = machine('other')
+    assert graph.execute([second], other, run, report=lambda text: None)[second.id].metrics == {'found': 2}
+    forget_lists(one)
+    assert graph.execute([second], one, run, report=lambda text: None)[second.id].metrics == {'found': 2}
+    assert ran == ['teacher', 'student'] and not list(one.folder.glob('pending/*'))
+
+
+# What can be opened
+
+
+def test_a_path_is_a_store_here(tmp_path):
+    assert type(open_store(tmp_path / 's')) is Store and type(open_store(f'{tmp_path}/s')) is Store
+
+
+class Careless(MemoryFileSystem):
+    """A file system that looks whether a file exists and writes it then."""
+    protocol = 'careless'
+    store: ClassVar = {}
+    pipe_file = fsspec.AbstractFileSystem.pipe_file
+
+
+class Lying(MemoryFileSystem):
+    """A file system that takes `mode` and does not heed it."""
+    protocol = 'lying'
+    store: ClassVar = {}
+
+    def pipe_file(self, path, value, mode='overwrite', **kwargs):
+        return super().pipe_file(path, value)
+
+
+@pytest.mark.parametrize('made', [Careless, Lying])
+def test_a_file_system_that_cannot_create_exclusively_is_refused(made, tmp_path):
+    fsspec.register_implementation(made.protocol, made, clobber=True)
+    with pytest.raises(StoreError, match=f'^{made.protocol}://b/s: this file system cannot create .* exclusively') as e:
+        open_store(f'{made.protocol}://b/s', tmp_path)
+    assert '\n' not in str(e.value)
+    assert not [path for path in made.store if 'probe' in path]
+
+
+def test_a_url_that_cannot_be_opened(tmp_path):
+    for url in ('nonesuch://b/s', *(['s3://b/s'] if 's3fs' in S3 else [])):
+        with pytest.raises(StoreError, match=f'^{url}: cannot be opened') as e:
+            open_store(url, tmp_path)
+        assert '\n' not in str(e.value)
+
+
+def test_without_a_cache_it_is_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    store = open_store(f'memory://{uuid.uuid4().hex}')
+    assert store.folder.is_relative_to(pathlib.Path(os.environ['HOME']) / '.cache')
+
+
+@pytest.mark.parametrize(('error', 'expected'), [
+    (OSError('An error occurred (PreconditionFailed) when calling the PutObject operation'), True),
+    (OSError('At least one of the pre-conditions you specified did not hold., 412'), True),
+    (OSError('Access Denied'), False), (TimeoutError(), False)])
+def test_what_says_that_a_file_exists(error, expected):
+    assert remote.exists_already(error) == expected
+    assert Files('memory://x').create(uuid.uuid4().hex, b'')

@@ -1,0 +1,143 @@
+"""What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
+import errno
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+from absl import app, flags
+
+from w2s_jax import config as configs
+from w2s_jax.errors import ConfigError, HostsError, Preempted, UserError
+from w2s_jax.runtime import multihost, preemption, process
+
+
+def define_hosts() -> None:
+    """Defines the flags of commands that several hosts run as one."""
+    flags.DEFINE_bool('distributed', False, 'run as one with the same command on other hosts: those that TPU, SLURM, '
+                      'GKE or MPI tell, or --coordinator, --processes and --process')
+    flags.DEFINE_string('coordinator', None, 'host:port of process 0')
+    flags.DEFINE_integer('processes', None, 'how many processes there are', 1)
+    flags.DEFINE_integer('process', None, 'which of them this is, from 0', 0)
+    flags.DEFINE_integer('join_seconds', 300, 'how long to wait for the others', 1)
+
+
+def join_hosts() -> None:
+    """Joins the other hosts where the flags say so. Raises ConfigError, HostsError."""
+    values = {k: flags.FLAGS[k].value for k in ('coordinator', 'processes', 'process') if k in flags.FLAGS}
+    if not values:
+        return
+    if flags.FLAGS['distributed'].value:
+        if not multihost.supervised():
+            sys.exit(multihost.supervise())
+        multihost.start(**values, seconds=flags.FLAGS['join_seconds'].value or 300)
+    elif extra := [k for k, v in values.items() if v is not None]:
+        raise ConfigError(f'--{extra[0]}: only with --distributed')
+
+
+def together(main: Callable[[], None]) -> None:
+    """`main()`, and then leaves the other hosts. Raises HostsError where one of them broke it off."""
+    try:
+        main()
+    except Preempted:  # all hosts are here
+        multihost.finish()
+        raise
+    except (UserError, OSError):
+        raise
+    except RuntimeError as e:
+        if multihost.count() > 1:
+            multihost.blame(e)
+        raise
+    except Exception as e:
+        multihost.leave(one_line(e), 1)
+        raise
+    multihost.finish()
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main()`; a UserError ends in `error: ...` on stderr and exit status 2."""
+    process.quiet()
+    preemption.heed()
+    try:
+        parse(sys.argv)
+        process.keep_freed_memory()
+        process.keep_compilations()
+        join_hosts()
+        together(main)
+    except Preempted as e:
+        leave(f'stopped by SIGTERM ({e}); run the same command again to go on', multihost.STOPPED)
+    except HostsError as e:
+        leave(f'stopped: {e}; run the same command on every host to go on', multihost.STOPPED)
+    except UserError as e:
+        leave(f'error: {e}', 2)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        leave(f'error: {e.filename or "disk"}: cannot be written ({e.strerror}); free space, and run the same command '
+              'again to go on', 2)
+    except KeyboardInterrupt:
+        leave('interrupted; run the same command again to go on', 130)
+
+
+def leave(message: str, status: int) -> None:
+    """Ends the process at once: at a polite exit orbax's background work prints tracebacks, and may abort."""
+    multihost.leave(message, status)
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def parse(argv: list[str]) -> None:
+    """Parses all flags. Raises ConfigError for whatever absl, ml_collections or a config file object to."""
+    try:
+        app.define_help_flags()
+        for arg in argv[1:]:
+            if override := re.match(r'--?(?:no)?config\.([\w.]+)', arg):
+                configs.check_name(override[1])
+        rest = flags.FLAGS(argv)
+    except UserError:
+        raise
+    except SystemExit:
+        sys.exit(0)  # absl has printed its help, after which it exits with 1
+    except flags.Error as e:
+        raise ConfigError(explain(e, argv) if 'Traceback' in str(e) else one_line(e)) from None
+    except Exception as e:  # a config file is a program: it may raise anything
+        raise ConfigError(explain(e, argv)) from None
+    if len(rest) > 1:
+        raise ConfigError(f'{rest[1]}: unexpected argument, expected flags such as --config=configs/quickstart.py')
+    _check_config(argv)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an exception without line breaks."""
+    return ' '.join(str(error).split())
+
+
+def explain(error: Exception, argv: list[str]) -> str:
+    """What went wrong in the config file, and at which of its lines."""
+    option, path = _config_option(argv)
+    trace = ''.join(traceback.format_exception(error)).strip()
+    message = list(itertools.takewhile(lambda line: not line.startswith(' '), reversed(trace.splitlines())))
+    lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', trace)
+    return ': '.join([option, *(f'line {n}' for n in lines[-1:]), ' '.join(' '.join(reversed(message)).split())])
+
+
+def _config_option(argv: list[str]) -> tuple[str, str]:
+    option = next((arg for arg in argv if re.match('--?config=', arg)), '--config')
+    return option, option.partition('=')[2].partition(':')[0]
+
+
+def _check_config(argv: list[str]) -> None:
+    """absl takes a file that is not there, or a `get_config` that returns nothing, until it is first used."""
+    if 'config' not in flags.FLAGS:
+        return
+    flag = flags.FLAGS['config']
+    if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
+        option, path = _config_option(argv)
+        found = 'get_config() returned something else' if Path(path).is_file() else 'no such file'
+        raise ConfigError(f'{option}: {found}, expected a Python file whose get_config() returns a ConfigDict')

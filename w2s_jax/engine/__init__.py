@@ -1,0 +1,1 @@
+"""Plans, runs and grids: everything is computed once."""

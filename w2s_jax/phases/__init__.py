@@ -1,0 +1,1 @@
+"""Phases: what each kind of computation does."""

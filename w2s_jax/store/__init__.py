@@ -1,0 +1,1 @@
+"""What is kept on disk or at a URL: artifacts, arrays, parameters, leases."""

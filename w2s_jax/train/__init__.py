@@ -1,0 +1,1 @@
+"""Training as pure functions, and the loop around them."""
