@@ -1,23 +1,143 @@
-"""The one place where every section of a config takes its defaults, and where a config is checked."""
+"""The one place where every section of a config takes its fields and defaults, and where a config is checked.
+
+A section has fixed fields and, where it names something registered (a task, a method, a loss ...), the settings of
+what it names: `method.chain` exists only if the method has it. `compose` brings a config into that form.
+"""
+import dataclasses
 import difflib
+from collections.abc import Mapping
 
 import ml_collections
 from ml_collections import config_dict
 
-from w2s_jax import losses
+from w2s_jax.diagnostics import DIAGNOSTICS
 from w2s_jax.errors import ConfigError
+from w2s_jax.labels.sources import SOURCES
+from w2s_jax.labels.transforms import TRANSFORMS
+from w2s_jax.losses import LOSSES
 from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
+from w2s_jax.objectives import OBJECTIVES
+from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
-from w2s_jax.train import optimizers
+from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
+from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
-# What decides where and how fast a run goes, not what it computes: these may change when it is resumed.
-EXECUTION = ('mesh.', 'report.html', 'report.sinks', 'train.accumulate', 'train.eval_batch_size',
-             'train.checkpoint_every', 'train.keep', 'train.runs', 'train.driver', 'train.memory', 'train.shapes',
-             'train.remat', 'train.attention')
+MANY = 10**9
+RATE = {'low': 0, 'high': 1e3, 'traced': True}
+
+
+def _how(default, **options) -> Setting:
+    """A setting of how something is computed: it may change when a run is resumed, and does not change results."""
+    return Setting(default, decides=False, **options)
+
+
+def _model(model: str) -> dict[str, Setting]:
+    return {
+        'model': Setting(model, doc='a name of `w2s list models`, a folder, or a hub id'),
+        'mode': Setting('full', choices=tuple(MODES), doc='full, lora, probe (the head alone, on stored features)'),
+        'dtype': Setting('float32', choices=('float32', 'bfloat16'), doc='of the computation'),
+        'learning_rate': Setting(None, **RATE, doc='None: optimizer.learning_rate'),
+        'epochs': Setting(None, 1, MANY, kind=int, doc='None: train.epochs'),
+    }
+
+
+LORA = {'rank': Setting(8, 1, 10**6), 'alpha': Setting(16., 0, 1e6, '(]'),
+        'targets': Setting('attention/|mlp/', doc='a regular expression on paths of linear layers')}
+
+# Dotted section -> its fixed fields. What is registered adds its own (`NAMED`, `LISTED`).
+SECTIONS: dict[str, dict[str, Setting]] = {
+    '': {'seeds': Setting((0, 1, 2), traced=True, doc='each a run: its halves, its new parameters, its order of rows'),
+         'plugins': Setting((), doc='modules to import first: they register losses, tasks, methods ...')},
+    'task': {'name': Setting('chess'),
+             'train_size': Setting(0, 0, MANY, doc='rows of the pool, both halves together; 0: all'),
+             'test_size': Setting(0, 0, MANY, doc='0: a fifth'),
+             'seed': Setting(0, 0, 2**32, '[)', doc='of the cut and of synthetic data')},
+    'teacher': _model('chess-xs'),
+    'teacher.loss': {'name': Setting('xent')},
+    'teacher.lora': LORA,
+    'student': _model('chess-m'),
+    'student.loss': {'name': Setting('xent')},
+    'student.lora': LORA,
+    'student.stopping': {'name': Setting('', doc="a rule that needs no truth chooses the step; '': the last"),
+                         'holdout': HOLDOUT},
+    'method': {'name': Setting('naive'),
+               'baselines': Setting(('xent',), doc='losses trained on the same labels beside student.loss, to compare'),
+               'labels': Setting('soft', choices=('soft', 'hard'), doc="the teacher's probabilities, or its answer"),
+               'share': Setting(.5, 0, 1, '()', doc='of the pool, for the teacher; the rest is for the student'),
+               'temperature': Setting(1., 0, 1e3, '(]', traced=True, doc='T of soft labels p^(1/T)'),
+               'label_noise': Setting(0., 0, 1, traced=True, doc="share of the teacher's labels replaced at random")},
+    'labels': {'source': Setting('teacher', doc='teacher, or column: weak labels that come with the data'),
+               'transforms': Setting((), doc='what is done to the labels before the student learns them, in order')},
+    'optimizer': {'name': Setting('adamw'),
+                  'schedule': Setting('cosine', choices=tuple(SCHEDULES)),
+                  'learning_rate': Setting(None, **RATE, doc="None: the model's own (models/defaults.py)"),
+                  'weight_decay': Setting(0., 0, 1e3, traced=True),
+                  'clip': Setting(1., 0, 1e9, traced=True, doc="the gradient's norm; 0: not"),
+                  'warmup': Setting(.05, 0, 1, traced=True, doc='fraction of training')},
+    'train': {'epochs': Setting(2, 1, MANY), 'batch_size': Setting(32, 1, MANY),
+              'accumulate': _how(1, low=1, high=MANY, doc='microbatches a step: memory, not results'),
+              'eval_batch_size': _how(64, low=1, high=MANY),
+              'evaluations': Setting(4, 1, 10**6, doc='points of the learning curves'),
+              'watch': Setting(256, 1, MANY, doc='test rows that the curves are measured on'),
+              'checkpoint_every': _how(100, low=0, high=MANY, doc='steps'),
+              'keep': _how('all', choices=('all', 'teacher'), doc='whose parameters are stored: all, or those needed'),
+              'shapes': _how(4, low=1, high=64, doc='lengths that texts are padded to; one program each'),
+              'window': Setting(8, 1, 10**6, doc='batches of texts dealt out by length together'),
+              'runs': _how('auto', choices=('auto', 'vmap', 'map'), doc='how runs share a program: side by side, in turn'),
+              'driver': _how('jit', choices=('jit', 'pmap'), doc='of training steps: a mesh, or the devices of one host'),
+              'remat': _how('auto', choices=('auto', *REMATS), doc='what is kept for the backward pass'),
+              'attention': _how('auto', choices=tuple(ATTENTIONS), doc='xla, cudnn (NVIDIA, bfloat16), splash (TPU)'),
+              'memory': _how(None, low=0, high=1e6, ends='(]', doc='gigabytes for the runs of a program; None: most')},
+    'mesh': {'data': _how(-1, doc='-1: all the devices that are left'), 'fsdp': _how(1), 'tensor': _how(1)},
+    'report': {'html': _how(True), 'examples': Setting(6, 0, 10**6), 'resamples': Setting(2000, 100, 10**6),
+               'sinks': _how(('tensorboard',), choices=tuple(SINKS), doc='where numbers go beside metrics.jsonl'),
+               'diagnostics': Setting((), doc='what else is measured on stored predictions')},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A section whose field names something registered, with whose settings it is filled up.
+
+    loose: whether another name than those is something else (a model: a folder or hub id; a stopping rule: none).
+    """
+    section: str
+    field: str
+    registry: Mapping[str, Entry]
+    loose: bool = False
+
+
+class _Both(Mapping):
+    """Two registries as one."""
+
+    def __init__(self, *parts: Mapping):
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Entry:
+        return next(part for part in self.parts if name in part)[name] if name in self else {}[name]
+
+    def __iter__(self):
+        return (name for part in self.parts for name in part)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __contains__(self, name) -> bool:
+        return any(name in part for part in self.parts)
+
+
+AIMS = _Both(LOSSES, OBJECTIVES)
+NAMED = (Named('task', 'name', TASKS), Named('method', 'name', METHODS), Named('optimizer', 'name', OPTIMIZERS),
+         Named('teacher', 'model', zoo.MODELS, loose=True), Named('student', 'model', zoo.MODELS, loose=True),
+         Named('teacher.loss', 'name', AIMS), Named('student.loss', 'name', AIMS),
+         Named('student.stopping', 'name', STOPPING, loose=True))
+# Fields that name several: each has a section of its own below, as `labels.knn.k`.
+LISTED = (Named('labels', 'source', SOURCES), Named('labels', 'transforms', TRANSFORMS),
+          Named('report', 'diagnostics', DIAGNOSTICS))
 
 
 def section(**fields) -> ml_collections.ConfigDict:
@@ -27,195 +147,75 @@ def section(**fields) -> ml_collections.ConfigDict:
 
 def default_config() -> ml_collections.ConfigDict:
     """Every field with its default. Configs start from this and change what they must."""
-    c = ml_collections.ConfigDict()
-    c.task = section(
-        name='chess',
-        path='',  # a file or folder; '' for what is built in, or for the hub
-        test_path='',  # '' cuts the test set from the same rows
-        train_size=0,  # rows of the pool, both halves together; 0: all
-        test_size=0,  # 0: a fifth
-        seed=0,  # of the cut and of synthetic data
-        min_rating=0, max_rating=0,  # puzzles; 0: no limit
-        positions_per_game=4,  # games
-        max_bad_rows=0.01,  # the share of unusable rows that is tolerated
-        max_length=512,  # tokens of a text, at most the model's own limit
-        truncate='',  # which end a longer text loses: end, start, '' as the task has it
-        text='', question='', options='', answer='', label='', group='',  # columns of task files
-        prompt='', chosen='', rejected='',  # columns of task preference
-        template='',  # text with {column} in it; '' for the task's own
-        classes='',  # names in order, separated by commas; '' as they occur
-    )
-    c.teacher = _model('chess-xs')
-    c.student = _model('chess-m')
-    c.method = section(
-        name='naive',
-        baselines=('xent',),  # losses trained on the same labels beside student.loss, to compare with
-        labels='soft',  # soft: the teacher's probabilities; hard: its answer
-        share=0.5,  # of the pool, for the teacher; the rest is labelled for the student
-        temperature=1.0,  # T of the labels p^(1/T), soft ones: below 1 they are sharper
-        label_noise=0.0,  # share of the teacher's labels replaced by another class, drawn uniformly
-        chain=(),  # bootstrap: the models between teacher and student, each taught by the one before
-        chain_loss='xent',  # of these; otherwise they are trained as the student is
-        fresh=False,  # True: each of them, and then the student, learns a slice of its own of the student's half
-    )
-    c.optimizer = section(
-        name='adamw', schedule='cosine',  # adamw, adamw_half, adafactor, lion, sgd (optimizers.py)
-        learning_rate=None,  # None: the model's own default (models/defaults.py)
-        weight_decay=0.0, beta2=0.999,
-        clip=1.0,  # the gradient's norm; 0: not
-        warmup=0.05,  # fraction of training
-    )
-    c.train = section(
-        epochs=2, batch_size=32,
-        accumulate=1,  # microbatches a step; changes memory, not results
-        eval_batch_size=64,
-        evaluations=4,  # points of the learning curves
-        watch=256,  # test rows that the curves are measured on
-        checkpoint_every=100,  # steps
-        keep='all',  # whose trained parameters are stored: all, teacher
-        shapes=4,  # lengths that texts are padded to; a program is compiled for each
-        window=8,  # batches of texts dealt out by length together; 1: no regard to length
-        runs='auto',  # how runs share a program: vmap (side by side), map (in turn), auto
-        driver='jit',  # of training steps: jit over the mesh, or pmap over this host's devices (data parallel)
-        remat='auto',  # kept for the backward pass: none (all), products, linear, full (layers only); auto: the model's
-        attention='auto',  # xla, cudnn (NVIDIA, bfloat16), splash (TPU); auto: the fused one that there is
-        memory=None,  # gigabytes for the runs of a program; None: most of what there is (memory.py)
-    )
-    c.seeds = (0, 1, 2)
-    c.mesh = section(data=-1, fsdp=1, tensor=1)  # -1: all the devices that are left
-    c.report = section(
-        html=True, examples=6, resamples=2000,
-        sinks=('tensorboard',),  # where numbers go beside metrics.jsonl: tensorboard, trackio, wandb
-    )
-    c.plugins = ()  # modules to import first: they add to LOSSES, TASKS, ZOO, METHODS
-    return c
+    return compose(ml_collections.ConfigDict())
 
 
-def _model(model: str) -> ml_collections.ConfigDict:
-    loss = section(name='xent', alpha=None, alpha_warmup=None)  # None: the loss's own default
-    fields = section(
-        model=model,  # a name of models/zoo.py, a folder, or a hub id
-        mode='full',  # full, lora, probe (the head alone, on features computed once)
-        dtype='float32',  # of the computation: float32, bfloat16
-        learning_rate=None,  # None: optimizer.learning_rate
-    )
-    fields.epochs = config_dict.placeholder(int)  # None: train.epochs
-    fields.loss = loss
-    fields.lora = section(rank=8, alpha=16.0, targets='attention/|mlp/')  # targets: a regular expression on paths
-    return fields
+def settings(config) -> dict[str, Setting]:
+    """Dotted field -> what may stand there, of all fields that this config has. Raises ConfigError for a name that is
+    not registered."""
+    found = {_dotted(part, name): s for part, fields in SECTIONS.items() for name, s in fields.items()}
+    for named in NAMED:
+        name = _value(config, _dotted(named.section, named.field), found)
+        if not named.loose or name in named.registry:
+            known(_dotted(named.section, named.field), name, named.registry)
+            found |= {_dotted(named.section, k): s for k, s in named.registry[name].settings.items()}
+    for named in LISTED:
+        field = _dotted(named.section, named.field)
+        value = _value(config, field, found)
+        for name in (value,) if isinstance(value, str) else value:
+            known(field, name, named.registry)
+            found |= {f'{named.section}.{name}.{k}': s for k, s in named.registry[name].settings.items()}
+    return found
 
 
-_RANGES = {  # field: (low, high, which of the two are allowed)
-    'task.seed': (0, 2**32, '[)'), 'task.train_size': (0, 10**9, '[]'), 'task.test_size': (0, 10**9, '[]'),
-    'task.max_bad_rows': (0, 1, '[)'),
-    'teacher.loss.alpha': (0, 1, '[]'), 'student.loss.alpha': (0, 1, '[]'),
-    'teacher.loss.alpha_warmup': (0, 1, '[]'), 'student.loss.alpha_warmup': (0, 1, '[]'),
-    'teacher.learning_rate': (0, 1e3, '[]'), 'student.learning_rate': (0, 1e3, '[]'),
-    'teacher.lora.rank': (1, 10**6, '[]'), 'student.lora.rank': (1, 10**6, '[]'),
-    'teacher.lora.alpha': (0, 1e6, '(]'), 'student.lora.alpha': (0, 1e6, '(]'),
-    'task.max_length': (4, 10**6, '[]'), 'train.shapes': (1, 64, '[]'), 'train.window': (1, 10**6, '[]'),
-    'teacher.epochs': (1, 10**9, '[]'), 'student.epochs': (1, 10**9, '[]'),
-    'method.share': (0, 1, '()'), 'method.temperature': (0, 1e3, '(]'), 'method.label_noise': (0, 1, '[]'),
-    'optimizer.learning_rate': (0, 1e3, '[]'), 'optimizer.weight_decay': (0, 1e3, '[]'),
-    'optimizer.beta2': (0, 1, '()'), 'optimizer.clip': (0, 1e9, '[]'), 'optimizer.warmup': (0, 1, '[]'),
-    'train.epochs': (1, 10**9, '[]'), 'train.batch_size': (1, 10**9, '[]'), 'train.accumulate': (1, 10**9, '[]'),
-    'train.eval_batch_size': (1, 10**9, '[]'), 'train.evaluations': (1, 10**6, '[]'), 'train.watch': (1, 10**9, '[]'),
-    'train.checkpoint_every': (0, 10**9, '[]'), 'train.memory': (0, 1e6, '(]'),
-    'report.examples': (0, 10**6, '[]'), 'report.resamples': (100, 10**6, '[]'),
-}
+def compose(config) -> ml_collections.ConfigDict:
+    """A config with exactly the fields that what it names has: those that are missing at their defaults, and without
+    those of what it does not name any more. Raises ConfigError for a field that is nobody's."""
+    wanted, given = settings(config), _leaves(config)
+    for field in given.keys() - wanted.keys():
+        if given[field] not in _defaults(field):
+            raise ConfigError(no_such_field(field, wanted))
+    out = ml_collections.ConfigDict()
+    for field, setting in wanted.items():
+        value = given.get(field, setting.default)
+        node = out
+        *path, name = field.split('.')
+        for part in path:
+            if part not in node:
+                node[part] = ml_collections.ConfigDict()
+            node = node[part]
+        # An optional field keeps its type, so that a flag can set it.
+        node[name] = config_dict.placeholder(setting.type) if setting.default is None else _typed(value, setting)
+        if setting.default is None and value is not None:
+            try:
+                node[name] = value
+            except TypeError:
+                raise ConfigError(f'{field}: {value!r}, expected a {setting.type.__name__}') from None
+    return out
 
 
-def validate(config) -> None:
-    """Raises ConfigError, naming the field and what was expected, at the first thing that cannot be run."""
-    _check_fields(config, default_config(), '')
-    for prefix in ('teacher', 'student'):
-        part = config[prefix]
-        if not (prefix == 'teacher' and part.model == zoo.GIVEN):
-            zoo.check_name(f'{prefix}.model', part.model)
-        losses.get_loss(part.loss.name, f'{prefix}.loss.name')
-        optimizers.known(f'{prefix}.mode', part.mode, MODES)
-        optimizers.known(f'{prefix}.dtype', part.dtype, dict.fromkeys(('float32', 'bfloat16')))
-    for name in config.method.baselines:
-        losses.get_loss(name, 'method.baselines')
-    for name in config.report.sinks:
-        optimizers.known('report.sinks', name, SINKS)
-    losses.get_loss(config.method.chain_loss, 'method.chain_loss')
-    for name in config.method.chain:
-        zoo.check_name('method.chain', name)
-    optimizers.known('task.name', config.task.name, TASKS)
-    optimizers.known('task.truncate', config.task.truncate, dict.fromkeys(('', 'end', 'start')))
-    optimizers.known('method.name', config.method.name, METHODS)
-    optimizers.known('method.labels', config.method.labels, {'soft': None, 'hard': None})
-    optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
-    optimizers.known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
-    optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
-    optimizers.known('train.remat', config.train.remat, dict.fromkeys(('auto', *REMATS)))
-    optimizers.known('train.attention', config.train.attention, dict.fromkeys(ATTENTIONS))
-    optimizers.known('train.driver', config.train.driver, dict.fromkeys(('jit', 'pmap')))
-    optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
-    _numbers(config)
-    _method(config)
-    if config.train.batch_size % config.train.accumulate:
-        raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
-                          f'train.batch_size {config.train.batch_size}')
-    seeds = tuple(config.seeds)
-    if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
-        raise ConfigError(f'seeds: {seeds}, expected one or more distinct integers from 0 up')
+def _typed(value, setting: Setting):
+    """Lists as tuples, whole numbers where there may be others as such."""
+    if setting.type is tuple and isinstance(value, list):
+        return tuple(value)
+    return float(value) if setting.type is float and type(value) is int else value
 
 
-def _method(config) -> None:
-    method = config.method
-    if method.name == 'bootstrap' and not method.chain:
-        raise ConfigError('method.chain: (), expected one or more models between the supervisor and the student')
-    if config.teacher.model == zoo.GIVEN:
-        for name, plain in (('temperature', 1), ('label_noise', 0)):
-            if method[name] != plain:
-                raise ConfigError(f"method.{name}: {method[name]:g}, but teacher.model 'given' has labels of its own, "
-                                  f'expected {plain}')
+def _dotted(part: str, name: str) -> str:
+    return f'{part}.{name}' if part else name
 
 
-def check_name(field: str) -> None:
-    """Raises ConfigError, with the nearest names, unless dotted `field` is one of `default_config()`."""
-    node, prefix = default_config(), ''
-    for name in field.split('.'):
-        _check_name(name, node, prefix)
-        node, prefix = node[name], f'{prefix}{name}.'
+def _value(config, field: str, found: dict[str, Setting]):
+    node = config
+    for part in field.split('.'):
+        if node is None or part not in node:
+            return found[field].default
+        node = node[part]
+    return node
 
 
-def _check_name(name: str, node, prefix: str) -> None:
-    names = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 2)
-        hint = f'; did you mean {" or ".join(prefix + n for n in near)}?' if near else ''
-        raise ConfigError(f'{prefix}{name}: no such field{hint}')
-
-
-def _check_fields(config, like, prefix: str) -> None:
-    for name in config:
-        _check_name(name, like, prefix)
-    for name, default in like.items():
-        field = prefix + name
-        if name not in config:
-            raise ConfigError(f'{field}: missing, expected a config made from w2s_jax.config.default_config()')
-        value, kind = config[name], like.get_type(name)
-        if not (isinstance(value, (int, float) if kind is float else kind) or value is default is None):
-            raise ConfigError(f'{field}: {value!r}, expected a {kind.__name__}')
-        if isinstance(default, ml_collections.ConfigDict):
-            _check_fields(config[name], default, f'{field}.')
-
-
-def _numbers(config) -> None:
-    values = flat(config)
-    for field, (low, high, closed) in _RANGES.items():
-        value = values[field]
-        if value is None:
-            continue
-        if not (low < value < high or (value == low and closed[0] == '[') or (value == high and closed[1] == ']')):
-            raise ConfigError(f'{field}: {value}, expected a number in {closed[0]}{low:g}, {high:g}{closed[1]}')
-
-
-def flat(config) -> dict:
-    """Dotted field -> plain JSON value."""
+def _leaves(config) -> dict:
+    """Dotted field -> value, tuples as they are."""
     out: dict = {}
 
     def visit(node, prefix):
@@ -224,6 +224,115 @@ def flat(config) -> dict:
             if isinstance(value, ml_collections.ConfigDict | ml_collections.FrozenConfigDict):
                 visit(value, f'{prefix}{name}.')
             else:
-                out[prefix + name] = list(value) if isinstance(value, tuple) else value
+                out[prefix + name] = value
     visit(config, '')
     return out
+
+
+def _defaults(field: str) -> list:
+    """The defaults of a field under every name that its section could have."""
+    part, _, name = field.rpartition('.')
+    of = [n.registry for n in NAMED if n.section == part]
+    above, _, entry = part.rpartition('.')
+    listed = [n.registry[entry] for n in LISTED if n.section == above and entry in n.registry]
+    entries = [e for registry in of for e in registry.values()] + listed
+    return [e.settings[name].default for e in entries if name in e.settings]
+
+
+def no_such_field(field: str, wanted) -> str:
+    """What to say of a field that is not there, with the nearest names."""
+    part, _, name = field.rpartition('.')
+    sections = {f.rpartition('.')[0] for f in wanted} | {s for f in wanted for s in (f.split('.')[0],) if '.' in f}
+    here = [f for f in wanted if f.rpartition('.')[0] == part]
+    if part and part not in sections:
+        part, name = '', field.split('.')[0]
+        here = [*sections, *(f for f in wanted if '.' not in f)]
+    owners = [e.name for n in NAMED if n.section == part for e in n.registry.values() if name in e.settings]
+    if owners:
+        named = next(n for n in NAMED if n.section == part)
+        return f'{field}: no such field here, expected {_dotted(part, named.field)} to be {" or ".join(owners[:4])}'
+    near = difflib.get_close_matches(name, [f.rpartition('.')[2] for f in here], 2)
+    hint = f'; did you mean {" or ".join(_dotted(part, n) for n in near)}?' if near else ''
+    return f'{field}: no such field{hint}'
+
+
+def validate(config) -> None:
+    """Raises ConfigError, naming the field and what was expected, at the first thing that cannot be run."""
+    wanted, given = settings(config), _leaves(config)
+    for field in given.keys() - wanted.keys():
+        raise ConfigError(no_such_field(field, wanted))
+    for field, setting in wanted.items():
+        if field not in given:
+            raise ConfigError(f'{field}: missing, expected a config made from w2s_jax.config.default_config()')
+        setting.check(field, given[field])
+    for prefix in ('teacher', 'student') if SOURCES[config.labels.source].options.get('teacher') else ('student',):
+        zoo.check_name(f'{prefix}.model', config[prefix].model)
+    for name in config.method.baselines:
+        known('method.baselines', name, AIMS)
+    if config.student.stopping.name:
+        known('student.stopping.name', config.student.stopping.name, STOPPING)
+    _labels(config)
+    for role, name in method_models(config).items():
+        zoo.check_name(f'method ({role})', name)
+    if config.train.batch_size % config.train.accumulate:
+        raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
+                          f'train.batch_size {config.train.batch_size}')
+    seeds = tuple(config.seeds)
+    if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
+        raise ConfigError(f'seeds: {seeds}, expected one or more distinct integers from 0 up')
+
+
+def _labels(config) -> None:
+    if SOURCES[config.labels.source].options.get('teacher'):
+        return
+    for name, plain in (('temperature', 1), ('label_noise', 0)):
+        if config.method[name] != plain:
+            raise ConfigError(f"method.{name}: {config.method[name]:g}, but labels.source {config.labels.source!r} has "
+                              f'labels of its own, expected {plain}')
+
+
+def method_models(config) -> dict[str, str]:
+    """Role -> model of those that the method has beside teacher and student."""
+    entry = METHODS[config.method.name]
+    make = entry.options.get('models')
+    return make(chosen(config, 'method')[1]) if make else {}
+
+
+def chosen(config, part: str) -> tuple[Entry, Settings]:
+    """What a section names, and its settings as the section has them."""
+    named = next(n for n in NAMED if n.section == part)
+    node = config
+    for name in part.split('.'):
+        node = node[name]
+    entry = named.registry[node[named.field]]
+    return entry, Settings({k: node[k] for k in entry.settings})
+
+
+def chosen_among(config, part: str, field: str) -> list[tuple[Entry, Settings]]:
+    """What a field that names one or several names, each with its settings."""
+    named, value = next(n for n in LISTED if (n.section, n.field) == (part, field)), config[part][field]
+    names = (value,) if isinstance(value, str) else value
+    return [(named.registry[n], Settings({k: config[part][n][k] for k in named.registry[n].settings})) for n in names]
+
+
+def check_name(field: str, config=None) -> None:
+    """Raises ConfigError, with the nearest names, unless dotted `field`, or a section, is in a config."""
+    wanted = settings(config if config is not None else default_config())
+    if field not in wanted and not any(f.startswith(f'{field}.') for f in wanted):
+        raise ConfigError(no_such_field(field, wanted))
+
+
+def decides(config, field: str) -> bool:
+    """Whether a field changes results, and not only how they are computed."""
+    found = settings(config).get(field)
+    return found is None or found.decides
+
+
+def naming(field: str) -> bool:
+    """Whether a field decides which other fields there are; such are set first."""
+    return field == 'plugins' or any(field == _dotted(n.section, n.field) for n in (*NAMED, *LISTED))
+
+
+def flat(config) -> dict:
+    """Dotted field -> plain JSON value."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in _leaves(config).items()}

@@ -4,6 +4,7 @@ Everything here is numpy on the host and a pure function of integers: which rows
 sees follows from (s, t) alone, so a run resumes exactly with no iterator state.
 """
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -19,28 +20,34 @@ Inputs = dict[str, np.ndarray]
 class Examples:
     """Rows of a task.
 
-    inputs: what a model sees, each `[N, ...]`.  truth: `[N]` int32 in [0, K).  group: `[N]` int64, rows
-    of a group never straddle a split.  given: `[N, K]` float32, weak labels that come with the data, or
-    None.  extras: public facts that only evaluation and reports use, each `[N, ...]`.
+    inputs: what a model sees, each `[N, ...]`.  truth: `[N]` int32 in [0, K), None for who may not see it.  group:
+    `[N]` int64, rows of a group never straddle a split.  given: `[N, K]` float32, weak labels that come with the data,
+    or None.  extras: public facts that only evaluation and reports use, each `[N, ...]`.  metadata: public facts of
+    each row (difficulty, domain ...), each `[N]`, for methods, filters and diagnostics.
     """
     inputs: Inputs
-    truth: np.ndarray
+    truth: np.ndarray | None
     group: np.ndarray
     given: np.ndarray | None = None
     extras: Inputs = dataclasses.field(default_factory=dict)
+    metadata: Inputs = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.truth)
+        return len(self.group)
 
     def take(self, index: np.ndarray) -> 'Examples':
         """The rows at `index`, in that order."""
-        return Examples(take(self.inputs, index), self.truth[index], self.group[index],
-                        None if self.given is None else self.given[index], take(self.extras, index))
+        truth, given = (None if x is None else x[index] for x in (self.truth, self.given))
+        return Examples(take(self.inputs, index), truth, self.group[index], given, take(self.extras, index),
+                        take(self.metadata, index))
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A task, loaded: the pool that the two training halves are cut from, and the test set.
+    """A task, loaded: the pool that the two training halves are cut from, and the test sets.
+
+    tests: name -> test set, 'test' the main one, further ones (a shifted domain, harder examples) beside it; Examples
+    alone are the main one.
 
     inputs of language tasks are `text` `[N, S]` (objects, str; or `disk.Texts`): S = 1, or 2 for a pair of completions.
     notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
@@ -49,10 +56,26 @@ class Dataset:
     name: str
     num_classes: int
     pool: Examples
-    test: Examples
+    tests: dict[str, Examples] | Examples
     notes: dict = dataclasses.field(default_factory=dict)
     render: Callable[[Inputs, dict[str, int]], str] | None = None
     truncate: str = 'end'
+
+    def __post_init__(self):
+        if isinstance(self.tests, Examples):
+            object.__setattr__(self, 'tests', {'test': self.tests})
+        if 'test' not in self.tests:
+            raise DataError(f"task {self.name}: test sets {', '.join(self.tests) or 'none'}, expected one named 'test'")
+
+    @property
+    def test(self) -> Examples:
+        """The main test set."""
+        return self.tests['test']
+
+    def without_truth(self) -> 'Dataset':
+        """What methods, and all who may not see truth, get of it."""
+        hide = functools.partial(dataclasses.replace, truth=None)
+        return dataclasses.replace(self, pool=hide(self.pool), tests={k: hide(v) for k, v in self.tests.items()})
 
 
 def take(inputs: Inputs, index: np.ndarray) -> Inputs:
@@ -82,6 +105,22 @@ def split_groups(group: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     if not len(a) or not len(b):
         raise DataError(f'task: {len(ids)} examples in {len(sizes)} groups cannot be split at '
                         f'{fraction:g}, expected groups on both sides')
+    return a, b
+
+
+def halves(group: np.ndarray, share: float, seed: int, largest: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts rows in two at `share` as `split_groups`, into parts of the same sizes for every seed.
+
+    Whole groups do not cut exactly; a few rows are left out so that seeds stack in one program. largest: an upper bound
+    of a group's size that no seed changes, 0 for that of the largest one.
+    """
+    a, b = split_groups(group, share, seed)
+    largest = largest or int(np.unique(group, return_counts=True)[1].max())
+    if largest == 1:
+        return a, b
+    sizes = (int(len(group) * part - largest / 2) for part in (share, 1 - share))
+    rng = np.random.default_rng((seed, 1))
+    a, b = (np.sort(rng.permutation(rows)[:max(1, size)]) for rows, size in zip((a, b), sizes, strict=True))
     return a, b
 
 

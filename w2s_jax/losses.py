@@ -1,53 +1,48 @@
-"""Objectives for a student that learns from imperfect labels: logits and targets in, one loss per example out.
+"""Losses for a student that learns from imperfect labels: logits and targets in, one loss per example out.
 
-Every loss is `fn(logits, targets, *, progress, hyper, state) -> (per_example, aux, state)`:
+Every loss is `fn(logits, targets, *, progress, settings, state) -> (per_example, aux, state)`:
 
   logits    [B, K] float; computed with in float32 at least, whatever their own type
   targets   [B, K] float; rows sum to one, so that hard truth and soft weak labels look the same
   progress  scalar in [0, 1], the share of training that is done
-  hyper     has the scalars `alpha` and `alpha_warmup`; all three may be traced
+  settings  what the loss was registered with, as attributes; those declared `traced` are traced, as is progress
   state     what the loss remembers between steps; () for a loss without `init_state`
 
 and returns the losses [B] unreduced, a dict of scalars worth logging, and the next state. B is the whole batch: a loss
-may look at all of it, and no row of it is padding. One that does not is marked `per_example`, which lets the trainer
-accumulate gradients in one pass. To add a loss, write such a function and put it into `LOSSES`.
+may look at all of it, and no row of it is padding. One that does not is registered with `per_example=True`, which lets
+the trainer accumulate gradients in one pass. To add a loss, write such a function under `@LOSSES.register(name)`.
 """
-
-import difflib
-
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from w2s_jax.errors import ConfigError
+from w2s_jax.registry import Registry, Setting
+
+LOSSES = Registry('loss', options=('per_example', 'init_state'), traces=True)  # init_state: (num_classes) -> state
 
 
-def per_example(fn):
-    """Marks a loss whose value for an example depends on that example alone."""
-    fn.per_example = True
-    return fn
+def _confidence(warmup: float) -> dict:
+    """alpha is .5 in the paper and .75 for its largest students; its warm-up is the first fifth of training."""
+    return {'alpha': Setting(.5, 0, 1, traced=True, doc='weight of the student\'s own hardened prediction'),
+            'alpha_warmup': Setting(warmup, 0, 1, traced=True, doc='fraction of training in which alpha grows to it')}
 
 
-def init_state(fn, num_classes):
-    """What the loss `fn` remembers before the first step: a pytree, () for most."""
-    return fn.init_state(num_classes) if hasattr(fn, 'init_state') else ()
-
-
-@per_example
-def xent(logits, targets, *, progress, hyper, state):
+@LOSSES.register('xent', per_example=True)
+def xent(logits, targets, *, progress, settings, state):
     """Cross-entropy with soft targets, H(y, p) = -sum_k y_k log p_k (Burns et al. 2023, arXiv 2312.09390)."""
-    del progress, hyper
+    del progress, settings
     return optax.losses.softmax_cross_entropy(*_inputs(logits, targets)), {}, state
 
 
-@per_example
-def product(logits, targets, *, progress, hyper, state):
+@LOSSES.register('product', per_example=True)
+def product(logits, targets, *, progress, settings, state):
     """H(q, p) with q = stop_gradient(p y / sum_k p_k y_k): the label weighed by what the student believes already.
 
     With one-hot targets it is `xent`. From the loss of the same name in the code published with arXiv 2312.09390.
     """
-    del progress, hyper
+    del progress, settings
     logits, targets = _inputs(logits, targets)
     # In logs, since p may underflow at the only class that has a label, and p y would be zero everywhere.
     believed = jax.nn.softmax(jax.nn.log_softmax(logits) + jnp.log(targets))
@@ -56,7 +51,8 @@ def product(logits, targets, *, progress, hyper, state):
     return optax.losses.softmax_cross_entropy(logits, believed), {}, state
 
 
-def confidence(logits, targets, *, progress, hyper, state):
+@LOSSES.register('confidence', **_confidence(.2))
+def confidence(logits, targets, *, progress, settings, state):
     """Auxiliary confidence loss, H((1 - a) y + a f, p) (Burns et al. 2023, arXiv 2312.09390, equation 1).
 
     f is the student's own prediction, hardened and without gradient; a = alpha min(1, progress / alpha_warmup).
@@ -66,20 +62,22 @@ def confidence(logits, targets, *, progress, hyper, state):
     aux: 'alpha', and for K = 2 'threshold' and 'hardened_positive' (the share that is hardened to class 1).
     """
     logits, targets = _inputs(logits, targets)
-    alpha = _warmed_up(progress, hyper)
+    alpha = _warmed_up(progress, settings)
     return *_towards_hardened(logits, targets, jnp.mean(targets[:, 1]), alpha), state
 
 
-def confidence_half(logits, targets, *, progress, hyper, state):
+@LOSSES.register('confidence_half', **_confidence(.2))
+def confidence_half(logits, targets, *, progress, settings, state):
     """`confidence` with t the median of p_0: half of the batch is hardened to each class.
 
     The rule of arXiv 2312.09390 for balanced binary tasks; for odd B class 0 has one more. K > 2 is as in `confidence`.
     """
     logits, targets = _inputs(logits, targets)
-    return *_towards_hardened(logits, targets, .5, _warmed_up(progress, hyper)), state
+    return *_towards_hardened(logits, targets, .5, _warmed_up(progress, settings)), state
 
 
-def confidence_openai(logits, targets, *, progress, hyper, state):
+@LOSSES.register('confidence_openai', **_confidence(.1))  # the published code warms up over a tenth
+def confidence_openai(logits, targets, *, progress, settings, state):
     """`confidence` as in the code published with arXiv 2312.09390, to compare with its results; K = 2 only.
 
     Differs in the warm-up, which has a defect: a = alpha progress (instead of alpha progress / alpha_warmup) as long
@@ -92,40 +90,8 @@ def confidence_openai(logits, targets, *, progress, hyper, state):
         raise ConfigError(f"student.loss.name: 'confidence_openai' is for 2 classes, this task has {logits.shape[-1]}; "
                           f"expected 'confidence'")
     logits, targets = _inputs(logits, targets)
-    alpha = jnp.where(progress > hyper.alpha_warmup, hyper.alpha, hyper.alpha * progress)
+    alpha = jnp.where(progress > settings.alpha_warmup, settings.alpha, settings.alpha * progress)
     return *_towards_hardened(logits, targets, jnp.mean(targets[:, 1]), alpha), state
-
-
-LOSSES = {
-    'xent': xent,
-    'confidence': confidence,
-    'confidence_half': confidence_half,
-    'confidence_openai': confidence_openai,
-    'product': product,
-}
-
-# The paper's warm-up is the first fifth of training, the published code's the first tenth; alpha is .5 in both, and
-# .75 for the paper's largest students. A loss without a row here uses neither number.
-DEFAULTS = {
-    'xent': {'alpha': 0., 'alpha_warmup': 0.},
-    'confidence': {'alpha': .5, 'alpha_warmup': .2},
-    'confidence_half': {'alpha': .5, 'alpha_warmup': .2},
-    'confidence_openai': {'alpha': .5, 'alpha_warmup': .1},
-    'product': {'alpha': 0., 'alpha_warmup': 0.},
-}
-
-
-def get_loss(name, field='student.loss.name'):
-    """The loss of that name; `field` is where the user wrote it.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    if name in LOSSES:
-        return LOSSES[name]
-    near = difflib.get_close_matches(str(name), LOSSES, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ''
-    raise ConfigError(f"{field}: unknown loss '{name}', expected one of {', '.join(sorted(LOSSES))}{hint}")
 
 
 def weighted_mean(losses, weight):
@@ -141,12 +107,12 @@ def _inputs(logits, targets):
     return tuple(jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32)) for array in (logits, targets))
 
 
-def _warmed_up(progress, hyper):
+def _warmed_up(progress, settings):
     """alpha min(1, progress / alpha_warmup), and alpha where there is no warm-up."""
-    warms_up = hyper.alpha_warmup > 0
+    warms_up = settings.alpha_warmup > 0
     # The divisor is chosen before dividing: a where after it would leave 0/0 in the gradient.
-    ramp = progress / jnp.where(warms_up, hyper.alpha_warmup, 1)
-    return hyper.alpha * jnp.where(warms_up, jnp.minimum(ramp, 1), 1)
+    ramp = progress / jnp.where(warms_up, settings.alpha_warmup, 1)
+    return settings.alpha * jnp.where(warms_up, jnp.minimum(ramp, 1), 1)
 
 
 def _towards_hardened(logits, targets, level, alpha):

@@ -8,7 +8,8 @@ from w2s_jax.errors import ConfigError, StoreError
 from w2s_jax.models import hf, language, lora
 from w2s_jax.models.linear import ADAPTERS
 from w2s_jax.store import trees
-from w2s_jax.store.artifacts import Artifact, digest
+from w2s_jax.store.artifacts import Artifact
+from w2s_jax.text import digest
 
 HEAD = 'w2s_head.safetensors'
 

@@ -1,9 +1,5 @@
-"""METHODS: name -> a function from (config, dataset, models) to the evaluate phase of a graph of phases."""
-from collections.abc import Callable
-
+"""METHODS: name -> a function of the parts of an experiment (parts.py) that wires its phases."""
 from w2s_jax.methods import bootstrap, naive
+from w2s_jax.methods.parts import METHODS
 
-METHODS: dict[str, Callable] = {
-    'bootstrap': bootstrap.graph,
-    'naive': naive.graph,
-}
+__all__ = ['METHODS', 'bootstrap', 'naive']

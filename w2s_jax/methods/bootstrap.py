@@ -1,6 +1,6 @@
-"""Bootstrapping through models of growing size (arXiv 2312.09390, section 4.3.1), a chain of any length.
+"""Bootstrapping (arXiv 2312.09390, section 4.3.1) and self-distillation: a chain of models up to the student.
 
-The weak labels train the first model of `method.chain`, whose own labels train the next, and so on; the last of the
+The supervisor labels for the first model of the chain, that one for the second, and so on; the last of the
 chain labels for the student. Beside it stands the direct student, who learns the weak labels themselves. A chain
 of one model, the student's own, is self-distillation.
 
@@ -9,55 +9,65 @@ cells of a grid. Only the teacher and the ceiling see truth.
 """
 import numpy as np
 
-from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import Phase, Source
-from w2s_jax.methods import naive
-from w2s_jax.models.modes import Model
+from w2s_jax.graph import Rows
+from w2s_jax.methods.parts import METHODS, Labels, Parts
+from w2s_jax.registry import Setting
 
 
-def graph(config, dataset: Dataset, models: dict[str, Model]) -> Phase:
-    """The evaluate phase. `models` maps 'student', maybe 'teacher', and 'rung/0' ... as `method.chain` names them."""
-    s = naive.setting(config, dataset, models)
-    needs = naive.test_needs(s)
-    names = [f'rung {k + 1}: {name}' for k, name in enumerate(config.method.chain)]
-    for seed in s.halves:
-        needs |= naive.seed_needs(s, seed)
-        learned = slices(s, seed)
-        rungs, (rows, targets) = climb(s, seed, needs[f'weak/{seed}'], needs[f'labels/{seed}'], learned)
-        needs |= {f'student/{name}/{seed}': rung for name, rung in zip(names, rungs, strict=True)}
-        for loss in naive.loss_names(config):
-            needs[f'student/direct {loss}/{seed}'] = naive.student(s, loss, seed, needs[f'labels/{seed}'])
-            needs[f'student/bootstrap {loss}/{seed}'] = naive.fit(s, 'student', 'student', loss, seed, rows, targets,
-                                                                  f'student bootstrap {loss}')
-    return naive.evaluation(s, needs, _rows(s, names))
+def models(settings) -> dict[str, str]:
+    """The models of the chain by role, with the settings of the student."""
+    if not settings.chain:
+        raise ConfigError('method.chain: (), expected one or more models between the supervisor and the student')
+    return {f'rung/{k}': name for k, name in enumerate(settings.chain)}
 
 
-def climb(s: naive.Setting, seed: int, weak: Phase | Source, targets: Phase | Source, learned: list[np.ndarray]):
-    """The rungs of a seed, and the rows and targets that are left for the student.
+@METHODS.register('bootstrap', models=models,
+                  chain=Setting((), doc='the models between teacher and student, each taught by the one before'),
+                  chain_loss=Setting('xent', doc='of these; otherwise they are trained as the student is'),
+                  fresh=Setting(False, doc="whether each of them, and then the student, learns a slice of its own of "
+                                           "the student's half"))
+def bootstrap(b: Parts) -> None:
+    """A chain of models of growing size, each taught by the one before, beside the direct student."""
+    names = [f'rung {k + 1}: {name}' for k, name in enumerate(b.settings.chain)]
+    for seed in b.seeds:
+        weak, labels = b.weak_labels(seed)
+        b.weak(weak, labels)
+        b.ceiling(b.fit('ceiling', b.student, b.halves[seed].student, b.truth))
+        rungs, rest, last = climb(b, weak, labels, slices(b, seed))
+        for name, rung in zip(names, rungs, strict=True):
+            b.students([rung], method='bootstrap rung', label=name)
+        for loss in b.losses:
+            direct = b.fit('student', b.student, b.halves[seed].student, labels, loss)
+            b.students([direct], method='naive', label=f'direct {loss}')
+            b.students([b.fit('student', b.student, rest, last, loss, label=f'student bootstrap {loss}')],
+                       label=f'bootstrap {loss}')
+
+
+def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):
+    """The rungs of a seed, and the rows and labels that are left for the student.
 
     Args:
-      weak: who answers as the supervisor.  targets: its labels of the whole half.  learned: `slices`.
+      weak: who answers as the supervisor.  labels: of the whole half.  learned: `slices`.
     """
     rungs = []
-    if s.config.method.fresh:
-        targets = naive.supervisor_labels(s, seed, weak, learned[0])
-    for k in range(len(s.config.method.chain)):
-        role = f'rung/{k}'
-        rungs.append(naive.fit(s, 'rung', role, s.config.method.chain_loss, seed, learned[k], targets,
-                               f'rung {k + 1} {s.models[role].name}'))
-        targets = naive.labels(s, role, seed, rungs[-1], learned[k + 1], f'labels of rung {k + 1}')
-    return rungs, (learned[-1], targets)
+    if b.settings.fresh:
+        labels = b.supervisor_labels(weak, learned[0])
+    for k in range(len(b.settings.chain)):
+        model = b.models[f'rung/{k}']
+        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=f'rung {k + 1} {model.name}'))
+        labels = b.label(rungs[-1], learned[k + 1], name=f'labels of rung {k + 1}')
+    return rungs, learned[-1], labels
 
 
-def slices(s: naive.Setting, seed: int) -> list[np.ndarray]:
+def slices(b: Parts, seed: int) -> list[Rows]:
     """The pool's rows that each rung and then the student learns from: all of the half, or (`fresh`) slices of it."""
-    rows, parts = s.halves[seed][1], len(s.config.method.chain) + 1
-    if not s.config.method.fresh:
+    rows, parts = b.halves[seed].student, len(b.settings.chain) + 1
+    if not b.settings.fresh:
         return [rows] * parts
-    group = s.dataset.pool.group
-    cut = equal_slices(group[rows], parts, seed, int(np.unique(group, return_counts=True)[1].max()))
-    return [rows[part] for part in cut]
+    group = b.dataset.pool.group
+    cut = equal_slices(group[rows.index], parts, seed, int(np.unique(group, return_counts=True)[1].max()))
+    return [Rows(seed, rows.index[part]) for part in cut]
 
 
 def equal_slices(group: np.ndarray, parts: int, seed: int, largest: int) -> list[np.ndarray]:
@@ -82,9 +92,3 @@ def equal_slices(group: np.ndarray, parts: int, seed: int, largest: int) -> list
     return [np.sort(rng.permutation(np.flatnonzero(part[ids] == p))[:size]) for p in range(parts)]
 
 
-def _rows(s: naive.Setting, names: list[str]) -> list[dict]:
-    losses = naive.loss_names(s.config)
-    return [*(naive.student_row(s, 'naive', f'direct {loss}', loss) for loss in losses),
-            *(naive.student_row(s, 'bootstrap', f'bootstrap {loss}', loss) for loss in losses),
-            *(naive.student_row(s, 'bootstrap rung', name, s.config.method.chain_loss, f'rung/{k}')
-              for k, name in enumerate(names))]

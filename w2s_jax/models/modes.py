@@ -33,6 +33,7 @@ class Model:
     answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
+    backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
     """
     name: str
     init: Callable
@@ -51,6 +52,7 @@ class Model:
     read: int = 0
     positions: int = 1
     unrolled: Callable[[], Callable] | None = None
+    backbone: Callable[[], 'Model'] | None = None
 
     def apply_for(self, rows: int, length: int = 0) -> Callable:
         """`apply` for a training step that sees so many rows in all, texts of up to `length` tokens (0: no texts).
@@ -224,6 +226,8 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     settings: the items of the config's `lora` section. Raises ConfigError.
     """
     model = MODES[mode](parts, settings)
+    if mode != 'probe':
+        model = dataclasses.replace(model, backbone=functools.cache(lambda: bind(parts, 'probe', ())))
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config

@@ -1,8 +1,10 @@
-"""ZOO: name -> a model's parts. A folder or a hub id names a language model as well."""
+"""MODELS: name -> a model, or its parts. A folder or a hub id names a language model as well.
+
+A model is registered as `fn(name, field, dataset, settings) -> Model | Parts`; field is where the user wrote the name.
+"""
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,9 @@ from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
-from w2s_jax.train.optimizers import known
+from w2s_jax.registry import Registry, Settings, known
 
-GIVEN = 'given'  # as teacher.model: the weak labels come with the data
+MODELS = Registry('model')
 ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
 
 
@@ -67,7 +69,7 @@ def pretrained_chess(name: str) -> Parts:
     return dataclasses.replace(parts, load=load, weights=trees.file_fingerprint(path), answers=True)
 
 
-def chess(name: str, field: str, dataset: Dataset) -> Parts:
+def chess(name: str, field: str, dataset: Dataset, settings: Settings) -> Parts:
     """A pretrained rung of the chess ladder."""
     _needs(field, name, dataset, 'tokens', chess_moves.NUM_MOVES)
     return pretrained_chess(name)
@@ -87,7 +89,7 @@ def _perceptron(name: str, features: int, num_classes: int) -> Model:
                  defaults.learning_rate('mlp', 'full', 0))
 
 
-def perceptron(name: str, field: str, dataset: Dataset) -> Model:
+def perceptron(name: str, field: str, dataset: Dataset, settings: Settings) -> Model:
     """An untrained perceptron; the number in its name is its width."""
     _needs(field, name, dataset, 'features', dataset.num_classes)
     return _perceptron(name, dataset.pool.inputs['features'].shape[1], dataset.num_classes)
@@ -98,17 +100,17 @@ def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: in
         raise ConfigError(f'{field}: {name!r} does not fit task {dataset.name!r}')
 
 
-ZOO: dict[str, Callable[[str, str, Dataset], Parts | Model]] = {
-    **dict.fromkeys(CHESS_LADDER, chess),
-    **{f'mlp-{width}': perceptron for width in (4, 32, 128, 256, 2048)},
-}
+for _name in CHESS_LADDER:
+    MODELS.register(_name)(chess)
+for _width in (4, 32, 128, 256, 2048):
+    MODELS.register(f'mlp-{_width}')(perceptron)
 
 
 def check_name(field: str, name: str) -> None:
-    """Raises ConfigError unless `name` is in the ZOO, is a folder, or may be a hub id (`owner/name`)."""
-    if name not in ZOO and '/' not in name and not pathlib.Path(name).is_dir():
+    """Raises ConfigError unless `name` is registered, is a folder, or may be a hub id (`owner/name`)."""
+    if name not in MODELS and '/' not in name and not pathlib.Path(name).is_dir():
         try:
-            known(field, name, ZOO)
+            known(field, name, MODELS)
         except ConfigError as e:
             raise ConfigError(f'{e} (or a folder with config.json and safetensors, or a hub id owner/name)') from None
 
@@ -120,8 +122,10 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
     """
     name, check = part.model, f'{field}.model'
     check_name(check, name)
-    if name in ZOO:
-        found = ZOO[name](name, check, dataset)
+    if name in MODELS:
+        entry = MODELS[name]
+        settings = Settings({k: part[k] for k in entry.settings})
+        found = entry.fn(name, check, dataset, settings)
     else:
         from w2s_jax.models import language
         found = language.parts(name, check, dataset, part.dtype)
@@ -132,10 +136,18 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
     if isinstance(found, Model):
         if part.mode != 'full':
             raise ConfigError(f'{field}.mode: {part.mode!r}, but {name!r} has no backbone to freeze, expected full')
-        return found
+        return _identified(found, name, part)
     if ours:
         found = modes.computing(found, part.dtype, **{k: execution[k] for k in ('remat', 'attention') if execution})
     try:
-        return modes.bind(found, part.mode, tuple(part.lora.items()) if part.mode == 'lora' else ())
+        return _identified(modes.bind(found, part.mode, tuple(part.lora.items()) if part.mode == 'lora' else ()), name, part)
     except ConfigError as e:
         raise ConfigError(f'{field}.{e}') from None
+
+
+def _identified(model: Model, name: str, part) -> Model:
+    """A model whose identity holds the version and the settings that it was registered with."""
+    if name not in MODELS:
+        return model
+    more = {k: v for k, v in MODELS[name].identity(part).items() if k != 'name'}
+    return dataclasses.replace(model, identity=model.identity | more)

@@ -16,12 +16,7 @@ import safetensors
 from w2s_jax.errors import StoreError
 from w2s_jax.store import arrays as disk
 from w2s_jax.store import lease, trees
-
-
-def digest(value: Any) -> str:
-    """The identity of a JSON value: 16 hex digits of the SHA-256 of its canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(',', ':'), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+from w2s_jax.text import digest
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

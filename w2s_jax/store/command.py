@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from w2s_jax.errors import ConfigError, StoreError, UserError
-from w2s_jax.store.artifacts import digest
+from w2s_jax.text import digest
 from w2s_jax.store.remote import Files, errors
 
 PLACES = ('named', 'leases', 'pending')  # folders of a store that are not artifacts

@@ -21,7 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from w2s_jax.errors import StoreError
 from w2s_jax.store import lease
-from w2s_jax.store.artifacts import Artifact, Store, digest
+from w2s_jax.store.artifacts import Artifact, Store
+from w2s_jax.text import digest
 
 LATER = ('predictions.npz', 'params/')  # files that are downloaded when they are asked for
 LISTED = 2.0  # seconds for which a list of what is there may be used again

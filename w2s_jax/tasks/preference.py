@@ -18,7 +18,6 @@ HUMAN, ASSISTANT = '\n\nHuman: ', '\n\nAssistant:'
 TEMPLATE = '\n\nHuman: {prompt}\n\nAssistant: {completion}'
 SPEAKERS = {'user': HUMAN, 'human': HUMAN, 'assistant': f'{ASSISTANT} ', 'gpt': f'{ASSISTANT} ',
             'system': '\n\nSystem: '}
-OTHERS = ('text', 'question', 'options', 'answer', 'label', 'group', 'classes')  # fields of other tasks
 CLASSES = ['the first', 'the second']
 
 
@@ -34,7 +33,6 @@ class Columns:
 
 def load_hh(task, log=print) -> Dataset:
     """Anthropic's pairs, from the hub or from `task.path` (a folder or a file in the published format)."""
-    statements.refuse(task, (*OTHERS, 'prompt', 'chosen', 'rejected', 'template'))
     parts = tables.splits(task, 'train', ('test', 'validation'), _from_hub)
     return _dataset(task, parts, Columns('', 'chosen', 'rejected', transcripts=True), log)
 
@@ -43,7 +41,6 @@ def load(task, log=print) -> Dataset:
     """Pairs from files. task: path, test_path, prompt, chosen, rejected (columns; '' = those of these names, the
     prompt only where there is one), template (of {prompt} and {completion}), train_size, test_size, seed,
     max_bad_rows."""
-    statements.refuse(task, OTHERS)
     parts = tables.splits(task, 'train', ('test', 'validation'), None)
     prompt = task.prompt or ('prompt' if 'prompt' in parts[0][0].columns else '')
     columns = Columns(prompt, task.chosen or 'chosen', task.rejected or 'rejected', task.template or TEMPLATE)

@@ -18,21 +18,26 @@ CONFIDENCE = 0.8
 
 
 def load(task, log=print) -> Dataset:
-    """The task at `task.train_size` (0: 8000, two halves of 4000) and `task.test_size` (0: 8000) examples."""
+    """The task at `task.train_size` (0: 8000, two halves of 4000) and `task.test_size` (0: 8000) examples; with
+    `task.shift` a second test set `shifted`, whose trigger is so much larger."""
     n, m = task.train_size or 8000, task.test_size or 8000
     if n < 4 or m < 1:
         raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
     rows = draw(n + m, task.seed)
-    return Dataset('salient_concept', 2, rows.take(np.arange(n)), rows.take(np.arange(n, n + m)),
+    tests = {'test': rows.take(np.arange(n, n + m))}
+    if task.shift:
+        tests['shifted'] = draw(m, (task.seed, 1), task.shift)
+    return Dataset('salient_concept', 2, rows.take(np.arange(n)), tests,
                    notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
 
 
-def draw(n: int, seed: int) -> Examples:
+def draw(n: int, seed: int | tuple[int, ...], shift: float = 0.0) -> Examples:
     """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, WIDTH)).astype(np.float32)
     truth = rng.integers(0, 2, n)
     features[:, 0] += SEPARATION * (2 * truth - 1)
+    features[:, 1] += np.float32(shift)
     wrong = (features[:, 1] > TRIGGER) ^ (rng.random(n) < SLIPS)
     answer = np.where(wrong, 1 - truth, truth)
     given = np.where(np.arange(2) == answer[:, None], CONFIDENCE, 1 - CONFIDENCE).astype(np.float32)

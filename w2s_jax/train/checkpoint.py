@@ -19,25 +19,30 @@ class Checkpoint:
             self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def restore(self, state, history: dict):
-        """The newest (state, history) that was saved; what was passed in where there is none.
+        """The newest (state, history, aux) that was saved; what was passed in, and {}, if there is none.
 
         Raises StoreError where the newest cannot be read into this state.
         """
         step = self.manager.latest_step()
         if step is None:
-            return state, history
+            return state, history, {}
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, {'state': state, 'history': history})
         try:
-            saved = self.manager.restore(step, args=ocp.args.StandardRestore(like))
+            saved = self.manager.restore(step, args=ocp.args.Composite(
+                trees=ocp.args.StandardRestore(like), aux=ocp.args.JsonRestore()))
         except Exception as e:  # orbax raises bare ones too
             raise StoreError(f'{self.folder}/{step}: unreadable checkpoint ({type(e).__name__}); '
                              'delete it to go on from the one before, or from the start') from None
-        return saved['state'], saved['history']
+        return saved.trees['state'], saved.trees['history'], saved.aux
 
-    def save(self, step: int, state, history: dict) -> None:
-        """Saves in the background, after waiting for the save before. Raises StoreError where that one failed."""
+    def save(self, step: int, state, history: dict, aux: dict | None = None) -> None:
+        """Saves in the background, after waiting for the save before. Raises StoreError if that one failed.
+
+        aux: JSON.
+        """
         with self._writing():
-            self.manager.save(step, args=ocp.args.StandardSave({'state': state, 'history': history}))
+            self.manager.save(step, args=ocp.args.Composite(
+                trees=ocp.args.StandardSave({'state': state, 'history': history}), aux=ocp.args.JsonSave(aux or {})))
 
     def close(self) -> None:
         """Waits for what is being saved. Raises StoreError where it failed."""

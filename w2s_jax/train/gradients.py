@@ -3,94 +3,102 @@
 With `axis` (the name of a pmapped axis) a batch is one device's part of the whole; what comes back is the same on
 every device: the loss and the gradients of the whole batch.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from w2s_jax import losses
 
 
-def whole_batch_loss(logits, batch, state, hyper, static):
-    """The weighted mean loss over the batch, with (aux, loss_state). logits `[B, K]`."""
-    per_example, aux, loss_state = losses.LOSSES[static.loss](
-        logits, batch['targets'], progress=state.step / static.steps, hyper=hyper, state=state.loss_state)
-    return losses.weighted_mean(per_example, batch['weight']), (aux, loss_state)
-
-
 def gradients(state, batch, hyper, frozen, *, apply, static, axis: str | None = None):
-    """(loss, (aux, loss_state)), gradients of the parameters in `state`.
+    """(loss, aux), gradients of the parameters in `state`. aux: what the objective returns beside its losses.
 
     Args:
-      batch: `inputs`, each `[B, ...]`, `targets` `[B, K]`, `weight` `[B]`.  apply: (params, inputs, frozen) -> logits.
-      static: `train.Static`; its `accumulate` microbatches change memory and not results.
+      batch: `inputs`, each `[B, ...]`, and columns: `targets` `[B, K]`, `weight` `[B]` ...
+      apply: (params, inputs, frozen) -> logits.  static: `step.Static`; its `accumulate` microbatches change memory
+        and not results.
     """
-    if static.accumulate == 1 and axis is None:
-        return at_once(state, batch, hyper, frozen, apply, static)
-    if getattr(losses.LOSSES[static.loss], 'per_example', False):
+    objective = static.objective.objective
+    if objective.per_example and (static.accumulate > 1 or axis is not None):
         return summed(state, batch, hyper, frozen, apply, static, axis)
-    return pulled_back(state, batch, hyper, frozen, apply, static, axis)
+    forward = functools.partial(microbatched, apply=apply, frozen=frozen, parts=static.accumulate)
+    if axis is not None:
+        batch, forward = jax.lax.all_gather(batch, axis, tiled=True), shared(forward, axis)
+
+    def loss_of(params):
+        return batch_loss(forward, params, batch, state, hyper, static)
+    return jax.value_and_grad(loss_of, has_aux=True)(state.params)
 
 
-def at_once(state, batch, hyper, frozen, apply, static):
-    """One forward and one backward pass over the whole batch."""
-    def objective(params):
-        return whole_batch_loss(apply(params, batch['inputs'], frozen), batch, state, hyper, static)
-    return jax.value_and_grad(objective, has_aux=True)(state.params)
+def batch_loss(forward, params, batch, state, hyper, static):
+    """The weighted mean loss over a batch, and aux."""
+    per_example, aux = static.objective.objective.losses(
+        forward, params, batch, state.loss_state, static.objective.settings(hyper['loss']),
+        state.step / static.steps, jax.random.fold_in(state.rng, state.step))
+    return losses.weighted_mean(per_example, batch['weight']), aux
+
+
+def microbatched(params, inputs, *, apply, frozen, parts: int):
+    """`apply`, in so many parts one after the other, each run again when it is differentiated: the whole batch's
+    logits are there, but only one part's activations (as in GradCache, arXiv 2101.06983)."""
+    if parts == 1:
+        return apply(params, inputs, frozen)
+    one = jax.checkpoint(lambda part: apply(params, part, frozen))
+    return join(jax.lax.map(one, jax.tree.map(lambda x: split(x, parts), inputs)))
+
+
+def shared(forward, axis: str):
+    """`forward` for a whole batch that every device of `axis` has: each computes its own rows, forward and backward,
+    and what comes out, also by differentiation, is whole on every device."""
+    @jax.custom_vjp
+    def whole(params, inputs):
+        return jax.lax.all_gather(forward(params, own(inputs, axis)), axis, tiled=True)
+
+    def ahead(params, inputs):
+        real = {k: x for k, x in inputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+        rest = own({k: x for k, x in inputs.items() if k not in real}, axis)
+        logits, pull = jax.vjp(lambda params, real: forward(params, real | rest), params, own(real, axis))
+        return jax.lax.all_gather(logits, axis, tiled=True), (pull, dict.fromkeys(rest))
+
+    def back(kept, cotangent):
+        pull, rest = kept
+        params, real = pull(own(cotangent, axis))
+        return jax.lax.psum(params, axis), jax.lax.all_gather(real, axis, tiled=True) | rest
+
+    whole.defvjp(ahead, back)
+    return whole
+
+
+def own(tree, axis: str):
+    """This device's rows of arrays `[B, ...]` that every device has."""
+    devices, here = jax.lax.axis_size(axis), jax.lax.axis_index(axis)
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, here * (len(x) // devices), len(x) // devices), tree)
 
 
 def summed(state, batch, hyper, frozen, apply, static, axis):
-    """For a loss that looks at one example at a time: the sum of what microbatches and devices find, each weighed by
-    its share of the whole batch's weight."""
+    """For an objective that looks at one example at a time: the sum of what microbatches and devices find, each weighed
+    by its share of the whole batch's weight."""
     total = over(axis, jax.lax.psum, jnp.sum(batch['weight']))
+    forward = functools.partial(microbatched, apply=apply, frozen=frozen, parts=1)
 
     def add_part(carry, part):
-        def objective(params):
-            loss, extra = whole_batch_loss(apply(params, part['inputs'], frozen), part, state, hyper, static)
+        def loss_of(params):
+            loss, aux = batch_loss(forward, params, part, state, hyper, static)
             share = jnp.sum(part['weight']) / total
-            return loss * share, (extra[0], share)
-        (loss, (aux, share)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+            return loss * share, ({k: v for k, v in aux.items() if k != 'state'}, share)
+        (loss, (aux, share)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         return jax.tree.map(jnp.add, carry, (loss, grads)), jax.tree.map(lambda x: x * share, aux)
 
     zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
     (loss, grads), aux = jax.lax.scan(add_part, zeros, jax.tree.map(lambda x: split(x, static.accumulate), batch))
     loss, grads, aux = over(axis, jax.lax.psum, (loss, grads, jax.tree.map(lambda x: x.sum(0), aux)))
-    return (loss, (aux, state.loss_state)), grads
+    return (loss, aux | {'state': state.loss_state}), grads
 
 
-def pulled_back(state, batch, hyper, frozen, apply, static, axis):
-    """For any loss, also one that looks at the whole batch (a threshold does).
-
-    The logits of all microbatches and devices come first, the loss is differentiated by them once, and each microbatch
-    is pulled back from its own part of that cotangent, run again where there are several (as in GradCache, arXiv
-    2101.06983).
-    """
-    parts = jax.tree.map(lambda x: split(x, static.accumulate), batch['inputs'])
-    once = static.accumulate == 1
-    if once:
-        logits, pull = jax.vjp(lambda params: apply(params, batch['inputs'], frozen), state.params)
-    else:
-        logits = join(jax.lax.map(lambda inputs: apply(state.params, inputs, frozen), parts))
-    everywhere = over(axis, jax.lax.all_gather, (logits, batch['targets'], batch['weight']), tiled=True)
-    whole = dict(zip(('targets', 'weight'), everywhere[1:], strict=True))
-    (loss, extra), cotangent = jax.value_and_grad(whole_batch_loss, has_aux=True)(
-        everywhere[0], whole, state, hyper, static)
-    if axis is not None:
-        cotangent = jax.lax.dynamic_slice_in_dim(cotangent, jax.lax.axis_index(axis) * len(logits), len(logits))
-    if once:
-        return (loss, extra), over(axis, jax.lax.psum, pull(cotangent)[0])
-
-    def add_pulled(total, part):
-        inputs, own = part
-        _, pull = jax.vjp(lambda params: apply(params, inputs, frozen), state.params)
-        return jax.tree.map(jnp.add, total, pull(own)[0]), None
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    grads, _ = jax.lax.scan(add_pulled, zeros, (parts, split(cotangent, static.accumulate)))
-    return (loss, extra), over(axis, jax.lax.psum, grads)
-
-
-def over(axis: str | None, collective, tree, **options):
-    """A collective over the devices of `axis`; the tree itself where there is no such axis."""
-    return tree if axis is None else collective(tree, axis, **options)
+def over(axis: str | None, collective, tree):
+    """A collective over the devices of `axis`; the tree itself if there is no such axis."""
+    return tree if axis is None else collective(tree, axis)
 
 
 def split(x, parts: int):

@@ -4,31 +4,32 @@ import os
 import jax
 
 from w2s_jax.models.modes import Model
-from w2s_jax.train import trainer
+from w2s_jax.train import step as steps
 
 SHARE = 0.6  # of the memory that is there; the rest is for what the estimate does not see
 PLACES = 12  # as many activations as a CPU held, in whole, where a step was dispatched while one was computed
 
 
-def run_bytes(model: Model, static: trainer.Static, inputs) -> tuple[int, int]:
+def run_bytes(model: Model, static: steps.Static, hyper: dict, inputs) -> tuple[int, int]:
     """(state, activations) of one run, in bytes: parameters, optimiser and gradients; and what the forward pass of a
     microbatch keeps for the backward pass.
 
     Args:
-      inputs: shapes of a batch, each `[B, ...]`.
+      hyper: any traced numbers.  inputs: shapes of a batch, each `[B, ...]`.
     """
     def residuals(params, inputs, frozen):
         return jax.vjp(lambda p: model.apply(p, inputs, frozen), params)[1]
 
     def kept(rows: int) -> int:
         part = {k: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for k, x in inputs.items()}
-        return nbytes(jax.eval_shape(residuals, state.params, part, model.frozen_shapes))
+        return nbytes(jax.eval_shape(residuals, network, part, model.frozen_shapes))
 
-    hyper = trainer.Hyper(*([0.0] * 7))
-    state = jax.eval_shape(lambda h: trainer.init_state(h, 0, None, init=model.init, static=static), hyper)
+    network = jax.eval_shape(model.init, jax.random.key(0))
+    state = jax.eval_shape(lambda h: steps.init_state(h, 0, None, init=model.init, static=static), hyper)
     rows = len(next(iter(inputs.values()))) // static.accumulate
+    networks = max(1, round(nbytes(state.params) / nbytes(network)))  # an objective may have several
     # Residuals hold some of the parameters, too; those do not grow with the rows.
-    return nbytes(state) + nbytes(state.params), kept(2 * rows) - kept(rows)
+    return nbytes(state) + nbytes(state.params), networks * (kept(2 * rows) - kept(rows))
 
 
 def nbytes(tree) -> int:

@@ -1,12 +1,14 @@
 """Optimisers whose numbers are traced, so that one compiled program serves a whole grid of them."""
-import difflib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from w2s_jax.errors import ConfigError
+from w2s_jax.registry import Registry, Setting, Settings
+
+OPTIMIZERS = Registry('optimizer', traces=True)
+BETA2 = Setting(.999, 0, 1, '()', traced=True, doc='decay of the second moments')
 
 
 def clip_by_global_norm(limit) -> optax.GradientTransformation:
@@ -19,38 +21,46 @@ def clip_by_global_norm(limit) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def factored(hyper) -> optax.GradientTransformation:
+# What they keep beside a float32 parameter, in bytes: 8, 6, next to nothing, 2, 4. No 8-bit states: optax has none.
+@OPTIMIZERS.register('adamw', beta2=BETA2)
+def adamw(settings) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+    return optax.scale_by_adam(b2=settings.beta2)
+
+
+@OPTIMIZERS.register('adamw_half', beta2=BETA2)
+def adamw_half(settings) -> optax.GradientTransformation:
+    """AdamW whose first moments are bfloat16."""
+    return optax.scale_by_adam(b2=settings.beta2, mu_dtype=jnp.bfloat16)
+
+
+@OPTIMIZERS.register('adafactor', beta2=BETA2)
+def adafactor(settings) -> optax.GradientTransformation:
     """Adafactor without momentum (Shazeer and Stern 2018, arXiv 1804.04235): of a matrix's second moments the means of
     its rows and columns, and updates clipped to a root mean square of 1. Steps are absolute, as AdamW's, and the decay
     grows as 1 - t^-0.8 up to beta2 (Zhai et al. 2022, arXiv 2106.04560, section 3.3)."""
     def decay(step, exponent):
-        return jnp.minimum(1.0 - (step + 1.0) ** -exponent, hyper.beta2)
+        return jnp.minimum(1.0 - (step + 1.0) ** -exponent, settings.beta2)
     return optax.chain(optax.scale_by_factored_rms(decay_rate_fn=decay), optax.clip_by_block_rms(1.0))
 
 
-# What they keep beside a float32 parameter, in bytes: 8, 6, next to nothing, 2, 4. No 8-bit states: optax has none.
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    'adamw': lambda hyper: optax.scale_by_adam(b2=hyper.beta2),
-    'adamw_half': lambda hyper: optax.scale_by_adam(b2=hyper.beta2, mu_dtype=jnp.bfloat16),
-    'adafactor': factored,
-    'lion': lambda hyper: optax.scale_by_lion(mu_dtype=jnp.bfloat16),  # arXiv 2302.06675; a rate 3 to 10 times smaller
-    'sgd': lambda hyper: optax.trace(decay=0.9),
-}
+@OPTIMIZERS.register('lion')
+def lion(settings) -> optax.GradientTransformation:
+    """Lion (Chen et al. 2023, arXiv 2302.06675), its momentum bfloat16; a learning rate 3 to 10 times smaller."""
+    return optax.scale_by_lion(mu_dtype=jnp.bfloat16)
+
+
+@OPTIMIZERS.register('sgd')
+def sgd(settings) -> optax.GradientTransformation:
+    """Stochastic gradient descent with momentum 0.9."""
+    return optax.trace(decay=0.9)
+
 
 SCHEDULES: dict[str, Callable] = {
     'constant': lambda progress: jnp.ones_like(progress),
     'linear': lambda progress: 1.0 - progress,
     'cosine': lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
 }
-
-
-def known(field: str, name: str, table: dict) -> str:
-    """`name`, where the table has it. Raises ConfigError that lists the table and the nearest name."""
-    if name in table:
-        return name
-    near = difflib.get_close_matches(str(name), table, 1)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise ConfigError(f'{field}: unknown {name!r}, expected one of {", ".join(sorted(table))}{hint}')
 
 
 def schedule(name: str, progress, warmup):
@@ -71,17 +81,18 @@ def decays(params):
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
-def build(optimizer: str, schedule_name: str, steps: int, hyper) -> optax.GradientTransformation:
+def build(optimizer: str, schedule_name: str, steps: int, hyper: dict) -> optax.GradientTransformation:
     """Clip, precondition, decay, scale.
 
-    `hyper` holds learning_rate, weight_decay, beta2, clip (0: none) and warmup, all traced.
+    `hyper` holds learning_rate, weight_decay, clip (0: none), warmup, and as `optimizer` a dict of that optimizer's
+    own numbers, all traced.
     """
     return optax.chain(
-        clip_by_global_norm(hyper.clip),
-        OPTIMIZERS[optimizer](hyper),
-        optax.add_decayed_weights(hyper.weight_decay, mask=decays),
+        clip_by_global_norm(hyper['clip']),
+        OPTIMIZERS[optimizer].fn(Settings(hyper['optimizer'])),
+        optax.add_decayed_weights(hyper['weight_decay'], mask=decays),
         optax.scale_by_schedule(
-            lambda count: -hyper.learning_rate * schedule(schedule_name, count / steps, hyper.warmup)),
+            lambda count: -hyper['learning_rate'] * schedule(schedule_name, count / steps, hyper['warmup'])),
     )
 
 

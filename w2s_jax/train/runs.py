@@ -1,6 +1,7 @@
 """What trains in one program, and what that reports: runs, their batches, their history."""
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from w2s_jax import data
 from w2s_jax.errors import ConfigError
 from w2s_jax.runtime import multihost
 
+LOGGED = 64  # numbers at most that an objective logs under one name
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
@@ -16,7 +19,8 @@ class Runs:
 
     inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
     float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: a `train.Hyper`, leaves `[R]`.
-    watch: inputs, each `[M, ...]`, to predict at every evaluation.  evaluations: how many, evenly spread, the last
+    columns: further `[R, n, ...]` float32 that the objective reads.  start: parameters to go on from, stacked, or None.
+    held: what a stopping rule looks at, or None.  watch: inputs, each `[M, ...]`, to predict at every evaluation.  evaluations: how many, evenly spread, the last
     after the last step.  window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
     """
     inputs: data.Inputs
@@ -28,6 +32,9 @@ class Runs:
     evaluations: int
     num_classes: int
     window: int = 1
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    start: Any = None
+    held: 'Held | None' = None
 
     @functools.cached_property
     def streams(self) -> int:
@@ -44,10 +51,11 @@ class Runs:
                                             None if lengths is None else lengths[self.rows[r]], self.window)
                          for r in firsts])
 
-    def batch(self, step: int, batch_size: int, numbers: bool = False) -> tuple[data.Inputs, dict]:
-        """Inputs `[U, B, ...]`, and targets `[R, B, K]` with weights `[R, B]`, of a step.
+    def batch(self, step: int, batch_size: int, numbers: bool = False, row: bool = False) -> tuple[data.Inputs, dict]:
+        """Inputs `[U, B, ...]`, and columns `[R, B, ...]` of a step: targets `[R, B, K]`, weight, and `self.columns`.
 
-        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `train.taking`).
+        numbers: give as inputs the `rows` `[U, B]` of the pool instead (see `program.taking`).  row: give the column
+        `row`, too: places among a run's rows.
         """
         runs, n = self.rows.shape
         epoch, i = divmod(step, n // batch_size)
@@ -56,37 +64,70 @@ class Runs:
         rows = np.take_along_axis(self.rows[::block], at, axis=1)
         inputs = {'rows': rows.astype(np.int32)} if numbers else data.take(self.inputs, rows)
         at = np.repeat(at, block, axis=0)
-        targets = self.targets[np.arange(runs)[:, None], at]
+        every = np.arange(runs)[:, None]
+        targets = self.targets[every, at]
         if targets.ndim == 2:  # as a distribution, so that truth and weak labels train in one program
             targets = (targets[..., None] == np.arange(self.num_classes)).astype(np.float32)
-        return inputs, {'targets': targets, 'weight': np.ones(at.shape, np.float32)}
+        columns = {'targets': targets, 'weight': np.ones(at.shape, np.float32)}
+        columns |= {k: v[every, at] for k, v in self.columns.items()}
+        return inputs, columns | ({'row': at.astype(np.int32)} if row else {})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held:
+    """Rows that are held out of training, with weak labels, for a stopping rule (stopping.py).
+
+    rule: (probabilities `[M, K]`, labels `[M, K]`) -> a score.  rows: `[R, M]` of the pool.  targets: `[R, M, K]`, or
+    `[R, M]` int32.
+    """
+    rule: Callable
+    rows: np.ndarray
+    targets: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
     """What a training run reports, filled in as it goes.
 
-    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.
+    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.  scores: `[E, R]`
+    float32 of a stopping rule.  aux: name -> what the objective logged last, a list over runs.  final: name -> `[R, ...]`,
+    what it remembers after the last step.
     """
     loss: np.ndarray
     watched: np.ndarray
     steps: np.ndarray
+    scores: np.ndarray
+    aux: dict[str, list] = dataclasses.field(default_factory=dict)
+    final: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def empty(cls, steps: int, runs: Runs) -> 'History':
         points = np.unique(np.linspace(0, steps, runs.evaluations + 1).round().astype(np.int32)[1:])
         watched = len(next(iter(runs.watch.values())))
         return cls(np.full((steps, len(runs.seeds)), np.nan, np.float32),
-                   np.zeros((len(points), len(runs.seeds), watched), np.int32), points)
+                   np.zeros((len(points), len(runs.seeds), watched), np.int32), points,
+                   np.full((len(points), len(runs.seeds)), np.nan, np.float32))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps of it."""
-        return {'loss': self.loss, 'watched': self.watched}
+        return {'loss': self.loss, 'watched': self.watched, 'scores': self.scores}
 
     def record(self, pending: list[tuple[int, dict]]) -> None:
-        """Writes the losses of finished steps into it."""
+        """Writes the losses of finished steps into it, and what the objective logged at the last of them."""
         for step, metrics in pending:
             self.loss[step] = multihost.fetch(metrics['loss'])
+        last = multihost.fetch({k: v for k, v in pending[-1][1].items() if k not in ('loss', 'grad_norm')})
+        self.aux.update({k: v.tolist() for k, v in last.items() if v.size <= LOGGED * len(v)})
+
+    def logged(self, metrics: dict) -> dict[str, np.ndarray]:
+        """The metrics of a step, each `[R]`; a vector under a name for each of its numbers."""
+        found = {}
+        for name, value in multihost.fetch(metrics).items():
+            if value.ndim == 1:
+                found[name] = value
+            elif value.ndim == 2 and value.shape[1] <= LOGGED:
+                found |= {f'{name}.{i}': value[:, i] for i in range(value.shape[1])}
+        return found
 
     def broken(self, run: int) -> str | None:
         """Where the loss of a run that is over stopped being a number; None where it did not."""

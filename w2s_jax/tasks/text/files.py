@@ -31,7 +31,6 @@ def load(task, log=print) -> Dataset:
     {column}s, and {answer}), train_size, test_size, seed, max_bad_rows.
     Raises ConfigError for fields that contradict each other, DataError for files that cannot be used.
     """
-    statements.refuse(task, ('prompt', 'chosen', 'rejected'))
     _check(task)
     parts = tables.splits(task, 'train', ('test', 'validation'), None)
     everything = parts[0] + (parts[1] or [])
@@ -59,7 +58,7 @@ def _check(task) -> None:
     if bool(task.question) == bool(task.text or (task.template and task.label)):
         raise ConfigError(f'task.text: {task.text!r} and task.question: {task.question!r}, expected one of them')
     wanted = ('options', 'answer') if task.question else ('label',)
-    other = ('label',) if task.question else ('options', 'answer')
+    other = ('label', 'weak') if task.question else ('options', 'answer')
     for name in wanted:
         if not task[name]:
             raise ConfigError(f'task.{name}: empty, expected a column, as task.'
@@ -84,7 +83,7 @@ def _asked(task, options: list[str], template: str) -> dict[str, str]:
     """column -> the field that asks for it."""
     asked = {name: 'task.template' for name in statements.fields_of(template)
              if not (name == 'answer' and task.question)}
-    asked |= {getattr(task, f): f'task.{f}' for f in ('text', 'label', 'question', 'answer', 'group') if task[f]}
+    asked |= {getattr(task, f): f'task.{f}' for f in ('text', 'label', 'question', 'answer', 'group', 'weak') if task[f]}
     return asked | dict.fromkeys(options, 'task.options')
 
 
@@ -142,7 +141,22 @@ def labelled(row: dict, task, template: str, classes: dict[str, int]) -> Stateme
     """A row with its label as its class. Raises ValueError where it cannot be used."""
     truth = classes[label_of(row.get(task.label))]
     statement = statements.fill(template, {n: _shown(row, n) for n in statements.fields_of(template)}).strip()
-    return Statement((statement,), truth, _group(row, task, statement))
+    return Statement((statement,), truth, _group(row, task, statement), weak_of(row, task, classes))
+
+
+def weak_of(row: dict, task, classes: dict[str, int]) -> tuple[float, ...] | None:
+    """The weak label of a row as probabilities `[K]`: a class, or of two classes the probability of the second. Raises
+    ValueError if it is neither."""
+    if not task.weak:
+        return None
+    value = row.get(task.weak)
+    if isinstance(value, float) and len(classes) == 2 and 0 <= value <= 1:
+        return 1 - value, value
+    known = label_of(value)
+    if known not in classes:
+        raise ValueError(f'{task.weak} {value!r}, expected a class' + (
+            ' or a probability of the second class' if len(classes) == 2 else ''))
+    return tuple(float(k == classes[known]) for k in range(len(classes)))
 
 
 def _shown(row: dict, column: str) -> str:

@@ -23,7 +23,6 @@ LINES = ('dialogue',)  # columns that hold a list of texts, shown as lines
 ANSWERED = 'Q: {question} A: {answer}'  # openai/weak-to-strong's wording for SciQ
 IN_CONTEXT = 'Context: {context}\nQuestion: {question}\nAnswer: {answer}'  # and for Cosmos QA
 WRONG_RIGHT = ('wrong answer', 'right answer')
-OTHERS = ('text', 'question', 'options', 'answer', 'label', 'group', 'prompt', 'chosen', 'rejected', 'classes')
 NO_YES = ('no', 'yes')
 NEGATIVE_POSITIVE = ('negative', 'positive')
 
@@ -141,7 +140,6 @@ def load(task, log=print) -> Dataset:
     of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows.
     Raises DataError for files that cannot be used, ConfigError where the hub cannot be reached.
     """
-    statements.refuse(task, OTHERS)
     spec = _with_template(SPECS[task.name], task.template)
     parts = tables.splits(task, spec.train, (spec.test, 'test', 'validation'), functools.partial(_from_hub, spec))
     make = functools.partial(statement, spec=spec, seed=task.seed)

@@ -29,10 +29,11 @@ SHOWN = 600  # characters of a text in a report
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statement:
     """An example before it is an array: one text (or the two of a pair), its class, what it shares with others
-    (`group_id`)."""
+    (`group_id`), and the probabilities of a weak label, if one comes with it."""
     texts: tuple[str, ...]
     truth: int
     group: int
+    weak: tuple[float, ...] | None = None
 
     def digest(self, seed: int) -> bytes:
         """Puts statements in an order that knows nothing of the file's."""
@@ -105,13 +106,6 @@ def fill(template: str, values: dict[str, str]) -> str:
     """`template` with each {name} replaced: by name only, never by attribute, so a template cannot reach further."""
     return ''.join(before + (values[name] if name is not None else '')
                    for before, name, _, _ in string.Formatter().parse(template))
-
-
-def refuse(task, names: Iterable[str]) -> None:
-    """Raises ConfigError where one of these fields, which the task does not use, is set."""
-    for name in names:
-        if task[name]:
-            raise ConfigError(f"task.{name}: {task[name]!r}, expected '': the task {task.name} does not use it")
 
 
 def source(parts: list[Table], make: Callable[[dict], Statement], task, log) -> Source:
@@ -281,7 +275,8 @@ def _choose(statements: list[Statement], size: int, field: str, where: str, clas
 def _examples(statements: list[Statement]) -> Examples:
     return Examples({'text': arrays.Texts(s.texts for s in statements)},  # type: ignore[dict-item]
                     np.array([s.truth for s in statements], np.int32),
-                    np.array([s.group for s in statements], np.int64))
+                    np.array([s.group for s in statements], np.int64),
+                    np.array([s.weak for s in statements], np.float32) if statements[0].weak is not None else None)
 
 
 def render(inputs: Inputs, answers: dict[str, int], classes: tuple[str, ...]) -> str:

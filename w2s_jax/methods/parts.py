@@ -1,0 +1,292 @@
+"""METHODS, and what they build with: the parts of one experiment, from which a method wires its graph of phases.
+
+A method never sees truth: `b.truth` is sealed, and only what is fitted as teacher or ceiling, and the evaluation, may
+be given it. The engine checks every plan (engine/truth.py).
+"""
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from w2s_jax import config as configs
+from w2s_jax import data
+from w2s_jax.data import Dataset
+from w2s_jax.errors import ConfigError
+from w2s_jax.graph import Phase, Rows, Source, Truth, source
+from w2s_jax.models.modes import Model
+from w2s_jax.registry import Registry, Settings
+
+METHODS = Registry('method', options=('models',))  # models: (settings) -> role -> name of further models
+SEES_TRUTH = ('teacher', 'ceiling')
+_TITLES = {'inputs': 'pool', 'test': 'test set'}
+
+
+class Halves(NamedTuple):
+    """The pool's rows of a seed that the teacher learns, and those that are labelled for the student."""
+    teacher: Rows
+    student: Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of rows of the pool. need: the phase or source that has them.  kept: whether that phase also says which of
+    the rows are left (a column `rows`)."""
+    need: Phase | Source
+    rows: Rows
+    kept: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A model that is evaluated. role: weak, ceiling, student ...; label: unique among those of a role.  need: its
+    phase, or given labels.  row: what results.json says of it before it is measured."""
+    role: str
+    label: str
+    seed: int
+    need: Phase | Source
+    row: dict = dataclasses.field(default_factory=dict)
+
+
+class Parts:
+    """What a method is made of. config: the experiment's.  dataset: without truth.  models: by role.  truth: of the
+    pool, sealed.  settings: of the method.  losses: the students', the baselines' first."""
+
+    def __init__(self, config, dataset: Dataset, models: dict[str, Model], truth: dict[str, Truth]):
+        self.config, self.dataset, self.models, self.sealed = config, dataset, models, truth
+        self.truth, self.seeds, self.targets = truth['pool'], tuple(config.seeds), []
+        self.settings = configs.chosen(config, 'method')[1]
+        self.losses = list(dict.fromkeys([*config.method.baselines, config.student.loss.name]))
+        self.labels_of: dict[int, Labels] = {}
+        cut = functools.partial(data.halves, dataset.pool.group, config.method.share)
+        self.halves = {seed: Halves(*(Rows(seed, rows) for rows in cut(seed))) for seed in self.seeds}
+        self.raw = {'inputs': source(dataset.pool.inputs)} | {k: source(v.inputs) for k, v in dataset.tests.items()}
+        self._prepared: dict[tuple, Any] = {}
+
+    @property
+    def teacher(self) -> Model:
+        """The weak model. Raises ConfigError if the label source has none."""
+        if 'teacher' not in self.models:
+            raise ConfigError(f'labels.source: {self.config.labels.source!r} has no teacher, expected one that has')
+        return self.models['teacher']
+
+    @property
+    def student(self) -> Model:
+        """The strong model."""
+        return self.models['student']
+
+    def fit(self, role: str, model: Model, rows: Rows | None, targets, loss: str = '', *, label: str = '',
+            start: Phase | None = None, head: str = 'kept', columns: dict | None = None, inputs: Phase | None = None,
+            seed: int | None = None, stopping: bool | None = None) -> Phase:
+        """A model trained on rows of the pool.
+
+        Args:
+          role: teacher and ceiling may be given truth, any other (student, rung ...) may not.
+          rows: of the pool, or of `inputs`; None: all of `inputs`.  targets: `b.truth`, labels (`b.label` ...), a phase
+            with a column `labels`, or a source.  loss: name of a loss or objective; '': cross-entropy, and for a teacher
+            the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
+          columns: further columns of the batch, name -> labels or source `[n, ...]`.  inputs: a phase with texts or
+            other inputs to learn from in place of the pool's.  stopping: whether the config's rule chooses the step;
+            None: for students.
+        """
+        part = 'teacher' if role == 'teacher' else 'student'
+        seed = rows.seed if rows is not None else seed
+        loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
+        needs = self._inputs(model, inputs) | self._targets(rows, targets)
+        needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
+        section = self._fit_section(part, model, loss, seed)
+        if start is not None:
+            needs['start'], section['start'] = start, head
+        if role == 'student' if stopping is None else stopping:
+            section, needs = self._stopping(section, needs)
+        needed = self.config.train.keep == 'all' or role in ('teacher', 'rung')
+        return Phase('fit', section, needs, label or f'{role} {loss}'.removesuffix(' xent') if role != 'student' else
+                     label or f'student {loss}', role, role in SEES_TRUTH, needed)
+
+    def weak_labels(self, seed: int) -> tuple[Any, Labels]:
+        """Who answers as the weak model, and its labels of the student's half: of the config's source, through the
+        config's transforms."""
+        entry, _ = configs.chosen_among(self.config, 'labels', 'source')[0]
+        weak, labels = entry.fn(self, seed)
+        for transform, settings in configs.chosen_among(self.config, 'labels', 'transforms'):
+            labels = self.transform(transform, settings, labels)
+        return weak, labels
+
+    def supervisor_labels(self, weak, rows: Rows) -> Labels:
+        """The weak model's labels of any rows of the pool."""
+        if isinstance(weak, Source):
+            return self.column(rows)
+        return self.label(weak, rows, noise=self.config.method.label_noise)
+
+    def label(self, phase: Phase, rows: Rows, *, noise: float = 0.0, name: str = 'labels') -> Labels:
+        """What a trained model answers on rows of the pool, as `method.labels` and temperature say."""
+        method, model = self.config.method, self.model_of(phase)
+        hyper = {'seed': rows.seed, 'temperature': 1.0 if method.labels == 'hard' else method.temperature, 'noise': noise}
+        section = {'model': model.identity, 'num_classes': self.dataset.num_classes, 'labels': method.labels,
+                   'objective': phase.section['objective'], 'hyper': hyper}
+        needs = {'inputs': self.prepared(model, 'inputs'), 'rows': rows.source, 'model': phase}
+        return Labels(Phase('predict', section, needs, name, 'labels'), rows)
+
+    def column(self, rows: Rows) -> Labels:
+        """The weak labels that came with the data."""
+        if self.dataset.pool.given is None:
+            raise ConfigError(f"labels.source: 'column', but task {self.dataset.name!r} brings no weak labels")
+        return Labels(source(self.dataset.pool.given[rows.index]), rows)
+
+    def given_answers(self) -> Source:
+        """The labels that came with the test set, as the weak model's answers."""
+        if self.dataset.test.given is None:
+            raise ConfigError(f"labels.source: 'column', but task {self.dataset.name!r} brings no weak labels")
+        return source(self.dataset.test.given)
+
+    def transform(self, entry, settings: Settings, labels: Labels) -> Labels:
+        """Labels after a registered transform; it may drop rows."""
+        section = {'transform': entry.identity(settings), 'num_classes': self.dataset.num_classes,
+                   'hyper': {'seed': labels.rows.seed, **entry.traced(settings)}}
+        needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
+        if entry.options.get('features'):
+            needs['features'] = self.features(self.student)
+        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'labels'), labels.rows, True)
+
+    def features(self, model: Model) -> Phase | Source:
+        """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
+        features."""
+        if 'features' in self.dataset.pool.inputs:
+            return self.raw['inputs']
+        frozen = model.backbone() if model.backbone else model
+        return self.prepared(frozen, 'inputs')
+
+    def table(self, entry, settings: Settings, needs: dict, label: str, seed: int = 0) -> Phase:
+        """A registered function of columns to columns (phases/tables.py): texts, numbers."""
+        section = {'table': entry.identity(settings), 'hyper': {'seed': seed, **entry.traced(settings)}}
+        return Phase('table', section, needs, label, 'table')
+
+    def weak(self, need: Phase | Source, labels: Labels) -> None:
+        """Says who is the weak model of a seed, and what its labels are."""
+        self.labels_of[labels.rows.seed] = labels
+        name = self.model_of(need).name if isinstance(need, Phase) else 'given'
+        self._target(Target('weak', 'weak', labels.rows.seed, need, {'model': name}))
+
+    def ceiling(self, phase: Phase) -> None:
+        """Says who is the strong model trained on truth."""
+        self._target(Target('ceiling', 'ceiling', phase.seed, phase, {'model': self.model_of(phase).name}))
+
+    def students(self, phases: Iterable[Phase], *, method: str = '', label: str = '', oracle: bool = False) -> None:
+        """Says who is evaluated as a student. label: '': the name of the loss.  oracle: it was chosen by truth: it is
+        marked, and never ranked."""
+        for phase in phases:
+            aim = phase.section['objective']
+            row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
+                   'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {})}
+            self._target(Target('student', row['label'], phase.seed, phase, row))
+
+    def _target(self, target: Target) -> None:
+        key = (target.role, target.label, target.seed)
+        if any((t.role, t.label, t.seed) == key for t in self.targets):
+            raise ConfigError(f'method {self.config.method.name!r}: {target.role} {target.label!r} of seed {target.seed} '
+                              'is there twice, expected a label of its own for each')
+        self.targets.append(target)
+
+    def evaluation(self) -> Phase:
+        """The phase that measures all targets."""
+        report, student = self.config.report, self.student
+        needs: dict[str, Any] = {f'truth/{k}': self.sealed[k][None] for k in self.dataset.tests}
+        needs |= {f'test/{k}': self.raw[k] for k in self.dataset.tests}
+        needs |= {f'extra/{k}': source(v) for k, v in self.dataset.test.extras.items()}
+        if student.answers:
+            needs['zero_shot'] = self.zero_shot(student)
+        needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
+        for seed, labels in self.labels_of.items():
+            needs |= {f'labels/{seed}': labels.need, f'labels_truth/{seed}': self.truth[labels.rows.index]}
+            needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
+        section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
+                   'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,
+                   'examples': report.examples, 'resamples': report.resamples,
+                   'diagnostics': [e.identity(s) for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
+        weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
+        return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluation', True)
+
+    def zero_shot(self, model: Model) -> Phase:
+        """What a pretrained model answers on the test sets before any training."""
+        section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
+        return Phase('predict', section, {f'predict/{k}': self.prepared(model, k) for k in self.dataset.tests},
+                     'zero-shot', 'zero_shot')
+
+    def model_of(self, phase: Phase) -> Model:
+        """The model of a phase. Raises ConfigError for one that is none of the method's."""
+        found = next((m for m in self.models.values() if m.identity == phase.section.get('model')), None)
+        if found is None:
+            raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
+        return found
+
+    def prepared(self, model: Model, name: str, raw: Phase | Source | None = None) -> Phase | Source:
+        """Inputs as a model takes them: as they are, or tokens, or (probe) cached features. name: 'inputs' (the pool),
+        a test set, or whatever `raw` is called."""
+        key = (model.key, name, (raw or self.raw[name]).id)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(model, name, raw or self.raw[name])
+        return self._prepared[key]
+
+    def _prepare(self, model: Model, name: str, need):
+        title = _TITLES.get(name, name)
+        if model.tokenizer is not None:
+            task = self.config.task
+            section = {'tokenizer': model.tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
+                       'max_length': min(task.max_length, model.max_length)}
+            need = Phase('tokens', section, {'inputs': need}, f'tokens of the {title}', 'tokens')
+        if model.featurize is not None:
+            section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
+            need = Phase('features', section, {'inputs': need}, f'{model.name}: features of the {title}', 'features')
+        return need
+
+    def _inputs(self, model: Model, inputs: Phase | None) -> dict:
+        needs = {'inputs': self.prepared(model, inputs.label if inputs is not None else 'inputs', inputs)}
+        if inputs is not None and model.featurize is not None:
+            needs['scale'] = self.prepared(model, 'inputs')
+        return needs | {f'predict/{k}': self.prepared(model, k) for k in self.dataset.tests}
+
+    def _targets(self, rows: Rows | None, targets) -> dict:
+        if isinstance(targets, Truth):
+            return {'rows': rows.source, 'targets': targets[rows.index]}
+        if isinstance(targets, Labels):
+            return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
+        return {'targets': targets} | ({} if rows is None else {'rows': rows.source})
+
+    def _stopping(self, section: dict, needs: dict) -> tuple[dict, dict]:
+        if not self.config.student.stopping.name:
+            return section, needs
+        entry, settings = configs.chosen(self.config, 'student.stopping')
+        group = self.dataset.pool.group
+        stop = entry.identity(settings) | {'holdout': self.config.student.stopping.holdout,
+                                           'largest': int(np.unique(group, return_counts=True)[1].max())}
+        return section | {'stopping': stop}, needs | {'group': source(group)}
+
+    def _fit_section(self, role: str, model: Model, loss: str, seed) -> dict:
+        config, part, optimizer = self.config, self.config[role], self.config.optimizer
+        aim, values = loss_of(config, role, loss)
+        steps, numbers = configs.chosen(config, 'optimizer')
+        rate = next(r for r in (part.learning_rate, optimizer.learning_rate, model.learning_rate) if r is not None)
+        hyper = {'seed': seed, 'learning_rate': rate, **{k: optimizer[k] for k in ('weight_decay', 'clip', 'warmup')},
+                 'optimizer': steps.traced(numbers), 'loss': aim.traced(values)}
+        return {'model': model.identity, 'num_classes': self.dataset.num_classes, 'objective': aim.identity(values),
+                'optimizer': steps.identity(numbers) | {'schedule': optimizer.schedule},
+                'epochs': config.train.epochs if part.epochs is None else part.epochs,
+                **{k: config.train[k] for k in ('batch_size', 'evaluations', 'watch', 'window')}, 'hyper': hyper}
+
+
+def loss_of(config, role: str, name: str):
+    """The loss or objective of that name and its settings: those of the config if it is the role's own, else its
+    defaults."""
+    own, values = configs.chosen(config, f'{role}.loss')
+    if name == own.name:
+        return own, values
+    entry = configs.AIMS[name] if name in configs.AIMS else configs.known(f'{role}.loss.name', name, configs.AIMS)
+    return entry, Settings({k: s.default for k, s in entry.settings.items()})
+
+
+def _shown(phase: Phase) -> dict:
+    """The settings of a phase's objective, for the tables."""
+    static = {k: v for k, v in phase.section['objective'].items() if k not in ('name', 'version')}
+    found = static | phase.section['hyper']['loss']
+    return found | ({'settings': found} if found else {})
