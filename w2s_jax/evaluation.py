@@ -1,47 +1,144 @@
-"""From predictions and the truth of the test set to the numbers of results.json."""
+"""From predictions and the truth of the test sets to the numbers of results.json."""
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from w2s_jax import metrics
 from w2s_jax.data import take
-from w2s_jax.store.artifacts import Artifact
+from w2s_jax.diagnostics import DIAGNOSTICS
+from w2s_jax.registry import Settings
+
+# What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
+# results.json, so that a report shows what a plug-in has measured without the plug-in.
+MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
+            'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1)}
 
 
-def evaluate(section: dict, needs: dict, render: Callable | None) -> dict:
-    """Everything that is measured on the test set.
+class Answers:
+    """What the targets of an evaluation answer on one test set, a list over seeds for each of them."""
+
+    def __init__(self, section: dict, needs: Mapping, test: str = 'test'):
+        self.section, self.needs, self.test, self.truth = section, needs, test, needs[f'truth/{test}']
+
+    def of(self, role: str, label: str | None = None) -> list[dict] | None:
+        """The answers of a target in the order of the seeds; None if it did not answer this test set."""
+        found = {t['seed']: predictions(self.needs[f'target/{i}'], self.test)
+                 for i, t in enumerate(self.section['targets']) if t['role'] == role and label in (None, t['label'])}
+        runs = [found.get(seed) for seed in self.section['seeds']]
+        return None if None in runs else runs  # type: ignore[return-value]
+
+    def needs_of(self, role: str, label: str | None = None) -> list:
+        """The artifacts, or given labels, of a target in the order of the seeds."""
+        found = {t['seed']: self.needs[f'target/{i}'] for i, t in enumerate(self.section['targets'])
+                 if t['role'] == role and label in (None, t['label'])}
+        return [found[seed] for seed in self.section['seeds']]
+
+
+def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
+    """Everything that is measured on the test sets.
 
     Args:
-      section: seeds, teacher, ceiling, students (rows of results.json to be), examples, resamples.
-      needs: 'truth' `[N]`, 'test' inputs, 'extra/...', and per seed 'weak/S', 'ceiling/S', 'labels/S',
-        'labels_truth/S', 'student/NAME/S': artifacts, or given labels `[., K]`.
+      section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, diagnostics.
+      needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'extra/...', 'target/I': artifacts, or given labels
+        `[., K]`; per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
+        'labels_truth', of the pool; 'zero_shot'.
     Returns: {'results': ..., 'curves': [...], 'examples': [...]}.
     """
-    seeds, truth = section['seeds'], needs['truth']
-    weak = [predictions(needs[f'weak/{s}']) for s in seeds]
-    ceiling = [predictions(needs[f'ceiling/{s}']) for s in seeds]
-    students = {row['label']: [predictions(needs[f'student/{row["label"]}/{s}']) for s in seeds]
-                for row in section['students']}
-    allowed = needs.get('extra/allowed')
-    results = {
-        'weak': {'model': section['teacher'], **quality(weak, truth, allowed), 'labels': label_quality(needs, seeds)},
-        'ceiling': {'model': section['ceiling'], **quality(ceiling, truth, allowed)},
-        'students': [row | compare(students[row['label']], weak, ceiling, truth, allowed, section['resamples'])
-                     for row in section['students']],
-    }
+    main = Answers(section, needs)
+    rows = {t['label']: t['row'] for t in section['targets'] if t['role'] == 'student'}
+    results = measured(main, rows)
+    for name in section['tests']:
+        if name != 'test':
+            add_test(results, name, measured(Answers(section, needs, name), rows))
+    shown = {'weak': main.of('weak')[0], **{label: main.of('student', label)[0] for label in rows}}
+    return {'results': results, 'curves': list(curves(main, rows)),
+            'examples': examples(shown, main.truth, needs['test/test'], render, section['examples'])}
+
+
+def measured(answers: Answers, rows: dict[str, dict]) -> dict:
+    """weak, ceiling, students and zero-shot on one test set; without what does not answer it."""
+    section, needs, truth = answers.section, answers.needs, answers.truth
+    allowed = needs.get('extra/allowed') if answers.test == 'test' else None
+    weak, ceiling = answers.of('weak'), answers.of('ceiling')
+    names = {t['role']: t['row'].get('model') for t in section['targets']}
+    out: dict = {'weak': entry({'model': names['weak']}, weak, truth, allowed),
+                 'ceiling': entry({'model': names['ceiling']}, ceiling, truth, allowed)}
+    if answers.test == 'test':
+        out['weak'] |= {'labels': label_quality(needs, section['seeds'])}
+        out['weak']['measures']['labels'] = described('labels', out['weak']['labels'])
+    out['students'] = []
+    for label, row in rows.items():
+        student = answers.of('student', label)
+        found = entry(row, student, truth, allowed) | compare(student, weak, ceiling, truth, section['resamples'])
+        found['measures'] |= diagnosed(section['diagnostics'], student, weak, ceiling, truth)
+        out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'zero_shot' in needs:
-        results['zero_shot'] = {'model': section['ceiling'],
-                                **quality([predictions(needs['zero_shot'])], truth, allowed)}
-    shown = {'weak': weak[0], **{k: v[0] for k, v in students.items()}}
-    return {'results': results, 'curves': list(curves(section, needs, truth)),
-            'examples': examples(shown, truth, needs['test'], render, section['examples'])}
+        found = predictions(needs['zero_shot'], answers.test)
+        out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed)
+        if weak and ceiling:
+            zero = [found] * len(section['seeds'])
+            out['zero_shot'] |= {'pgr': compare(zero, weak, ceiling, truth, section['resamples'])['pgr']}
+    return out
 
 
-def predictions(need: Artifact | np.ndarray) -> dict[str, np.ndarray]:
-    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data."""
-    if isinstance(need, Artifact):
-        return {k: need.arrays[k] for k in ('top', 'top_probability')}
+def add_test(results: dict, name: str, found: dict) -> None:
+    """Puts what was measured on a further test set beside each model's main numbers."""
+    pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot') if k in results]
+    for mine, theirs in [*pairs, *zip(results['students'], found['students'], strict=True)]:
+        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'agreement', 'measures')
+        if theirs.get('accuracy'):
+            mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
+
+
+def entry(row: dict, runs: list[dict] | None, truth: np.ndarray, allowed: np.ndarray | None) -> dict:
+    """What results.json says of a model: its row, its quality, and the measures that describe themselves."""
+    if runs is None:
+        return row | {'measures': {}}
+    found = quality(runs, truth, allowed)
+    return row | found | {'measures': {k: described(k, v) for k, v in found.items() if k in MEASURES and v}}
+
+
+def described(name: str, value: dict) -> dict:
+    """A summary over seeds with its title, and how it is shown."""
+    title, factor, digits = MEASURES[name]
+    return {'title': title, 'factor': factor, 'digits': digits, **value}
+
+
+def diagnosed(chosen: list[dict], student, weak, ceiling, truth: np.ndarray) -> dict:
+    """The measures of the registered diagnostics, over seeds."""
+    found: dict = {}
+    for identity in chosen:
+        settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
+        seeds = [DIAGNOSTICS[identity['name']].fn(s, w, c, truth, settings)
+                 for s, w, c in zip(student, weak, ceiling, strict=True)]
+        for name in seeds[0]:
+            values = [s[name] if isinstance(s[name], tuple) else (s[name], name, 1, 3) for s in seeds]
+            found[name] = {'title': values[0][1], 'factor': values[0][2], 'digits': values[0][3],
+                           **metrics.summarise([float(v[0]) for v in values])}
+    return found
+
+
+def learned(artifacts: list) -> dict:
+    """What the objective logged last, over seeds: numbers with their mean, vectors as the mean of each."""
+    logged = [getattr(a, 'metrics', {}).get('aux') or {} for a in artifacts]
+    found: dict = {}
+    for name in logged[0] if all(logged) else ():
+        values = np.array([one[name] for one in logged], np.float64)
+        found[name] = metrics.summarise(values.tolist()) if values.ndim == 1 else {
+            'values': values.mean(0).tolist(), 'seeds': values.tolist()}
+    stopped = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
+    more = {'stopped': {'steps': [s['step'] for s in stopped]}} if all(stopped) else {}
+    return ({'aux': found} if found else {}) | more
+
+
+def predictions(need, test: str = 'test') -> dict[str, np.ndarray] | None:
+    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data
+    (of the main test set only)."""
+    if hasattr(need, 'arrays'):
+        return {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
+    if test != 'test':
+        return None
     top = np.argsort(-need, axis=-1, kind='stable')[:, :5]
     return {'top': top, 'top_probability': np.take_along_axis(need, top, -1)}
 
@@ -72,53 +169,47 @@ def _auroc(runs: list[dict], truth: np.ndarray) -> dict | None:
     return None if None in values else metrics.summarise(values)
 
 
-def compare(student: list[dict], weak: list[dict], ceiling: list[dict], truth, allowed, resamples: int) -> dict:
-    """A student's own quality, its PGR and gain with intervals, and its agreement with the supervisor."""
+def compare(student: list[dict], weak: list[dict] | None, ceiling: list[dict], truth, resamples: int) -> dict:
+    """A student's PGR and gain with intervals, and its agreement with the supervisor; nothing without one."""
+    if weak is None:
+        return {}
     right = [correct(runs, truth) for runs in (weak, student, ceiling)]
     agreements = [metrics.agreement(s['top'][:, 0], w['top'][:, 0], truth) for s, w in zip(student, weak, strict=True)]
-    return {**quality(student, truth, allowed),
-            'pgr': metrics.pgr_interval(*right, resamples=resamples),
+    return {'pgr': metrics.pgr_interval(*right, resamples=resamples),
             'pgr_seeds': [metrics.pgr(*(float(r[s].mean()) for r in right)) for s in range(len(student))],
             'gain': metrics.paired_difference(right[1], right[0], resamples=resamples),
             'agreement': {k: None if None in values else metrics.summarise(values)
                           for k in agreements[0] for values in [[a[k] for a in agreements]]}}
 
 
-def label_quality(needs: dict, seeds) -> dict:
-    """How right the weak labels are on the student's half."""
-    answers = [_labels(needs[f'labels/{s}']) for s in seeds]
-    truths = [needs[f'labels_truth/{s}'] for s in seeds]
-    return metrics.summarise([metrics.accuracy(a, t) for a, t in zip(answers, truths, strict=True)])
+def label_quality(needs: Mapping, seeds) -> dict:
+    """How right the weak labels are on the rows that students learn."""
+    found = []
+    for seed in seeds:
+        need, rows = needs[f'labels/{seed}'], needs.get(f'labels_rows/{seed}')
+        labels = need.arrays['labels'] if hasattr(need, 'arrays') else need
+        truth = needs['labels_truth'][need.arrays['rows'] if rows is None else rows]  # a transform may drop rows
+        found.append(metrics.accuracy(labels if labels.ndim == 1 else labels.argmax(-1), truth))
+    return metrics.summarise(found)
 
 
-def _labels(need) -> np.ndarray:
-    labels = need.arrays['labels'] if isinstance(need, Artifact) else need
-    return labels if labels.ndim == 1 else labels.argmax(-1)
-
-
-def curves(section: dict, needs: dict, truth: np.ndarray):
-    """Loss and test accuracy during training, over seeds; one entry a model that was trained."""
-    seeds = section['seeds']
-    labels = [('teacher', 'weak'), ('ceiling', 'ceiling')]
-    labels += [('student', f'student/{row["label"]}') for row in section['students']]
-    for kind, need in labels:
-        runs = [needs[f'{need}/{s}'] for s in seeds]
-        if not all(isinstance(r, Artifact) for r in runs):
+def curves(answers: Answers, rows: dict[str, dict]):
+    """Loss and test accuracy during training, over seeds; one entry for each model that was trained."""
+    truth, seeds = answers.truth, answers.section['seeds']
+    weak = answers.of('weak')
+    for kind, label in [('teacher', 'weak'), ('ceiling', 'ceiling'), *(('student', label) for label in rows)]:
+        runs = answers.needs_of('weak' if kind == 'teacher' else kind, label if kind == 'student' else None)
+        if not all(hasattr(r, 'arrays') and 'watched' in r.arrays for r in runs):
             continue
         steps = runs[0].arrays['watched_steps']
         watched = np.stack([r.arrays['watched'] for r in runs])
         right = watched == truth[:watched.shape[-1]]
-        entry = {'label': need.removeprefix('student/'), 'kind': kind, **_loss_curve(runs),
+        found = {'label': label, 'kind': kind, **_loss_curve(runs),
                  'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
         if kind != 'teacher':
-            weak = weak_answers(needs, seeds, watched.shape[-1])[:, None] if kind == 'student' else None
-            entry['stops'] = stops(steps, right, None if weak is None else watched == weak)
-        yield entry
-
-
-def weak_answers(needs: dict, seeds, rows: int) -> np.ndarray:
-    """`[S, rows]`: what the weak model of each seed says of the first rows of the test set."""
-    return np.stack([predictions(needs[f'weak/{s}'])['top'][:rows, 0] for s in seeds])
+            says = np.stack([weak[i]['top'][:watched.shape[-1], 0] for i in range(len(seeds))])[:, None]
+            found['stops'] = stops(steps, right, watched == says if kind == 'student' else None)
+        yield found
 
 
 def stops(steps: np.ndarray, right: np.ndarray, agrees: np.ndarray | None) -> dict:

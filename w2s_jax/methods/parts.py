@@ -198,7 +198,7 @@ class Parts:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
         for seed, labels in self.labels_of.items():
-            needs |= {f'labels/{seed}': labels.need, f'labels_truth/{seed}': self.truth[labels.rows.index]}
+            needs |= {f'labels/{seed}': labels.need, 'labels_truth': self.truth[None]}
             needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
                    'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,

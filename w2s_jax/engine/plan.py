@@ -1,0 +1,109 @@
+"""An experiment that is ready to run: its data, its models and its graph of phases; nothing is run."""
+import dataclasses
+import functools
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from w2s_jax import config as configs
+from w2s_jax import graph
+from w2s_jax.data import Dataset
+from w2s_jax.engine import truth
+from w2s_jax.errors import ConfigError, UserError
+from w2s_jax.graph import Truth
+from w2s_jax.labels.sources import SOURCES
+from w2s_jax.methods import METHODS
+from w2s_jax.methods.parts import Parts, Target
+from w2s_jax.models import zoo
+from w2s_jax.models.modes import Model
+from w2s_jax.runtime import process
+from w2s_jax.tasks import TASKS
+from w2s_jax.text import one_line
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """target: the evaluate phase, which needs all others.  targets: the models that it measures."""
+    config: Any
+    dataset: Dataset
+    models: dict[str, Model]
+    target: graph.Phase
+    targets: list[Target]
+
+    @functools.cached_property
+    def phases(self) -> list[graph.Phase]:
+        """All phases, each once, after what it needs."""
+        return graph.order([self.target])
+
+
+def ready(config):
+    """A config with its plug-ins imported, composed and checked. Raises ConfigError."""
+    load_plugins(config)
+    config = configs.compose(config)
+    configs.validate(config)
+    return config
+
+
+def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan:
+    """Loads the data and the models of a config and wires its phases; nothing is run.
+
+    datasets: those that are loaded already, by their section of the config; filled up.
+    """
+    datasets = {} if datasets is None else datasets
+    key = json.dumps(configs.flat(config.task), sort_keys=True)
+    if key not in datasets:
+        datasets[key] = TASKS[config.task.name].fn(config.task, say)
+        process.return_freed_memory()
+    dataset = datasets[key]
+    models = load_models(config, dataset)
+    sealed = {'pool': Truth(dataset.pool.truth), **{k: Truth(v.truth) for k, v in dataset.tests.items()}}
+    parts = Parts(config, dataset.without_truth(), models, sealed)
+    wire(config.method.name, parts)
+    target = parts.evaluation()
+    truth.check(target, parts.targets, dataset, parts.halves)
+    return Plan(config, dataset, models, target, parts.targets)
+
+
+def wire(name: str, parts: Parts) -> None:
+    """Lets a method wire its phases. Raises ConfigError for a method that does not say who is measured."""
+    METHODS[name].fn(parts)
+    for role in ('weak', 'ceiling', 'student'):
+        seeds = {t.seed for t in parts.targets if t.role == role}
+        if missing := [s for s in parts.seeds if s not in seeds]:
+            raise ConfigError(f'method {name!r}: no {role} for seed {missing[0]}, expected b.{role}'
+                              f'{"s" if role == "student" else ""}(...) for every seed')
+
+
+def load_plugins(config) -> None:
+    """Imports the modules that register more. Raises ConfigError for one that cannot be imported."""
+    for name in config.get('plugins', ()):
+        try:
+            importlib.import_module(name)
+        except UserError as e:
+            raise ConfigError(f'plugins: {name}: {e}') from None
+        except Exception as e:  # a module may raise anything
+            raise ConfigError(f'plugins: cannot import {name!r} ({type(e).__name__}: {one_line(e)})') from None
+
+
+def load_models(config, dataset: Dataset) -> dict[str, Model]:
+    """The models of the config by role; no teacher if the label source needs none."""
+    roles = ['teacher', 'student'] if SOURCES[config.labels.source].options.get('teacher') else ['student']
+    if len(roles) == 1 and dataset.pool.given is None:
+        raise ConfigError(f'labels.source: {config.labels.source!r}, but task {dataset.name!r} brings no weak labels')
+    return {role: zoo.get(config[role], role, dataset, config.train) for role in roles} | more_models(config, dataset)
+
+
+def more_models(config, dataset: Dataset) -> dict[str, Model]:
+    """The models that the method names by role, with the student's settings; equal names share one."""
+    found: dict[str, Model] = {}
+    wanted = configs.method_models(config)
+    for name in dict.fromkeys(wanted.values()):
+        part = config.student.copy_and_resolve_references()
+        part.model = name
+        try:
+            found[name] = zoo.get(part, 'student', dataset, config.train)
+        except ConfigError as e:
+            raise ConfigError(f'method {config.method.name}: {name!r} with the settings of student cannot be used ({e})'
+                              ) from None
+    return {role: found[name] for role, name in wanted.items()}

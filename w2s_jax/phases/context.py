@@ -1,0 +1,128 @@
+"""What phases of all kinds have in common: where they run, their model, their inputs."""
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from w2s_jax import data, objectives
+from w2s_jax.errors import ConfigError
+from w2s_jax.models.modes import COMPILATION, Model
+from w2s_jax.runtime import multihost, sharding
+from w2s_jax.store.artifacts import Artifact
+from w2s_jax.train import memory
+from w2s_jax.train.step import Static
+from w2s_jax.train.trainer import Trainer, choose_how
+
+KEPT = 5  # best answers for each test row that are stored; all of them for up to five classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a phase runs in; none of it changes what the phase means.
+
+    models: by role.  execution: the config's `train` section.  log: (label, step, steps, metrics).  render: a row of a
+    test set as HTML (data.Dataset).
+    """
+    models: dict[str, Model]
+    mesh: jax.sharding.Mesh
+    execution: Any
+    log: Callable
+    render: Callable | None = None
+
+
+def make_context(config, models: dict[str, Model], log: Callable, render: Callable | None = None) -> Context:
+    """The context that a config describes, on the devices there are."""
+    return Context(models, sharding.make_mesh(**config.mesh), config.train, log, render)
+
+
+def model_of(section: dict, models: dict[str, Model]) -> Model:
+    """The one of `models` with exactly the identity that a section names; of a probe that a full model was read for,
+    the backbone's. Raises ConfigError if there is none."""
+    known = [*models.values(), *(m.backbone() for m in models.values() if m.backbone)]
+    found = next((m for m in known if m.identity == section['model']), None)
+    if found is None:
+        raise ConfigError(f'model {section["model"].get("model")!r}: not among {", ".join(m.name for m in known)}')
+    return found
+
+
+def arrays(need) -> dict:
+    """The columns of a need: of an artifact, or of inputs as they are."""
+    return need.arrays if isinstance(need, Artifact) else need
+
+
+def labels(need) -> np.ndarray:
+    """Labels `[n, K]`, or classes `[n]`: of an artifact, or as they are."""
+    return need.arrays['labels'] if isinstance(need, Artifact) else need
+
+
+def rows(needs: dict) -> np.ndarray:
+    """`[n]`: the rows that a phase learns from; all of its inputs if nothing says which."""
+    if 'rows' not in needs:
+        return np.arange(len(next(iter(arrays(needs['inputs']).values()))))
+    return needs['rows'].arrays['rows'] if isinstance(needs['rows'], Artifact) else needs['rows']
+
+
+def inputs(needs: dict, *names: str) -> list[dict]:
+    """What a model takes of each of `names`; cached features less the pool's mean, over its deviation."""
+    found = [arrays(needs[name]) for name in names]
+    if 'features' not in found[0] or not isinstance(needs[names[0]], Artifact):
+        return found
+    pool = arrays(needs.get('scale', needs[names[0]]))['features']
+    mean, deviation = (f(pool, axis=tuple(range(pool.ndim - 1)), dtype=np.float64) for f in (np.mean, np.std))
+    scale = 1 / np.maximum(deviation, 1e-6)
+    return [{'features': ((x['features'] - mean) * scale).astype(np.float32)} for x in found]
+
+
+def tests(needs: dict) -> list[str]:
+    """The names of the test sets that a phase predicts, as its needs spell them."""
+    return [name for name in needs if name.startswith('predict/')]
+
+
+def best(probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """The KEPT best classes of `[..., K]` with their probabilities, best first; equal ones by number."""
+    top = np.argsort(-probabilities, axis=-1, kind='stable')[..., :KEPT]
+    return {'top': top.astype(np.int32), 'top_probability': np.take_along_axis(probabilities, top, -1)}
+
+
+def shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
+    """The lengths that texts are padded to; () for inputs that are no texts."""
+    lengths = [x for x in map(data.longest, inputs) if x is not None]
+    model = model_of(section, context.models)
+    worth = COMPILATION / (6 * (model.read or model.work or model.num_params))
+    return data.choose_shapes(np.concatenate(lengths), context.execution.shapes, worth=worth) if lengths else ()
+
+
+def trainer(section: dict, context: Context, static: Static, *inputs: dict, how: str = '', ahead: int = 1) -> Trainer:
+    """A Trainer of a section's model, in this context."""
+    return Trainer(model_of(section, context.models), static, context.mesh, how or context.execution.runs,
+                   context.execution.eval_batch_size, shapes(section, context, *inputs), context.execution.driver, ahead)
+
+
+def bound(section: dict) -> objectives.Bound:
+    """The objective of a section, or cross-entropy's prediction if it names none."""
+    aim = section.get('objective') or {'name': 'xent'}
+    return objectives.bind(aim['name'], {k: v for k, v in aim.items() if k not in ('name', 'version')})
+
+
+def predictor(section: dict, context: Context, *inputs: dict) -> Trainer:
+    """A Trainer that only predicts."""
+    return trainer(section, context, Static(bound(section), 1, 1, section['num_classes']), *inputs)
+
+
+def run_bytes(section: dict, context: Context, static: Static, hyper: dict, *inputs: dict) -> tuple[int, int]:
+    """What one run takes, at the longest of the shapes that its texts are padded to."""
+    row = data.trim(data.take(inputs[0], np.zeros(1, int)), shapes(section, context, *inputs)[-1:])
+    batch = {k: jax.ShapeDtypeStruct((static.batch_size, *v.shape[1:]), v.dtype) for k, v in row.items()}
+    with sharding.on(context.mesh):
+        return memory.run_bytes(model_of(section, context.models), static, hyper, batch)
+
+
+def in_memory(section: dict, context: Context, static: Static, hyper: dict, *inputs: dict, runs: int) -> dict:
+    """How so many runs train in the memory that there is: `how` and `ahead` of a Trainer."""
+    state, activations = run_bytes(section, context, static, hyper, *inputs)
+    size = memory.budget(context.execution.memory)
+    fits = multihost.same(runs == 1 or runs <= memory.room(state, activations, True, size))
+    how = choose_how(context.execution.runs, model_of(section, context.models).num_params, fits)
+    return {'how': how, 'ahead': memory.ahead(runs * state, activations * (runs if how == 'vmap' else 1), size)}

@@ -1,0 +1,95 @@
+"""Kinds `tokens` and `features`: inputs as a model takes them, computed once for all who need them."""
+import contextlib
+import functools
+import itertools
+import pathlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from w2s_jax import data
+from w2s_jax.graph import Phase
+from w2s_jax.models import tokens as texts
+from w2s_jax.models.modes import Model
+from w2s_jax.phases import context as common
+from w2s_jax.phases.context import Context
+from w2s_jax.runtime import multihost, sharding
+from w2s_jax.store import arrays
+from w2s_jax.train import prefetch
+from w2s_jax.train.program import Program
+
+PART = 16  # batches of features that are saved together
+
+
+def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
+    """The token ids of texts, for every model that has this tokenizer."""
+    out = []
+    for phase, needs in zip(phases, inputs, strict=True):
+        began, section = time.perf_counter(), phase.section
+        tokenizer = next(m.tokenizer for m in context.models.values()
+                         if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer'])
+        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'], section['truncate'],
+                                      folder)
+        out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
+    return out
+
+
+def features(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
+    """What a frozen backbone makes of each row, `[N, ...]` float32: computed once, whoever trains a head on it."""
+    out = []
+    for phase, needs in zip(phases, inputs, strict=True):
+        began, rows = time.perf_counter(), common.arrays(needs['inputs'])
+        shapes = common.shapes(phase.section, context, rows)
+        computed = featurize(common.model_of(phase.section, context.models), rows, shapes, context, folder / phase.id,
+                             functools.partial(context.log, phase.label))
+        out.append(({'seconds': time.perf_counter() - began, 'examples': len(computed)}, {'features': computed}, None))
+    return out
+
+
+def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Context, folder: pathlib.Path,
+              log: Callable) -> np.ndarray:
+    """The features of all rows, shortest first, kept in parts in `folder` so that a killed run goes on."""
+    n = len(next(iter(inputs.values())))
+    lengths = data.longest(inputs)
+    order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
+    batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
+    assert model.featurize is not None
+    step = Program(sharding.traced_on(context.mesh, model.featurize),
+                         out_shardings=sharding.replicated(context.mesh))
+    frozen = model.frozen(lambda path, shape: sharding.replicated(context.mesh))
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {folder / f'{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
+    missing = multihost.same([path.name for path in parts if not path.exists()])
+
+    def place(batch):
+        return sharding.place_rows(data.trim(data.take(inputs, order[batch[0]]), shapes), context.mesh)
+    wanted = itertools.chain.from_iterable(part for path, part in parts.items() if path.name in missing)
+    placed = prefetch.ahead(place, wanted)
+    with contextlib.closing(placed):
+        made = prefetch.late((batch, step(frozen, x)) for batch, x in placed)
+        for number, path in enumerate(parts):
+            if path.name in missing:
+                rows = [np.asarray(out)[:real] for (_, real), out in itertools.islice(made, len(parts[path]))]
+                _keep_part(path, np.concatenate(rows))
+            log(min((number + 1) * PART, len(batches)), len(batches), {})
+    return in_order(list(parts), order, folder) if multihost.leads() else np.zeros(0)
+
+
+def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path) -> np.ndarray:
+    """The rows of .npy files one behind the other, row i being the one that is to stand at `order[i]`; mapped."""
+    first = np.load(parts[0], mmap_mode='r', allow_pickle=False)
+    flat, sorted_rows = (arrays.Growing(first.dtype, folder) for _ in range(2))
+    for path in parts:
+        flat.append(np.load(path, allow_pickle=False))
+    found, back = flat.array(-1, *first.shape[1:]), np.argsort(order, kind='stable')
+    for start in range(0, len(back), len(first)):
+        sorted_rows.append(found[back[start:start + len(first)]])
+    return sorted_rows.array(-1, *first.shape[1:])
+
+
+def _keep_part(path: pathlib.Path, part: np.ndarray) -> None:
+    if multihost.leads():
+        with open(path.with_suffix('.part'), 'wb') as file:
+            np.save(file, part)
+        path.with_suffix('.part').rename(path)

@@ -1,0 +1,164 @@
+"""Kind `fit`: a model trained on rows of its inputs towards targets, and what it then says of the test sets."""
+import functools
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from w2s_jax import data
+from w2s_jax.errors import ConfigError
+from w2s_jax.graph import Phase, describe
+from w2s_jax.phases import context as common
+from w2s_jax.phases.context import Context
+from w2s_jax.registry import Settings
+from w2s_jax.store.artifacts import Artifact
+from w2s_jax.train import memory
+from w2s_jax.train.checkpoint import Checkpoint
+from w2s_jax.train.runs import Held, History, Runs, num_steps
+from w2s_jax.train.step import Static
+from w2s_jax.train.stopping import STOPPING
+from w2s_jax.train.trainer import one_run, stack
+
+
+def size(section: dict, needs: dict) -> tuple:
+    """Phases of one size train in one program: how many rows they learn from, and hold out."""
+    learned, held = parted(section, needs)
+    return len(learned), len(held)
+
+
+def parted(section: dict, needs: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Places among a phase's rows: those that it learns from, and those that a stopping rule holds out."""
+    rows, stop = common.rows(needs), section.get('stopping')
+    if not stop:
+        return np.arange(len(rows)), np.zeros(0, int)
+    return data.halves(needs['group'][rows], 1 - stop['holdout'], section['hyper']['seed'], stop['largest'])
+
+
+def choose(phases: list[Phase], inputs: list[dict], context: Context) -> list[Phase]:
+    """Of phases of one group, those that train together first: of the first one's size, as many as fit in memory."""
+    sizes = [size(p.section, needs) for p, needs in zip(phases, inputs, strict=True)]
+    same = [p for p, s in zip(phases, sizes, strict=True) if s == sizes[0]]
+    section, needs = phases[0].section, inputs[0]
+    pool, *tests = common.inputs(needs, 'inputs', *common.tests(needs))
+    state, activations = common.run_bytes(section, context, static_of(section, needs, context), hyper_of(phases[:1], one=True),
+                                          pool, *tests)
+    room = memory.room(state, activations, context.execution.runs == 'vmap', memory.budget(context.execution.memory))
+    return same[:max(room, 1)]
+
+
+def static_of(section: dict, needs: dict, context: Context) -> Static:
+    """What the program of a phase is compiled for."""
+    n = len(parted(section, needs)[0])
+    steps = num_steps(n, section['batch_size'], section['epochs'])
+    columns = tuple((k, column(needs, k, section).shape[1:]) for k in sorted(columns_of(needs)))
+    bound = common.bound(section)
+    return Static(bound, steps, section['batch_size'], section['num_classes'], context.execution.accumulate,
+                  section['optimizer']['name'], section['optimizer']['schedule'], columns, 0 if bound.is_loss else n,
+                  'stopping' in section)
+
+
+def hyper_of(phases: list[Phase], one: bool = False) -> dict:
+    """The traced numbers of phases, stacked; of the first alone."""
+    found = [{k: v for k, v in p.section['hyper'].items() if k != 'seed'} for p in phases]
+    if one:
+        return jax.tree.map(np.float32, found[0])
+    return jax.tree.map(lambda *x: np.array(x, np.float32), *found)
+
+
+def columns_of(needs: dict) -> list[str]:
+    """The names of the further columns that an objective reads."""
+    return [k.removeprefix('columns/') for k in needs if k.startswith('columns/')]
+
+
+def column(needs: dict, name: str, section: dict) -> np.ndarray:
+    """A further column `[n, ...]` float32; labels that are classes as one-hot rows. Raises ConfigError unless it has as
+    many rows as the phase learns from."""
+    need = needs[f'columns/{name}']
+    found, rows = common.labels(need), common.rows(needs)
+    if isinstance(need, Artifact) and found.ndim == 1:
+        found = np.eye(section['num_classes'], dtype=np.float32)[found]
+    if len(found) != len(rows):
+        raise ConfigError(f'column {name!r}: {len(found)} rows, expected the {len(rows)} that are learned from')
+    return found.astype(np.float32)
+
+
+def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict) -> Runs:
+    """What trains in one program: each phase a run."""
+    section = phases[0].section
+    places = [parted(p.section, needs) for p, needs in zip(phases, inputs, strict=True)]
+    rows = [common.rows(needs) for needs in inputs]
+    targets = [common.labels(needs['targets']) for needs in inputs]
+    for r, t in zip(rows, targets, strict=True):
+        if len(r) != len(t):
+            raise ConfigError(f'{phases[0].label}: {len(t)} targets for {len(r)} rows, expected as many')
+    more = {k: np.stack([column(needs, k, section)[at] for needs, (at, _) in zip(inputs, places, strict=True)])
+            for k in columns_of(inputs[0])}
+    held = None
+    if 'stopping' in section:
+        rule = functools.partial(STOPPING[section['stopping']['name']].fn, settings=Settings(section['stopping']))
+        held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)))
+    learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
+    return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper_of(phases), watch,
+                section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs), held)
+
+
+def start_of(section: dict, inputs: list[dict]):
+    """The parameters that runs go on from, stacked; None if they begin anew."""
+    if 'start' not in section:
+        return None
+    params = [needs['start'].params() for needs in inputs]
+    if section['start'] == 'new':
+        params = [{k: v for k, v in p.items() if k != 'head'} for p in params]
+    return stack(params)
+
+
+def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
+    """Trains all phases in one program; the result of each has its losses, curves, predictions and parameters."""
+    section, began, execution = phases[0].section, time.perf_counter(), context.execution
+    static, names = static_of(section, inputs[0], context), common.tests(inputs[0])
+    pool, *tests = common.inputs(inputs[0], 'inputs', *names)
+    main = tests[names.index('predict/test')]
+    runs = runs_of(phases, inputs, pool, {k: v[:section['watch']] for k, v in main.items()})
+    how = common.in_memory(section, context, static, hyper_of(phases, one=True), pool, *tests, runs=len(phases))
+    trainer = common.trainer(section, context, static, pool, *tests, **how)
+    checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
+    try:
+        params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
+        predicted = {}
+        for name, test in zip(names, tests, strict=True):  # while the last checkpoint is being written
+            found = trainer.predict(params, test, reduce=common.best)
+            predicted |= {f'{name.removeprefix("predict/")}.{k}': v for k, v in found.items()}
+    finally:
+        checkpoint.close()
+    measured = {'steps': static.steps, 'seconds': time.perf_counter() - began, 'runs': len(phases),
+                'compile_seconds': trainer.compile_seconds, 'programs': trainer.programs,
+                'shapes': list(trainer.shapes)}
+    return [result(measured | seen(static, pool, runs.rows[r]), history, r, {k: v[r] for k, v in predicted.items()},
+                   one_run(params, r) if phases[r].keep else None) for r in range(len(phases))]
+
+
+def seen(static: Static, pool: dict, rows: np.ndarray) -> dict[str, int]:
+    """How many examples, and tokens of texts, a run learns from."""
+    lengths, examples = data.longest(pool), static.steps * static.batch_size
+    return {'examples': examples, 'rows': len(rows)} | (
+        {} if lengths is None else {'tokens': int(lengths[rows].mean() * examples)})
+
+
+def result(measured: dict, history: History, run: int, predicted: dict, params) -> tuple:
+    """The result of one run out of a stack; of one that diverged, only why."""
+    broken = history.broken(run)
+    if broken is None and not all(np.isfinite(v).all() for k, v in predicted.items() if k.endswith('top_probability')):
+        broken = 'answers are no numbers after the last step'
+    if broken:
+        return measured | {'failed': broken}, None, None
+    arrays = {'loss': history.loss[:, run], 'watched': history.watched[:, run], 'watched_steps': history.steps}
+    arrays |= {f'state.{k}': np.asarray(v)[run] for k, v in history.final.items()}
+    aux = {k: v[run] for k, v in history.aux.items() if np.isfinite(v[run]).all()}
+    measured |= {'final_loss': float(history.loss[-1, run])} | ({'aux': aux} if aux else {})
+    if np.isfinite(history.scores[:, run]).any():
+        scores = history.scores[:, run]
+        measured |= {'stopped': {'step': int(history.steps[scores.argmax()]), 'scores': [float(s) for s in scores]}}
+    return measured, arrays | predicted, params
+
+
