@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 
-from tests import tiny
 from w2s_jax.store.artifacts import Artifact
 
 ROOT = pathlib.Path(__file__).parents[2]

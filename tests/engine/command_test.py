@@ -30,7 +30,7 @@ def cli(monkeypatch, capsys):
     def leave(status):
         raise SystemExit(status)
     monkeypatch.setattr(command.os, '_exit', leave)
-    monkeypatch.setattr(command.runtime, 'keep_freed_memory', lambda: None)
+    monkeypatch.setattr(command.process, 'keep_freed_memory', lambda: None)
     main = importlib.import_module('experiments.run').main
 
     def forget(names):

@@ -14,7 +14,7 @@ from kill_test import ROOT, Watch, artifacts
 
 from w2s_jax.store.artifacts import Store
 
-TOY = (str(ROOT / 'tests' / 'toy_graph.py'), '{folder}', '.02')
+TOY = (str(ROOT / 'tests' / 'helpers' / 'toy_graph.py'), '{folder}', '.02')
 GRID = ('-m', 'experiments.grid', '--config=tests/small_grid.py', '--workdir={folder}')
 
 

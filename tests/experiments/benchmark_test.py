@@ -21,7 +21,7 @@ from w2s_jax.train.runs import Runs
 
 @pytest.fixture
 def benchmark():
-    yield from entry_points.loaded('benchmark')
+    yield from entry_points.loaded('benchmark.__main__')
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def cli(benchmark, monkeypatch, capsys):
     def leave(status):
         raise SystemExit(status)
     monkeypatch.setattr(command.os, '_exit', leave)
-    monkeypatch.setattr(command.runtime, 'keep_freed_memory', lambda: None)
+    monkeypatch.setattr(command.process, 'keep_freed_memory', lambda: None)
 
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['benchmark', *map(str, args)])

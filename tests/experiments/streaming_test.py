@@ -16,7 +16,7 @@ from w2s_jax.train import trainer
 
 @pytest.fixture
 def streaming():
-    yield from entry_points.loaded('streaming')
+    yield from entry_points.loaded('benchmark.streaming')
 
 
 def some_work(x):
@@ -74,7 +74,7 @@ def test_flags_that_contradict_each_other_are_refused(streaming, monkeypatch, ca
     def leave(status):
         raise SystemExit(status)
     monkeypatch.setattr(cli.os, '_exit', leave)
-    monkeypatch.setattr(cli.runtime, 'keep_freed_memory', lambda: None)
+    monkeypatch.setattr(cli.process, 'keep_freed_memory', lambda: None)
     for args, message in (([], 'error: --rows and --config: expected one of them'),
                           (['--rows=1000,x'], 'error: --rows=1000,x: expected numbers of 1000 or more')):
         monkeypatch.setattr(sys, 'argv', ['streaming', *args])

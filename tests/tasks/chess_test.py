@@ -71,11 +71,11 @@ def test_loads_without_python_chess(tmp_path):
     script = f'''
 import sys
 sys.modules['chess'] = None
-sys.path.insert(0, {str(ROOT / 'tests')!r})
+sys.path.insert(0, {str(ROOT / 'tests' / 'tasks')!r})
 from chess_test import load, refused
 from w2s_jax.errors import ConfigError
-from w2s_jax.tasks import chess
-chess.PUZZLES = {str(tmp_path / 'p.npz')!r}
+from w2s_jax.tasks.chess import puzzles
+puzzles.PUZZLES = {str(tmp_path / 'p.npz')!r}
 dataset = load()
 assert len(dataset.pool) + len(dataset.test) == 40 and dataset.num_classes == 1858
 print(refused('any.csv', ConfigError))

@@ -17,7 +17,7 @@ from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import chess_moves as vocabulary
 
-PUZZLES = pathlib.Path(__file__).parents[1] / 'assets' / 'chess' / 'puzzles.npz'
+PUZZLES = pathlib.Path(__file__).parents[2] / 'assets' / 'chess' / 'puzzles.npz'
 TEST_SHARE = 0.2
 MAX_LEGAL = 218  # the most legal moves that a position can have
 NO_MOVE = 65535  # fills `allowed` up
