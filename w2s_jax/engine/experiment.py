@@ -19,7 +19,7 @@ from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.modes import Model
 from w2s_jax.phases import kinds as phases
-from w2s_jax.report import page, sinks
+from w2s_jax.report import page, sinks, tables
 from w2s_jax.report.log import Log
 from w2s_jax.runtime import multihost, process
 from w2s_jax.store.artifacts import Artifact, Store, alone, write_json
@@ -67,7 +67,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
                 fates = execute([plan], store, log)
                 results = assemble(plan, fates, done, time.perf_counter() - began)
                 publish(workdir, config, results, fates[plan.target.id], fresh=plan.target.id not in done)
-            log.line(page.terminal_table(results))
+            log.line(page.terminal_table(tables.load(workdir)))
             return results
 
 
