@@ -20,7 +20,7 @@ from w2s_jax.engine import experiment, sweep
 from w2s_jax.engine.experiment import Plan
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Failure, Phase
-from w2s_jax.report import grid_page, tables
+from w2s_jax.report import page, tables
 from w2s_jax.runtime import multihost
 from w2s_jax.store import remote
 from w2s_jax.store.artifacts import Store, write_json
@@ -83,7 +83,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
                 fates = experiment.execute(grid.plans, place, log, compared)
             found = summary(grid, fates, done, compared, time.perf_counter() - began)
             publish(workdir, grid, fates, done, found)
-        log.line(grid_page.terminal_table(tables.load(workdir)))
+        log.line(page.terminal_table(tables.load(workdir)))
         return found
 
 
@@ -195,6 +195,4 @@ def publish(workdir: pathlib.Path, grid: Grid, fates: dict, done: set[str], foun
         results = experiment.assemble(cell.plan, fates, done, found['timing']['total_seconds'])
         experiment.write_results(folder, cell.plan.config, results, fate)
     write_json(workdir / 'grid.json', found)
-    tables.write(workdir)
-    if grid.config.report.html:
-        grid_page.write(workdir)
+    (page.write if grid.config.report.html else tables.write)(workdir)

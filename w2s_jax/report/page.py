@@ -1,267 +1,360 @@
-"""What a run found, for people: a table for the terminal, and one page that needs no other file.
+"""What was found, for people: a page that needs no other file, and a table for the terminal.
 
-Everything comes from two files in the work directory, so a report can be made again at any time:
-W/results.json (the machine-readable result) and W/evaluation.json (learning curves, examples, the config).
+Everything comes from the files of the work directory of a grid, or of an experiment, which is a grid of one cell; so
+both can be made again at any time.
 """
-
-import contextlib
 import json
-import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from w2s_jax.errors import StoreError
-from w2s_jax.report import figures
-from w2s_jax.report.figures import number
+import pandas as pd
+
+from w2s_jax import metrics
+from w2s_jax.report import figures, panels, tables
+from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
+from w2s_jax.report.tables import (COLUMN_OF, DASH, FOLLOWS, GAIN, Text, described, entries, interval_text, measure_text,
+                                   pgr_text, shown, students, text)
 
 TEMPLATES = Path(__file__).parent / 'templates'
-UNDEFINED = 'undefined (gap within noise)'
-DASH = '–'
-TOO_MANY = 0.1  # the share of truncated texts above which the report warns
-
-# Measures that a task may add to its models' entries: name -> (title, factor, digits).
-MEASURES = {
-    'top5': ('top-5 accuracy %', 100, 1),
-    'auroc': ('AUROC', 1, 3),
-    'ece': ('calibration error (ECE)', 1, 3),
-    'legal': ('legal answers %', 100, 1),
-    'labels': ('right labels given to students %', 100, 1),
-}
+LEVEL = .05
+NAMED, OPEN = 6, 24  # comparisons that a sentence names; rows of a table that is not folded away
+TOO_MANY = .1  # the share of truncated texts above which the report warns
+KINDS = {'teacher': 'teachers', 'label': 'weak labels', 'student': 'students', 'ceiling': 'ceilings',
+         'zero_shot': 'before fine-tuning', 'tokens': 'tokens of texts', 'features': 'cached features',
+         'evaluate': 'evaluations', 'compare': 'comparisons'}
 
 
-def load(workdir):
-    """(results, evaluation) of a work directory; raises StoreError if a file is missing or damaged."""
-    results, evaluation = (read(Path(workdir) / name) for name in ('results.json', 'evaluation.json'))
-    check_lists(results, Path(workdir) / 'results.json', students='label')
-    _check_accuracies(results, Path(workdir) / 'results.json')
-    check_lists(evaluation, Path(workdir) / 'evaluation.json', curves='label', examples='html')
-    return results, evaluation
+def write(workdir: str | Path) -> Path:
+    """Writes W/plots/*.png, the tables (`tables.write`) and then W/report.html, each whole or not at all; returns the
+    page's path. Raises StoreError."""
+    workdir, grid = Path(workdir), tables.load(workdir)
+    with tables.writing(workdir):
+        (workdir / 'plots').mkdir(exist_ok=True)
+        for name, view, rows in blocks(grid):
+            for f in panels.figures(view, rows):
+                path = re.sub('[^a-zA-Z0-9_.-]+', '_', f'{name}-{f.name}' if name else f.name)
+                figures.save_png(workdir / 'plots' / f'{path}.png',
+                                 figures.figure(f.panels, f.height, columns=min(3, len(f.panels))))
+        tables.write(workdir)
+        return tables.replace(workdir / 'report.html', html(grid))
 
 
-def terminal_table(results):
-    """Aligned plain text: a row for the weak model, each student and the ceiling, and a column per finding."""
-    rows = [('', 'model', 'accuracy %', 'PGR', 'follows weak errors %')]
-    rows += [(r['label'], r['model'], r['accuracy'], r['pgr'], r['followed']) for r in table_rows(results)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], *(f'warning: {w}' for w in warnings(results))])
+def blocks(grid: Grid) -> list[tuple[str, Grid, pd.DataFrame]]:
+    """(name, the grid as the test set sees it, rows) of every task on every test set; the name is empty if there is but
+    one, and for the main test set that of the task."""
+    views = [(test, view, students(view)) for test in test_sets(grid) for view in [on(grid, test)]]
+    tasks = list(dict.fromkeys(t for _, _, table in views for t in table['task'].fillna('unknown task')))
+    found = []
+    for test, view, table in views:
+        for task in tasks or ['']:
+            parts = [str(task)] * (len(tasks) > 1) + [f'test set {test}'] * (test != MAIN)
+            rows = table[table['task'].fillna('unknown task') == task]
+            found += [(', '.join(parts), view, rows)] if len(rows) or not tasks else []
+    return found
 
 
-def warnings(results):
-    """What makes the numbers doubtful: labels that the surface of the texts tells, texts cut short."""
-    task = results.get('task') or {}
-    found = [(task.get('leak') or {}).get('warning')]
-    for part in task.get('tokens') or []:
-        if part['truncated'] > TOO_MANY * part['texts']:
-            found.append(f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut '
-                         f'to {part["longest"]} tokens (task.max_length)')
-    return [w for w in found if w]
-
-
-def table_rows(results):
-    """What the table says of each model, as a list of dicts of strings; accuracies in per cent."""
-    return [
-        {
-            'label': ' '.join(label.split()),
-            'model': ' '.join(str(entry.get('model') or DASH).split()),
-            'colour': figures.PAGE_COLOURS.get(colour, colour),
-            'detail': ' · '.join(filter(None, (str(entry.get('model') or ''), _loss_text(entry)))),
-            'accuracy': measure_text(entry['accuracy'], 100, 1),
-            'pgr': pgr_text(entry['pgr']) if 'pgr' in entry else '',
-            'gain': gain_text(entry.get('gain')),
-            'followed': _followed_text(entry),
-            'measures': [_measure_of(entry, name) for name in _measures_in(results)],
-        }
-        for label, colour, entry in figures.participants(results)
-    ]
-
-
-def measure_text(measure, factor=1, digits=3):
-    """'61.2 ± 0.4' of {'mean', 'sem'} times `factor`; without a standard error where there is but one seed."""
-    mean, sem = (number((measure or {}).get(k)) for k in ('mean', 'sem'))
-    if mean is None:
-        return DASH
-    return f'{factor * mean:.{digits}f}' + (f' ± {factor * sem:.{digits}f}' if sem is not None else '')
-
-
-def pgr_text(pgr):
-    """'0.54 [0.40, 0.67]' of {'mean', 'low', 'high', 'defined'}, or that it is undefined."""
-    mean, low, high = (number((pgr or {}).get(k)) for k in ('mean', 'low', 'high'))
-    if mean is None or not pgr.get('defined'):
-        return UNDEFINED
-    return f'{mean:.2f}' + (f' [{low:.2f}, {high:.2f}]' if low is not None and high is not None else '')
-
-
-def write(workdir):
-    """Writes W/plots/*.png and then W/report.html, whole or not at all; returns the page's path.
-
-    Raises StoreError if the inputs are missing or damaged, or the work directory cannot be written to.
-    """
-    results, evaluation = load(workdir)
-    with writing(workdir):
-        folder = Path(workdir) / 'plots'
-        folder.mkdir(exist_ok=True)
-        figures.write_pngs(folder, results, evaluation)
-        return replace(Path(workdir) / 'report.html', html(results, evaluation))
-
-
-@contextlib.contextmanager
-def writing(workdir):
-    """Makes a StoreError of what the file system objects to in the block."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f'{error.filename or workdir}: cannot write the report: {error.strerror}') from error
-
-
-def replace(path, text):
-    """Writes a file that a reader sees whole or not at all; returns its path."""
-    aside = path.with_name(f'{path.name}.tmp')
-    aside.write_text(text, encoding='utf-8')
-    os.replace(aside, path)
-    return path
-
-
-def render(template, **values):
-    """A page of TEMPLATES as text. Everything is escaped but what the template calls safe."""
+def html(grid: Grid) -> str:
+    """The page as text: inline styles and plots, no request to anywhere. Everything is escaped but the examples, which
+    the task has escaped."""
     import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)
-
-
-def html(results, evaluation):
-    """The page as text: inline styles and plots, no request to anywhere. Labels and settings are escaped; the
-    examples' HTML is taken as it is, for the task has escaped it."""
-    return render(
-        'report.html',
-        title=f'Weak to strong: {_task_name(results)}',
-        headline=headline(results),
-        warnings=warnings(results),
-        rows=table_rows(results),
-        measures=[MEASURES[name][0] for name in _measures_in(results)],
-        svgs=figures.svg_panels(results, evaluation),
-        examples=[example['html'] for example in evaluation.get('examples') or []],
-        facts={k: v for k, v in flat(results.get('task')) if k != 'name'},
-        timing=_timing(results),
-        versions=dict(flat(results.get('versions'))),
-        config=dict(flat(evaluation.get('config'))),
-    )
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True)
+    name = _shared(c.results.get('task') for c in grid.cells).get('name', 'a task') if grid.alone else grid.name
+    return environment.get_template('page.html').render(
+        grid=grid, title=f'Weak to strong: {name}', headline=headline(grid), warnings=warnings(grid),
+        blocks=[{'name': name, 'table': main_table(view, rows),
+                 'figures': [_figure(f) for f in panels.figures(view, rows)]} for name, view, rows in blocks(grid)],
+        statement=statement(adjusted(grid)), best=best(grid), compared=comparisons(grid),
+        learned=learned(grid),
+        examples=[e['html'] for e in grid.cells[0].evaluation.get('examples') or []] if grid.alone else [],
+        time=time_table(grid), sharing=sharing(grid), pairs=_pairs(grid), many=OPEN)
 
 
-def headline(results):
-    """The finding in a sentence or two, about the student with the highest defined PGR."""
-    students = results['students']
-    defined = [s for s in students if (s.get('pgr') or {}).get('defined') and number(s['pgr'].get('mean')) is not None]
-    if not defined:
-        return 'The performance gap recovered is undefined here: the gap between weak and ceiling is within its noise.'
-    best = max(defined, key=lambda s: s['pgr']['mean'])
-    who = 'The student' if len(students) == 1 else f'The best of {len(students)} students'
-    low, high = number(best['pgr'].get('low')), number(best['pgr'].get('high'))
-    interval = f' (interval: {100 * low:.0f} to {100 * high:.0f} %)' if low is not None and high is not None else ''
-    return (f'{who} ({best["label"]}) recovers {100 * best["pgr"]["mean"]:.0f} % of the gap between its weak '
-            f'supervisor and the same model trained on ground truth{interval}.{_caveat(results, best)}')
+def _figure(figure: panels.Figure) -> dict:
+    left_out = f' {figure.left_out} more are left out here; results.csv has them.' if figure.left_out else ''
+    return {'title': figure.title, 'note': figure.note + left_out,
+            'svgs': [figures.svg(figures.figure([panel], figure.height)) for panel in figure.panels]}
 
 
-def _caveat(results, student):
-    """PGR says nothing about what the strong model could do before it was fine-tuned, so the headline must."""
-    if not results.get('zero_shot') or results['zero_shot']['accuracy']['mean'] <= student['accuracy']['mean']:
-        return ''
-    before = results['zero_shot']['accuracy']['mean']
-    return f' But the same model, not fine-tuned at all, is right more often ({100 * before:.1f} %).'
+def _pairs(grid: Grid) -> dict[str, dict[str, str]]:
+    """Title -> (key -> value): what is shown of the input, of several cells what they share."""
+    diagnostics = {c.name: c.results.get('diagnostics') or {} for c in grid.cells if c.results.get('diagnostics')}
+    found = diagnostics.get(grid.cells[0].name, {}) if grid.alone else diagnostics
+    data = _shared(c.results.get('task') for c in grid.cells if not c.failed)
+    return {'Diagnostics': dict(flat(found)), 'Data': {k: v for k, v in data.items() if k != 'name'},
+            'What was swept': {f: ', '.join(text(shown(v)) for v in values) for f, values in grid.axes.items()},
+            'Versions': dict(flat(grid.versions)),
+            'Configuration': _shared(c.evaluation.get('config') for c in grid.cells if not c.failed)}
 
 
-def read(path):
-    """The JSON object in a file. Raises StoreError."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise StoreError(f'{path}: not found: the experiment must finish before it can be reported') from None
-    except OSError as error:
-        raise StoreError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise StoreError(f'{path}: damaged: expected JSON, but {error}') from error
-    if not isinstance(content, dict):
-        raise StoreError(f'{path}: damaged: expected a JSON object, found {type(content).__name__}')
-    return content
-
-
-def check_lists(content, path, **lists):
-    """Each of `lists` (name -> key), where it is there, is a list of objects in which the key is text."""
-    for name, key in lists.items():
-        items = content.get(name) or []
-        if not isinstance(items, list) or not all(isinstance(i, dict) and isinstance(i.get(key), str) for i in items):
-            raise StoreError(f'{path}: damaged: {name} must be a list of objects with a text {key}')
-
-
-def _check_accuracies(results, path):
-    """The numbers that no report can do without."""
-    results['students'] = results.get('students') or []
-    entries = {'weak': results.get('weak'), 'ceiling': results.get('ceiling')}
-    if results.get('zero_shot'):
-        entries['zero_shot'] = results['zero_shot']
-    for name, entry in [*entries.items(), *((f'students[{i}]', s) for i, s in enumerate(results['students']))]:
-        accuracy = entry.get('accuracy') if isinstance(entry, dict) else None
-        if not isinstance(accuracy, dict) or number(accuracy.get('mean')) is None:
-            raise StoreError(f'{path}: damaged: {name}.accuracy.mean must be a number')
-
-
-def _loss_text(entry):
-    loss, alpha = entry.get('loss'), number(entry.get('alpha'))
-    return f'{loss}, α {alpha:g}' if loss and alpha else str(loss or '')
-
-
-def _followed_text(entry):
-    """How often a student says what the weak model wrongly says; nothing for models that are no students."""
-    return measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else ''
-
-
-def gain_text(gain):
-    """'+3.1 [+1.0, +5.2]', in points, of {'mean', 'low', 'high'}, shares of the test set."""
-    mean, low, high = (number((gain or {}).get(k)) for k in ('mean', 'low', 'high'))
-    if mean is None:
-        return ''
-    return f'{100 * mean:+.1f}' + (f' [{100 * low:+.1f}, {100 * high:+.1f}]' if None not in (low, high) else '')
-
-
-def _measures_in(results):
-    entries = [entry for _, _, entry in figures.participants(results)]
-    return [name for name in MEASURES if any(entry.get(name) for entry in entries)]
-
-
-def _measure_of(entry, name):
-    _, factor, digits = MEASURES[name]
-    return measure_text(entry[name], factor, digits) if entry.get(name) else ''
-
-
-def _task_name(results):
-    return str((results.get('task') or {}).get('name') or 'a task')
-
-
-def _timing(results):
-    """[(phase, seconds, of which compiling)] as text, the total last."""
-    timing = results.get('timing') or {}
-    rows = [(_phase_text(phase), seconds_text(phase.get('seconds')), seconds_text(phase.get('compile_seconds')))
-            for phase in timing.get('phases') or []]
-    return [*rows, ('this run', seconds_text(timing['total_seconds']), '')] if 'total_seconds' in timing else rows
-
-
-def _phase_text(phase):
-    name = str(phase.get('name') or phase.get('kind') or 'phase')
-    seed = '' if phase.get('seed') is None else f', seed {phase["seed"]}'
-    return f'{name}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
-
-
-def seconds_text(value):
-    return DASH if number(value) is None else f'{number(value):.1f} s'
+def _shared(trees: Iterable) -> dict[str, str]:
+    first, *others = [dict(flat(tree)) for tree in trees] or [{}]
+    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
 
 
 def flat(tree, prefix=''):
     """(dotted key, value as text) of a tree of dicts, sorted as it comes."""
-    for key, value in (tree or {}).items():
+    for key, value in (tree if isinstance(tree, dict) else {}).items():
         if isinstance(value, dict):
             yield from flat(value, f'{prefix}{key}.')
         else:
             yield f'{prefix}{key}', value if isinstance(value, str) else json.dumps(value)
+
+
+def headline(grid: Grid) -> str:
+    """The finding in plain words: how much of the gap is recovered, and whether a student is better than its baseline.
+    """
+    said = [recovery(rows, grid.alone, f'{name[0].upper()}{name[1:]}: ' if name else '')
+            for name, _, rows in blocks(grid)]
+    return ' '.join(filter(None, [*said, statement(adjusted(grid), named=3)])) or 'No student has a result.'
+
+
+def recovery(rows: pd.DataFrame, alone: bool = False, prefix: str = '') -> str:
+    """How much of the gap the students of a task recover, oracles left out.
+
+    The one it names is the surest, that of the highest lower end of the interval: the highest PGR is often the one with
+    the smallest gap, that is the most noise.
+    """
+    rows = rows[rows['accuracy'].notna() & ~rows['oracle'].fillna(False)]
+    found = rows[rows['pgr'].notna()].sort_values(['pgr_low', 'pgr'], ascending=False, kind='stable')
+    if rows.empty:
+        return ''
+    if found.empty:
+        who = 'the one student' if len(rows) == 1 else f'all {len(rows)} students'
+        return f'{prefix}The performance gap recovered is undefined for {who}: no gap between weak and ceiling is ' \
+               'beyond its noise.'
+    top, name = found.iloc[0], panels.labels(found)[0]
+    share = f'{100 * top["pgr"]:.0f} %' + ('' if pd.isna(top['pgr_low']) else (
+        f' (interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'))
+    harm = '' if not top['zero_shot'] > top['accuracy'] else (
+        f' But the same model, not fine-tuned at all, is right more often ({100 * top["zero_shot"]:.1f} %).')
+    if alone or len(rows) == 1:
+        who = 'The student' if len(rows) == 1 else f'The best of {len(rows)} students'
+        return (f'{prefix}{who} ({name}) recovers {share} of the gap between its weak supervisor and the same model '
+                f'trained on ground truth.{harm}')
+    return (f'{prefix}{len(found)} of {len(rows)} students have a gap to recover that is beyond its noise; half of '
+            f'them recover more than {100 * found["pgr"].median():.0f} % of it. The surest is {name}, '
+            f'{top["teacher"]} → {top["student"]}, with {share}.{harm}')
+
+
+def warnings(grid: Grid) -> list[str]:
+    """Alarms; cells that failed; students worse than their model was before; what makes the data doubtful."""
+    table, failed = students(on(grid, MAIN)), [c for c in grid.cells if c.failed]
+    raised: dict[str, list[str]] = {}
+    for cell in grid.cells:
+        for alarm in cell.results.get('alarms') or []:
+            raised.setdefault(alarm['message'], []).append(cell.name)
+    found = [message if len(names) == len(grid.cells) else
+             f'{message} ({", ".join(names[:3])}{", …" * (len(names) > 3)})' for message, names in raised.items()]
+    if failed:
+        found.append(f'{len(failed)} of {len(grid.cells)} cells failed: ' + '; '.join(
+            f'{c.name} ({c.failed})' for c in failed[:3]) + '; …' * (len(failed) > 3))
+    if (worse := (table['zero_shot'] > table['accuracy']).sum()) and not grid.alone:
+        found.append(f'{worse} of {table["accuracy"].notna().sum()} students are right less often than the same model '
+                     'before any fine-tuning.')
+    if table['seeds'].dropna().eq(1).any():
+        found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
+    return list(dict.fromkeys([*found, *(w for c in grid.cells for w in _doubts(c.results.get('task') or {}))]))
+
+
+def _doubts(task: dict) -> list[str]:
+    """Labels that the surface of the texts tells, texts cut short."""
+    leak = [w] if (w := (task.get('leak') or {}).get('warning')) else []
+    return leak + [f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut to {part["longest"]} tokens '
+                   '(task.max_length)' for part in task.get('tokens') or [] if part['truncated'] > TOO_MANY * part['texts']]
+
+
+def terminal_table(grid: Grid) -> str:
+    """Aligned plain text: of an experiment one row per model, of a grid one per student; one block per test set."""
+    lines: list[str] = []
+    for test in test_sets(grid):
+        view = on(grid, test)
+        made = main_table(view, students(view))
+        hidden = [GAIN] if grid.alone else [GAIN, FOLLOWS]
+        lines += ['', f'test set {test}'] * (test != MAIN)
+        lines += aligned([*made.keys, *(k for k in made.found if k not in hidden)], made.rows)
+    return '\n'.join([*lines, *(f'warning: {w}' for w in warnings(grid)), *filter(None, [statement(adjusted(grid))])])
+
+
+def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
+    """A table as lines, a rule below the first; a row that failed ends with the reason."""
+    texts = [columns, *([r.get(c, r.get('failed', '') if i == 0 or columns[i - 1] in r else '') for i, c in
+                         enumerate(columns)] for r in rows)]
+    texts = [[' '.join(cell.split()) for cell in row] for row in texts]
+    widths = [max(len(cell) for cell in column if not cell.startswith('failed: ')) for column in zip(*texts, strict=True)]
+    head, *body = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in texts]
+    return [head, '-' * max(map(len, [head, *body])), *body]
+
+
+def main_table(grid: Grid, table: pd.DataFrame) -> Text:
+    """All models of an experiment, or one row per student of a grid beside the models that it is measured by."""
+    if not grid.alone:
+        return tables.as_text(grid, table)
+    there = [m for m in models(grid.cells[0].results) if m[2].get('accuracy')]
+    extra = described(m[2].get('measures') or {} for m in there)
+    looks = figures.styles(label for role, label, _ in there if role == 'student')
+    return Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
+        _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra) for role, label, entry in there])
+
+
+def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
+    """A row of the table of an experiment; `dot` and `detail` are for the page."""
+    settings = entry.get('settings') or ({'α': entry['alpha']} if entry.get('alpha') else {})
+    model, measures = str(entry.get('model') or ''), entry.get('measures') or {}
+    says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(shown(v))}' for k, v in settings.items())])
+    return {'': label + ' (oracle)' * bool(entry.get('oracle')), 'model': model or DASH,
+            'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
+            'accuracy %': measure_text(entry['accuracy'], 100, 1), 'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
+            GAIN: interval_text(entry['gain'], 100, '+.1f') if entry.get('gain') else '',
+            FOLLOWS: measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else '',
+            **{k: measure_text(measures[name], *look) for k, (name, look) in extra.items() if name in measures}}
+
+
+def learned(grid: Grid) -> list[dict[str, str]]:
+    """The final values of what objectives logged, a row for each student and name."""
+    table, found = students(on(grid, MAIN)), entries(on(grid, MAIN))
+    names = panels.variants(table.assign(who=panels.labels(table)), tables.varying(grid, table))
+    return [{'student': who, 'models': f'{r["teacher"]} → {r["student"]}', 'what': name, 'value': measure_text(
+                value, digits=3) if 'mean' in value else ', '.join(text(v) for v in value.get('values') or [])}
+            for who, (i, r) in zip(names, table.iterrows(), strict=True)
+            for name, value in (found[i].entry.get('aux') or {}).items()]
+
+
+def adjusted(grid: Grid) -> list[dict]:
+    """The comparisons with 'holm', their p values adjusted for all that have one; None for oracles, which are in no
+    family, and without a p value."""
+    oracles = {s.entry['label'] for s in entries(grid) if s.entry.get('oracle')}
+    family = [number(c.get('p')) is not None and number(c.get('mean')) is not None and _label(c) not in oracles
+              for c in grid.comparisons]
+    holm = iter(metrics.holm([c['p'] for c, member in zip(grid.comparisons, family, strict=True) if member]))
+    return [c | {'holm': next(holm) if member else None} for c, member in zip(grid.comparisons, family, strict=True)]
+
+
+def statement(compared: list[dict], named: int = NAMED) -> str:
+    """One sentence that accounts for how many comparisons there are."""
+    compared = [c for c in compared if c['holm'] is not None]
+    if not compared:
+        return ''
+    hold = sorted((c for c in compared if c['holm'] < LEVEL), key=lambda c: -abs(c['mean']))
+    alone = sum(c['p'] < LEVEL for c in compared)
+    many = 'Of one comparison' if len(compared) == 1 else f'Of {len(compared)} comparisons'
+    if not hold:
+        return (f'{many} with a baseline, none holds after Holm\'s correction at {LEVEL:.2f} ({alone} would alone): '
+                'these differences may be chance.')
+    said = [f'{who(c)} is {"above" if c["mean"] > 0 else "below"} {c.get("baseline")} for {c.get("teacher")} → '
+            f'{c.get("student")}{"".join(f", {part}" for part in _settings(c))} (by {100 * abs(c["mean"]):.1f} points)'
+            for c in hold[:named]]
+    rest = f'; and {len(hold) - named} more' if len(hold) > named else ''
+    return (f'{many} with a baseline, {len(hold)} {"holds" if len(hold) == 1 else "hold"} after Holm\'s correction at '
+            f'{LEVEL:.2f}: {"; ".join(said)}{rest}.')
+
+
+def _label(c: dict) -> str:
+    return str(c.get('label') or c['loss'])
+
+
+def who(c: dict) -> str:
+    """The student of a comparison: its label, and the method if it is not the plain one."""
+    return _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+
+
+def _settings(c: dict, but=()) -> list[str]:
+    """['alpha 0.25'] of a comparison, but the fields in `but` and those that are named anyway."""
+    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in COLUMN_OF}
+    names = tables.short(list(settings))
+    return [f'{names[k]} {text(shown(v))}' for k, v in settings.items()]
+
+
+def best(grid: Grid) -> list[dict[str, str]]:
+    """For every teacher and student, and settings that the baseline depends on: who was best, how far above it."""
+    compared, table = adjusted(grid), students(on(grid, MAIN))
+    baselines = table[table['label'].isin({c.get('baseline') for c in compared})]
+    own = [f for f in tables.varying(grid, table) if baselines[f].notna().any()]
+    groups: dict[tuple, list[dict]] = {}
+    for c in compared:
+        key = c.get('task'), c.get('teacher'), c.get('student'), *((c.get('settings') or {}).get(f, '') for f in own)
+        groups.setdefault(key, []).append(c)
+    columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
+    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) | _best(max(group, key=lambda c: c['mean']), own)
+            for key, group in groups.items()]
+
+
+def _best(top: dict, own: list[str]) -> dict[str, str]:
+    better, gain = top['mean'] > 0, interval_text(top, 100, '+.1f')
+    return {'best': ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)',
+            'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
+
+
+def _ps(c: dict) -> dict[str, str]:
+    say = lambda p: DASH if number(p) is None else '< .001' if p < .001 else f'{p:.3f}'
+    return {'p': say(c.get('p')), 'p after Holm': say(c.get('holm')) + ' ✓' * (c.get('holm', 1) < LEVEL)}
+
+
+def comparisons(grid: Grid) -> list[dict[str, str]]:
+    """All comparisons, also those that are in no family."""
+    return [{'task': str(c.get('task') or ''), 'teacher → student': f'{c.get("teacher")} → {c.get("student")}',
+             'settings': ', '.join(_settings(c)), 'difference': f'{who(c)} − {c.get("baseline")}',
+             'points': interval_text(c, 100, '+.1f'), **_ps(c)} for c in adjusted(grid)]
+
+
+def time_table(grid: Grid) -> list[dict[str, str]]:
+    """What every phase of an experiment took; of a grid every kind of phase, and what cells would have spent alone."""
+    named = _phase if grid.alone and not grid.axes else lambda p: KINDS.get(p['kind'], p['kind'])
+    kinds = {name: [p for p in grid.phases if named(p) == name] for name in dict.fromkeys(map(named, grid.phases))}
+    if grid.alone and not grid.axes:
+        rows = [_spent(name, mine) for name, mine in kinds.items()]
+        total = number(grid.timing.get('total_seconds'))
+        return rows + ([] if total is None else [{'phases': 'this run', 'time': duration(total)}])
+    rows = [_spent(name, mine) | _shares(mine) for name, mine in kinds.items()]
+    return rows + ([_spent('sum', grid.phases) | _shares(grid.phases)] if len(rows) > 1 else [])
+
+
+def _phase(phase: dict) -> str:
+    seed = '' if phase.get('seed') is None else f', seed {phase["seed"]}'
+    return f'{phase.get("name") or phase["kind"]}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
+
+
+def _spent(name: str, phases: list[dict]) -> dict[str, str]:
+    return {'phases': name, 'time': duration(total(phases, 'seconds')),
+            'of which compiling': duration(total(phases, 'compile_seconds'))}
+
+
+def _shares(phases: list[dict]) -> dict[str, str]:
+    """Programs: each phase says how many runs shared its own."""
+    seen = {f'{k} seen': f'{total(phases, k):,.0f}' for k in ('examples', 'tokens') if total(phases, k)}
+    return {'how many': str(len(phases)), 'programs': f'{sum(1 / (number(p.get("runs")) or 1) for p in phases):.0f}',
+            'each cell alone': duration(alone_seconds(phases)), **seen}
+
+
+def total(phases: list[dict], key: str) -> float:
+    """The sum of what phases say."""
+    return sum(number(p.get(key)) or 0 for p in phases)
+
+
+def alone_seconds(phases: list[dict]) -> float:
+    """The time of all phases if every cell had run its own."""
+    return sum((number(p.get('seconds')) or 0) * (number(p.get('cells')) or 1) for p in phases)
+
+
+def sharing(grid: Grid) -> str:
+    """What it saved that cells share phases."""
+    spent, alone = total(grid.phases, 'seconds'), alone_seconds(grid.phases)
+    if not spent or len(grid.cells) == 1:
+        return ''
+    before = sum(bool(p.get('skipped')) for p in grid.phases)
+    together = max(number(p.get('runs')) or 1 for p in grid.phases)
+    return (f'Had each of the {len(grid.cells)} cells run all its phases, it would have taken {duration(alone)}; '
+            f'with every phase run once it took {duration(spent)}, {100 * (1 - spent / alone):.0f} % less.'
+            + (' Times are shares of the programs that runs trained in together (up to '
+               f'{together:.0f} in one), which is a saving of its own that is not counted here.') * (together > 1)
+            + f' {before} of the {len(grid.phases)} phases were done before this command.' * bool(before))
+
+
+def duration(seconds: float) -> str:
+    """'1 h 05 min', '3 min 20 s' or '12.5 s'; nothing of nothing."""
+    if seconds < 59.95:
+        return f'{seconds:.1f} s' if seconds else ''
+    minutes, rest = divmod(round(seconds), 60)
+    return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'

@@ -1,96 +1,45 @@
-"""The results of a grid as tidy tables: a row a student, or a row a student and seed; CSV and LaTeX.
+"""What was found, as tidy tables: one row per student and test set, or per student, test set and seed; CSV and LaTeX.
 
 W/grid.json names the cells of a grid; a cell is the work directory of one experiment. A work directory without a
 grid.json is a grid of one cell.
 """
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from w2s_jax.errors import StoreError
-from w2s_jax.report import page
-from w2s_jax.report.figures import number
+from w2s_jax.report.reading import BESIDE, Cell, Grid, load, number, on, test_sets
 
-KEYS = ['cell', 'task', 'teacher', 'student', 'method', 'loss']
+DASH, UNDEFINED = '–', 'undefined (gap within noise)'
+GAIN, FOLLOWS = 'gain, points', 'follows weak errors %'
+KEYS = ['cell', 'task', 'teacher', 'student', 'method', 'loss', 'label']
 COLUMN_OF = {'teacher.model': 'teacher', 'student.model': 'student', 'student.loss.name': 'loss',
              'task.name': 'task', 'method.name': 'method'}  # swept fields that are columns under these names anyway
-NUMBERS = ['weak', 'weak_sem', 'accuracy', 'accuracy_sem', 'ceiling', 'ceiling_sem', 'pgr', 'pgr_low', 'pgr_high',
-           'gain', 'gain_low', 'gain_high', 'agreement', 'agreement_weak_right', 'agreement_weak_wrong', 'auroc', 'ece',
-           'teacher_parameters', 'student_parameters']
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One experiment of a grid. `results` and `evaluation` are those of its work directory; {} where it failed."""
-    name: str
-    overrides: dict
-    results: dict
-    evaluation: dict
-    failed: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What W/grid.json says, and the results of its cells. axes: swept field -> its values in order."""
-    name: str
-    axes: dict[str, list]
-    cells: tuple[Cell, ...]
-    phases: list[dict]
-    comparisons: list[dict]
-    timing: dict
-    versions: dict
+NUMBERS = ['weak', 'weak_sem', 'zero_shot', 'zero_shot_sem', 'accuracy', 'accuracy_sem', 'ceiling', 'ceiling_sem',
+           'pgr', 'pgr_low', 'pgr_high', 'gain', 'gain_low', 'gain_high',
+           *(f'{name}{end}' for name in ('agreement', 'agreement_weak_right', 'agreement_weak_wrong')
+             for end in ('', '_sem'))]
+LAST = ['teacher_parameters', 'student_parameters']
+RESERVED = {*KEYS, *NUMBERS, *LAST, 'test', 'oracle', 'pgr_defined', 'seeds', 'failed'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Student:
     """A student, once however many cells it is in, or a cell that failed (then `entry` is {}).
 
-    settings: swept field -> value as the tables show it; None where the student does not depend on the field, which is
+    settings: swept field -> value as the tables show it; None if the student does not depend on the field, which is
       where the cells that share it differ.  entry, curve: of results.json and evaluation.json.
     """
     cell: Cell
     settings: dict[str, Any]
     entry: dict
     curve: dict
-
-
-def load(workdir: str | Path) -> Grid:
-    """The grid, or the one experiment, of a work directory. Raises StoreError for what is missing or damaged."""
-    workdir = Path(workdir)
-    path = workdir / 'grid.json'
-    if not path.exists():
-        return _single(workdir)
-    content = page.read(path)
-    for name, kind in (('axes', dict), ('cells', list), ('phases', list), ('comparisons', list)):
-        if not isinstance(content.setdefault(name, kind()), kind):
-            raise StoreError(f'{path}: damaged: {name} must be a JSON {"object" if kind is dict else "list"}')
-    if not content['cells']:
-        raise StoreError(f'{path}: damaged: cells is empty, expected at least one')
-    page.check_lists(content, path, cells='name', phases='kind', comparisons='loss')
-    cells = tuple(_cell(workdir, cell, path) for cell in content['cells'])
-    return Grid(str(content.get('name') or workdir.name), content['axes'], cells, content['phases'],
-                content['comparisons'], content.get('timing') or {}, content.get('versions') or {})
-
-
-def _single(workdir: Path) -> Grid:
-    results, evaluation = page.load(workdir)
-    cell = Cell(workdir.name, {}, results, evaluation, None)
-    timing = results.get('timing') or {}
-    return Grid(workdir.name, {}, (cell,), timing.get('phases') or [], [], timing, results.get('versions') or {})
-
-
-def _cell(workdir: Path, cell: dict, path: Path) -> Cell:
-    overrides, failed = cell.get('overrides') or {}, cell.get('failed')
-    if not isinstance(overrides, dict) or not isinstance(cell.get('folder', ''), str):
-        raise StoreError(f'{path}: damaged: cell {cell["name"]}: overrides must be an object and folder text')
-    if failed:
-        return Cell(cell['name'], overrides, {}, {}, ' '.join(str(failed).split()))
-    results, evaluation = page.load(workdir / cell.get('folder', f'cells/{cell["name"]}'))
-    return Cell(cell['name'], overrides, results, evaluation, None)
 
 
 def entries(grid: Grid) -> list[Student]:
@@ -103,24 +52,12 @@ def entries(grid: Grid) -> list[Student]:
     return [Student(shared[0][0], _settings(grid, shared), *shared[0][1:]) for shared in found.values()]
 
 
-def row(grid: Grid, student: Student) -> dict[str, Any]:
-    """KEYS and swept fields of a student. A cell that failed is described as far as its overrides tell, and where the
-    rest of the grid is all the same."""
-    cell = student.cell
-    if not cell.failed:
-        return {'cell': cell.name} | _who(cell, student.entry) | student.settings
-    rest = [_who(c, entry) for c in grid.cells if not c.failed for entry in c.results['students']]
-    same = {k: rest[0][k] for k in KEYS[1:] if rest and all(other[k] == rest[0][k] for other in rest)}
-    swept = {COLUMN_OF[f]: str(v) for f, v in cell.overrides.items() if f in COLUMN_OF}
-    return {'cell': cell.name} | dict.fromkeys(KEYS[1:]) | same | swept | student.settings
-
-
 def _identity(cell: Cell, entry: dict, grid: Grid):
-    """What is equal for equal students: the ids of their phases, or else what they are and how they fared."""
+    """What is equal for equal students: label and ids of their phases, or else what they are and how they fared."""
     if cell.failed:
         return cell.name
     if entry.get('ids'):
-        return tuple(entry['ids'])
+        return entry['label'], *entry['ids']
     elsewhere = {f: v for f, v in _values(grid, cell).items() if not f.startswith('student.loss.')}
     accuracy = entry['accuracy'].get('seeds') or entry['accuracy']['mean']
     return json.dumps([_who(cell, entry), elsewhere, accuracy], sort_keys=True)
@@ -148,49 +85,86 @@ def _settings(grid: Grid, shared: list[tuple[Cell, dict, dict]]) -> dict[str, An
     return settings
 
 
-def _who(cell: Cell, entry: dict) -> dict:
-    """task, teacher, student, method and loss of a student."""
+def _who(cell: Cell, entry: dict) -> dict[str, Any]:
+    """KEYS of a student, without the cell."""
     results = cell.results
     return {'task': str((results.get('task') or {}).get('name') or 'a task'),
             'teacher': str(results['weak'].get('model') or 'weak'),
             'student': str(entry.get('model') or results['ceiling'].get('model') or 'strong'),
-            'method': str(entry.get('method') or 'naive'), 'loss': str(entry.get('loss') or entry.get('label'))}
+            'method': str(entry.get('method') or 'naive'), 'loss': str(entry.get('loss') or entry['label']),
+            'label': entry['label']}
+
+
+def row(grid: Grid, student: Student) -> dict[str, Any]:
+    """KEYS, test set and swept fields of a student. A cell that failed is described as far as its overrides tell, and
+    where the rest of the grid is all the same."""
+    cell = student.cell
+    found = {'cell': cell.name, 'test': grid.test, **student.settings}
+    if not cell.failed:
+        return found | _who(cell, student.entry) | {'oracle': bool(student.entry.get('oracle'))}
+    rest = [_who(c, entry) for c in grid.cells if not c.failed for entry in c.results['students']]
+    same = {k: rest[0][k] for k in KEYS[1:] if rest and all(other[k] == rest[0][k] for other in rest)}
+    swept = {COLUMN_OF[f]: str(v) for f, v in cell.overrides.items() if f in COLUMN_OF}
+    named = {'label': swept['loss']} if 'loss' in swept else {}
+    return found | dict.fromkeys(KEYS[1:]) | same | swept | named
 
 
 def students(grid: Grid) -> pd.DataFrame:
-    """One row a student (and one a failed cell, with `failed` saying why).
+    """One row per student and test set (and one per failed cell, with `failed` saying why).
 
-    Columns: cell (the first that has it), task, teacher, student, method, loss, one a swept field (empty where the
-    student does not depend on it), weak, accuracy and ceiling (shares of the test set) with standard errors over seeds
-    (`_sem`), pgr and gain with intervals (`_low`, `_high`), pgr_defined, agreement with the weak model (over all test
-    examples, where it is right, where it is wrong), auroc, ece, numbers of parameters, seeds (how many), failed.
+    Columns: cell (the first that has it), task, teacher, student, method, loss, label, oracle (chosen by truth), test
+    (the test set), one per swept field (empty if the student does not depend on it), weak, zero_shot (of the same
+    model), accuracy and ceiling (shares of the test set) with standard errors over seeds (`_sem`), pgr and gain with
+    intervals (`_low`, `_high`), pgr_defined, agreement with the weak model (over all test examples, if it is right, if
+    it is wrong), auroc, ece and whatever else was measured, numbers of parameters, seeds (how many), failed. The rows
+    of a test set are in the order of `entries`.
     """
-    rows = [row(grid, s) | _numbers(s) for s in entries(grid)]
-    columns = [*KEYS, *grid.axes, *NUMBERS]
+    views = [on(grid, name) for name in test_sets(grid)]
+    rows = [row(view, s) | _numbers(s) for view in views for s in entries(view)]
+    more = dict.fromkeys(['auroc', 'ece', *(name for s in entries(grid) for name in measures(s))])
+    numbers = [*NUMBERS, *(f'{name}{end}' for name in more for end in ('', '_sem')), *LAST]
+    columns = [*KEYS, 'oracle', 'test', *grid.axes, *numbers]
     columns.insert(columns.index('pgr_high') + 1, 'pgr_defined')
     table = pd.DataFrame(rows, columns=[*columns, 'seeds', 'failed'])
-    return table.astype(dict.fromkeys(NUMBERS, 'float64') | {'pgr_defined': 'boolean', 'seeds': 'Int64'})
+    return table.astype(dict.fromkeys(numbers, 'float64') | {
+        'oracle': 'boolean', 'pgr_defined': 'boolean', 'seeds': 'Int64'})
+
+
+def measures(student: Student) -> dict[str, dict]:
+    """Column -> measure of a student, and as weak_NAME ... what was measured of the models beside it alone."""
+    mine, results = student.entry.get('measures') or {}, student.cell.results
+    beside = {f'{role}_{name}': m | {'title': f'{title(name, m)}: {role.replace("_", "-")}'} for role in BESIDE
+              for name, m in ((results.get(role) or {}).get('measures') or {}).items() if name not in mine}
+    return {f'measure_{name}' if name in RESERVED else name: m for name, m in (mine | beside).items()}
+
+
+def title(name: str, measure: dict) -> str:
+    """What a measure is called."""
+    return str(measure.get('title') or name)
 
 
 def _numbers(student: Student) -> dict[str, Any]:
     entry, results = student.entry, student.cell.results
     if not entry:
         return {'failed': student.cell.failed}
-    accuracies = {'weak': results['weak'], 'accuracy': entry, 'ceiling': results['ceiling']}
-    agreement, pgr, gain = (entry.get(name) or {} for name in ('agreement', 'pgr', 'gain'))
+    weak, ceiling, before = results['weak'], results['ceiling'], results.get('zero_shot') or {}
+    agreement, pgr = entry.get('agreement') or {}, entry.get('pgr') or {}
+    defined, same = bool(pgr.get('defined')), before.get('model') == entry.get('model', ceiling.get('model'))
+    means = {'weak': weak.get('accuracy'), 'zero_shot': before.get('accuracy') if same else None,
+             'accuracy': entry['accuracy'], 'ceiling': ceiling.get('accuracy'), 'agreement': agreement.get('all'),
+             'agreement_weak_right': agreement.get('weak_right'), 'agreement_weak_wrong': agreement.get('weak_wrong')}
     found: dict[str, Any] = {}
-    for name, part in accuracies.items():
-        found |= {name: number(part['accuracy']['mean']), f'{name}_sem': number(part['accuracy'].get('sem'))}
-    defined = bool(pgr.get('defined'))
-    for name, part in (('pgr', pgr if defined else {}), ('gain', gain)):
-        found |= {name: number(part.get('mean')), f'{name}_low': number(part.get('low')),
-                  f'{name}_high': number(part.get('high'))}
-    means = {'agreement': agreement.get('all'), 'agreement_weak_right': agreement.get('weak_right'),
-             'agreement_weak_wrong': agreement.get('weak_wrong'), 'auroc': entry.get('auroc'), 'ece': entry.get('ece')}
-    found |= {name: number((part or {}).get('mean')) for name, part in means.items()}
+    for name, part in (means | measures(student)).items():
+        found |= _spread(name, part, 'sem')
+    found |= _spread('pgr', pgr if defined else {}, 'low', 'high') | _spread('gain', entry.get('gain'), 'low', 'high')
     return found | {'pgr_defined': defined, 'seeds': len(entry['accuracy'].get('seeds') or []) or None,
-                  'teacher_parameters': number(results['weak'].get('parameters')),
-                  'student_parameters': number(_parameters(entry, results['ceiling']))}
+                    'teacher_parameters': number(weak.get('parameters')),
+                    'student_parameters': number(_parameters(entry, ceiling))}
+
+
+def _spread(name: str, part: dict | None, *ends: str) -> dict[str, float | None]:
+    part = part or {}
+    return {name: number(part.get('mean')), **{f'{name}_{end}': number(part.get(end)) for end in ends}}
 
 
 def _parameters(entry: dict, ceiling: dict):
@@ -199,17 +173,20 @@ def _parameters(entry: dict, ceiling: dict):
 
 
 def runs(grid: Grid) -> pd.DataFrame:
-    """One row a student and seed: the keys and settings of `students`, and seed, weak, accuracy, ceiling, pgr."""
-    rows = [row(grid, s) | values for s in entries(grid) if s.entry for values in _seed_rows(s)]
-    table = pd.DataFrame(rows, columns=[*KEYS, *grid.axes, 'seed', 'weak', 'accuracy', 'ceiling', 'pgr'])
-    return table.astype(dict.fromkeys(('weak', 'accuracy', 'ceiling', 'pgr'), 'float64') | {'seed': 'Int64'})
+    """One row per student, test set and seed: the keys and settings of `students`, and seed, weak, accuracy, ceiling,
+    pgr."""
+    rows = [row(view, s) | values for view in (on(grid, name) for name in test_sets(grid))
+            for s in entries(view) if s.entry for values in _seed_rows(s)]
+    found = ['weak', 'accuracy', 'ceiling', 'pgr']
+    table = pd.DataFrame(rows, columns=[*KEYS, 'oracle', 'test', *grid.axes, 'seed', *found])
+    return table.astype(dict.fromkeys(found, 'float64') | {'seed': 'Int64', 'oracle': 'boolean'})
 
 
 def _seed_rows(student: Student) -> Iterator[dict]:
-    cell, entry = student.cell, student.entry
-    accuracy, weak, ceiling = (list(part['accuracy'].get('seeds') or []) for part in
-                               (entry, cell.results['weak'], cell.results['ceiling']))
-    seeds = (cell.evaluation.get('config') or {}).get('seeds') or range(len(accuracy))
+    results, entry = student.cell.results, student.entry
+    weak, accuracy, ceiling = (list((part.get('accuracy') or {}).get('seeds') or [])
+                               for part in (results['weak'], entry, results['ceiling']))
+    seeds = (student.cell.evaluation.get('config') or {}).get('seeds') or range(len(accuracy))
     pgr = entry.get('pgr_seeds') or [None] * len(accuracy)
     for values in zip(seeds, weak, accuracy, ceiling, pgr, strict=False):
         yield dict(zip(('seed', 'weak', 'accuracy', 'ceiling', 'pgr'), values, strict=True))
@@ -220,9 +197,26 @@ def write(workdir: str | Path) -> list[Path]:
     workdir, grid = Path(workdir), load(workdir)
     table = students(grid)
     texts = {'results.csv': table.to_csv(index=False), 'runs.csv': runs(grid).to_csv(index=False),
-             'results.tex': latex(grid, table)}
-    with page.writing(workdir):
-        return [page.replace(workdir / name, content) for name, content in texts.items()]
+             'results.tex': latex(as_text(grid, table))}
+    with writing(workdir):
+        return [replace(workdir / name, content) for name, content in texts.items()]
+
+
+@contextlib.contextmanager
+def writing(workdir: str | Path) -> Iterator[None]:
+    """Makes a StoreError of what the file system objects to in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f'{error.filename or workdir}: cannot write the report: {error.strerror}') from error
+
+
+def replace(path: Path, content: str) -> Path:
+    """Writes a file that a reader sees whole or not at all; returns its path."""
+    aside = path.with_name(f'{path.name}.tmp')
+    aside.write_text(content, encoding='utf-8')
+    os.replace(aside, path)
+    return path
 
 
 def varying(grid: Grid, table: pd.DataFrame) -> list[str]:
@@ -231,36 +225,92 @@ def varying(grid: Grid, table: pd.DataFrame) -> list[str]:
 
 
 def short(fields: list[str]) -> dict[str, str]:
-    """Dotted field -> its last part, or all of it where two fields end alike."""
+    """Dotted field -> its last part, or all of it if two fields end alike."""
     ends = [f.rpartition('.')[2] for f in fields]
     return {f: end if ends.count(end) == 1 else f for f, end in zip(fields, ends, strict=True)}
 
 
-def latex(grid: Grid, table: pd.DataFrame) -> str:
+class Text(NamedTuple):
+    """A table as text.  keys, found, extra: its columns, those of `measures` last.  rows: column -> text, with 'failed'
+    in place of what a cell that failed has not."""
+    keys: list[str]
+    found: list[str]
+    extra: list[str]
+    rows: list[dict[str, str]]
+
+
+def as_text(grid: Grid, table: pd.DataFrame) -> Text:
+    """One row per student, with what tells the students apart (an oracle is marked) and what was found.
+
+    Labels have a column if any differs from the loss.
+    """
+    fields, extra = varying(grid, table), described(m for s in entries(grid) for m in [measures(s)])
+    labelled = (table['label'] != table['loss'])[table['label'].notna()].any()
+    keys = [*(k for k in ('test', 'task') if table[k].nunique() > 1), 'teacher', 'student',
+            *(['method'] if table['method'].nunique() > 1 else []), 'loss', *(['label'] if labelled else []), *fields]
+    means = {'weak %': 'weak', 'zero-shot %': 'zero_shot', 'student %': 'accuracy', 'ceiling %': 'ceiling',
+             FOLLOWS: 'agreement_weak_wrong'}
+    rows = []
+    for r in table.to_dict('records'):
+        row = {short(fields).get(k, k): text(r[k]) or DASH for k in keys}
+        row['label' if labelled else 'loss'] += ' (oracle)' * (r['oracle'] is True)
+        spread = lambda name, *ends: {'mean': r[name], **{end: r[f'{name}_{end}'] for end in ends}}  # noqa: B023
+        found = {k: measure_text(spread(v, 'sem'), 100, 1) for k, v in means.items()} | {
+            k: measure_text(spread(name, 'sem'), *look) for k, (name, look) in extra.items()} | {
+            'PGR': pgr_text(spread('pgr', 'low', 'high') | {'defined': True}),
+            GAIN: interval_text(spread('gain', 'low', 'high'), 100, '+.1f')}
+        rows.append(row | (found if pd.isna(r['failed']) else {'failed': f'failed: {r["failed"]}'}))
+    before = ['zero-shot %'] if table['zero_shot'].notna().any() else []
+    return Text([short(fields).get(k, k) for k in keys], ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS],
+                [*extra], rows)
+
+
+def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[float, int]]]:
+    """Title -> (name, (factor, digits)) of measures, as they say it of themselves."""
+    known = {name: m for part in found for name, m in part.items()}
+    titles = [title(name, m) for name, m in known.items()]
+    return {t if titles.count(t) == 1 else f'{t} ({name})': (name, (
+        number(m.get('factor')) or 1, m['digits'] if isinstance(m.get('digits'), int) else 3))
+        for t, (name, m) in zip(titles, known.items(), strict=True)}
+
+
+def latex(made: Text) -> str:
     r"""A tabular of booktabs, to be read by \input; accuracies in per cent with standard errors, PGR with its interval.
     """
-    keys = [k for k in ('task', 'method') if table[k].nunique() > 1]
-    keys = [*keys, 'teacher', 'student', 'loss', *varying(grid, table)]
-    titles = [*map(tex, keys), r'weak \%', r'student \%', r'ceiling \%', 'PGR']
-    rows = [[*(tex(text(r[k])) for k in keys), *_findings(r)] for _, r in table.iterrows()]
-    lines = [' & '.join(cells) + r' \\' for cells in (titles, *rows)]
-    return '\n'.join([r'% \usepackage{booktabs}', rf'\begin{{tabular}}{{{"l" * len(keys)}rrrr}}', r'\toprule', lines[0],
-                      r'\midrule', *lines[1:], r'\bottomrule', r'\end{tabular}', ''])
+    found = [*(k for k in made.found if k not in (GAIN, FOLLOWS)), *made.extra]
+    rows = [[tex(r[k]) for k in made.keys] + (
+        [rf'\multicolumn{{{len(found)}}}{{l}}{{{tex(r["failed"])}}}'] if 'failed' in r else
+        [r[k].replace('-', '$-$').replace(' ± ', r' $\pm$ ').replace(DASH, '--') for k in found]) for r in made.rows]
+    head, *lines = [' & '.join(cells) + r' \\' for cells in ([*map(tex, [*made.keys, *found])], *rows)]
+    return '\n'.join([r'% \usepackage{booktabs}', rf'\begin{{tabular}}{{{"l" * len(made.keys)}{"r" * len(found)}}}',
+                      r'\toprule', head, r'\midrule', *lines, r'\bottomrule', r'\end{tabular}', ''])
 
 
-def _findings(found: pd.Series) -> list[str]:
-    if found['failed'] is not None and not pd.isna(found['failed']):
-        return [rf'\multicolumn{{4}}{{l}}{{failed: {tex(found["failed"])}}}']
-    accuracies = [page.measure_text({'mean': found[k], 'sem': found[f'{k}_sem']}, 100, 1).replace(' ± ', r' $\pm$ ')
-                  for k in ('weak', 'accuracy', 'ceiling')]
-    if pd.isna(found['pgr']):
-        return [*accuracies, 'undefined']
-    interval = '' if pd.isna(found['pgr_low']) else rf' [{found["pgr_low"]:.2f}, {found["pgr_high"]:.2f}]'
-    return [*accuracies, f'{found["pgr"]:.2f}{interval}'.replace('-', '$-$')]
+def pgr_text(pgr: dict | None) -> str:
+    """'0.54 [0.40, 0.67]' of {'mean', 'low', 'high', 'defined'}, or that it is undefined."""
+    said = interval_text(pgr) if pgr and pgr.get('defined') else DASH
+    return UNDEFINED if said == DASH else said
+
+
+def measure_text(measure: dict | None, factor: float = 1, digits: int = 3) -> str:
+    """'61.2 ± 0.4' of {'mean', 'sem'} times `factor`; without a standard error if there is but one seed."""
+    mean, sem = (number((measure or {}).get(k)) for k in ('mean', 'sem'))
+    if mean is None:
+        return DASH
+    return f'{factor * mean:.{digits}f}' + (f' ± {factor * sem:.{digits}f}' if sem is not None else '')
+
+
+def interval_text(part: dict | None, factor: float = 1, form: str = '.2f') -> str:
+    """'0.54 [0.40, 0.67]' of {'mean', 'low', 'high'}."""
+    mean, low, high = (number((part or {}).get(k)) for k in ('mean', 'low', 'high'))
+    if mean is None:
+        return DASH
+    both = f' [{factor * low:{form}}, {factor * high:{form}}]' if low is not None and high is not None else ''
+    return f'{factor * mean:{form}}{both}'
 
 
 def text(value) -> str:
-    """A key of a table as text; nothing where there is none."""
+    """A key of a table as text; nothing if there is none."""
     if value is None or value != value:
         return ''
     return f'{value:g}' if isinstance(value, float) else str(value)

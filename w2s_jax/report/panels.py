@@ -1,0 +1,389 @@
+"""The figures of a report, and the panels that they are made of; a panel draws one matplotlib axes (figures.py).
+
+`table` is what `tables.students` returns, of one task and test set. A *variant* is a student with its settings: what it
+differs in beside teacher and size. Nothing is averaged over settings: what differs in them has panels of its own.
+"""
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from w2s_jax.report import figures as plots
+from w2s_jax.report.reading import Grid, models, number
+from w2s_jax.report.tables import Student, entries, short, text, varying
+
+MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
+COLOURS = {'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING, 'teacher': plots.WEAK}
+SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
+           'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
+STOPS = {'best': ('^', '▲ best, by an oracle that knows the truth'), 'final': ('o', '● final'),
+         'weak': ('D', '◆ where it agrees most with the weak model, which takes no truth')}
+DIVERGING = 'PuOr'  # told apart with every kind of colour vision
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """panels: functions that draw on an axes.  height: of a panel, inches.  left_out: how many panels were."""
+    name: str
+    title: str
+    panels: list[Callable]
+    height: float
+    note: str
+    left_out: int = 0
+
+
+def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
+    """All figures of one task that there is something to show in. `table` has its rows as `students` numbered them."""
+    found, fields = entries(grid), varying(grid, table)
+    table = table.assign(who=labels(table), ceiling_of=[
+        (found[i].cell.results.get('ceiling') or {}).get('model') for i in table.index])
+    table['variant'] = variants(table, fields)
+    good = table[table['accuracy'].notna()]
+    known = table[table[['teacher', 'student', 'label']].notna().all(axis=1)]
+    if good.empty and not grid.alone:
+        return []
+    one = grid.alone or good['teacher'].nunique() == good['student'].nunique() == 1
+    made = [_overview(grid, good, found)] if one else [_sizes(grid, good), _heat_maps(grid, known)]
+    made += [_axis(good, field, fields) for field in fields]
+    made += [_agreements(good, one), _curves(grid, good, fields, found)]
+    return [f for f in made if f.panels]
+
+
+def _limited(name: str, title: str, panels: list[Callable], height: float, note: str, most: int = MOST) -> Figure:
+    return Figure(name, title, panels[:most], height, note, max(0, len(panels) - most))
+
+
+def labels(table: pd.DataFrame) -> list[str]:
+    """What each student is called: its label, with the method if labels alone do not tell them apart."""
+    alone = len(table.drop_duplicates(['method', 'label'])) == table['label'].nunique(dropna=False)
+    keys = ['label'] if alone else ['method', 'label']
+    return [' · '.join(filter(None, (text(r[k]) for k in keys))) for _, r in table.iterrows()]
+
+
+def variants(table: pd.DataFrame, fields: list[str]) -> list[str]:
+    """The variant of each row: 'confidence · alpha 0.25'."""
+    names = short(fields)
+    return [' · '.join([r['who'], *(f'{names[f]} {value}' for f in fields if (value := text(r[f])))])
+            for _, r in table.iterrows()]
+
+
+def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
+    styles = plots.styles(table['who'])
+    shown = [(r['variant'], styles[r['who']]['color'], r) for _, r in table.iloc[:MOST_ROWS].iterrows()]
+    people = [(name, colour, found[r.name].entry['accuracy']) for name, colour, r in shown]
+    bars = {role: (COLOURS[role], [100 * r[role] for _, _, r in shown]) for role in ('weak', 'zero_shot', 'ceiling')}
+    if grid.alone:
+        colours, bars = {name: colour for name, colour, _ in shown}, {}
+        people = [(label, COLOURS.get(role) or colours.get(label, plots.INK), entry['accuracy'])
+                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')]
+    panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
+    return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
+                  1.6 + .46 * len(people),
+                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: single'
+                  ' seeds.', len(table) - len(shown))
+
+
+def accuracy_panel(ax, people: list[tuple[str, str, dict]], bars: dict[str, tuple[str, list[float]]]) -> None:
+    """Test accuracy: the mean of the seeds, its standard error, and each seed as a faint dot.
+
+    Args:
+      people: (name, colour, accuracy) of every row.  bars: name -> colour and per cent of what stands beside each row.
+    """
+    for name, (colour, values) in bars.items():
+        if not all(map(math.isnan, values)):
+            ax.plot(values, range(len(people)), '|', color=colour, markersize=14, markeredgewidth=2, label=name)
+    for y, (_, colour, accuracy) in enumerate(people):
+        seeds = [100 * v for v in map(number, accuracy.get('seeds') or []) if v is not None]
+        mean, sem = 100 * accuracy['mean'], 100 * (number(accuracy.get('sem')) or 0)
+        ax.plot(seeds, [y] * len(seeds), 'o', color=colour, alpha=.3, markersize=4, markeredgewidth=0)
+        ax.errorbar(mean, y, xerr=sem or None, color=colour, capsize=3)
+        _dot(ax, mean, y, colour, f'{mean:.1f}')
+    plots.name_rows(ax, [name for name, _, _ in people])
+    ax.margins(x=.12)
+    ax.set(title='Test accuracy', xlabel='% of test examples')
+    plots.legend(ax, columns=3)
+
+
+def _dot(ax, x: float, y: int, colour: str, said: str) -> None:
+    ax.plot(x, y, 'o', color=colour, markersize=6)
+    ax.annotate(said, (x, y), (0, 7), textcoords='offset points', ha='center', fontsize=8.5)
+
+
+def pgr_panel(ax, rows: list[tuple[str, str, pd.Series]]) -> None:
+    """Performance gap recovered with its interval, of (name, colour, row): 0 is the weak model, 1 the ceiling."""
+    for y, (_, colour, found) in enumerate(rows):
+        if math.isnan(found['pgr']):
+            ax.annotate('undefined: gap within noise', (.5, y), ha='center', va='center', fontsize=8.5, style='italic')
+            continue
+        ax.plot([found['pgr_low'], found['pgr_high']], [y, y], color=colour, linewidth=1.6, marker='|', markersize=7)
+        _dot(ax, found['pgr'], y, colour, f'{found["pgr"]:.2f}')
+    for x, colour in ((0, plots.WEAK), (1, plots.CEILING)):
+        ax.axvline(x, color=colour, linewidth=1.2)
+    plots.name_rows(ax, [name for name, _, _ in rows])
+    ax.set_xlim(*pgr_limits(pd.DataFrame([found for _, _, found in rows])))
+    ax.set(title='Performance gap recovered', xlabel='0 = weak, 1 = ceiling')
+
+
+def pgr_limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """From 0 to 1 and as much more as the intervals need, but an interval may run out of [-1, 2] if no mean does."""
+    ends = rows[['pgr_low', 'pgr_high']].clip(-1, 2).to_numpy(float).ravel()
+    low, high = (f([*bound, *ends, *rows['pgr']]) for f, bound in ((np.nanmin, [0.]), (np.nanmax, [1.])))
+    return low - .1 * (high - low), high + .1 * (high - low)
+
+
+def _sizes(grid: Grid, table: pd.DataFrame) -> Figure:
+    xs, styles = positions(grid, table), plots.styles(table['teacher'])
+    limits = _limits(table)
+    panels = [partial(size_panel, rows=rows, title=name, xs=xs, styles=styles, limits=limits)
+              for name, rows in table.groupby('variant', sort=False)]
+    return _limited('sizes', 'Accuracy against the size of the student', panels, 4.4,
+                    'One line per teacher; dotted in its colour: the teacher itself. Green: the same students trained'
+                    ' on ground truth. Bands: standard errors over seeds.')
+
+
+def positions(grid: Grid, table: pd.DataFrame) -> dict[str, float]:
+    """Student model -> x: its number of parameters where all are known and differ, else its place in the order."""
+    known = table.groupby('student', sort=False)['student_parameters'].first()
+    if known.notna().all() and (known > 0).all() and known.nunique() == len(known) > 1:
+        return known.sort_values().to_dict()
+    return {name: float(place) for place, name in enumerate(in_order(grid, table, 'student'))}
+
+
+def in_order(grid: Grid, table: pd.DataFrame, column: str) -> list[str]:
+    """The models of a column ('teacher' or 'student') in the order of the sweep."""
+    swept = [str(v) for v in grid.axes.get(f'{column}.model', [])]
+    found = dict.fromkeys(table[column].dropna())
+    return [*(m for m in swept if m in found), *(m for m in found if m not in swept)]
+
+
+def size_panel(ax, rows: pd.DataFrame, title: str, xs: dict[str, float], styles: dict, limits) -> None:
+    """Test accuracy of a variant against the student's size: a line a teacher, the ceiling, the teachers themselves."""
+    ceilings = rows[rows['student'] == rows['ceiling_of']]  # a rung of a chain is measured by another model's ceiling
+    _line(ax, ceilings, 'student', 'ceiling', xs, {'color': plots.CEILING, 'marker': 's'}, 'ceiling')
+    for teacher, style in styles.items():
+        mine = rows[rows['teacher'] == teacher]
+        _line(ax, mine, 'student', 'accuracy', xs, style, f'taught by {teacher}')
+        for weak in dict.fromkeys(mine['weak']):
+            ax.axhline(100 * weak, color=style['color'], linewidth=1.3, linestyle=':')
+    slanted = _model_axis(ax, xs)
+    ax.set(title=title, ylabel='test accuracy, %', ylim=limits)
+    plots.legend(ax, below=8 if slanted else 6)
+
+
+def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
+    """A line with a band of one standard error, in per cent, broken where a value of `xs` has no row; error bars where
+    there is but one point."""
+    if rows.empty:
+        return
+    found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
+    at, mean, sem = np.array([*xs.values()]), 100 * found[y].to_numpy(), 100 * found[f'{y}_sem'].fillna(0).to_numpy()
+    ax.plot(at, mean, label=label, linewidth=1.6, markersize=5, **style)
+    ax.fill_between(at, mean - sem, mean + sem, color=style['color'], alpha=.15, linewidth=0)
+    if len(rows) == 1:
+        ax.errorbar(at, mean, yerr=sem, color=style['color'], capsize=3)
+
+
+def _model_axis(ax, xs: dict[str, float]) -> bool:
+    """Names models on the x axis, with their sizes where there is room. Returns whether the names are slanted."""
+    parameters = max(xs.values()) > len(xs)
+    if parameters:
+        ax.set_xscale('log')
+        ax.minorticks_off()
+    gaps = np.diff(np.log10([*xs.values()]) if parameters else [*xs.values()])
+    close = len(xs) > 4 or (len(gaps) > 0 and min(gaps) < .2 * sum(gaps))
+    names = [plots.shortened(name, 14) for name in xs]
+    if parameters and not close:
+        names = [f'{name}\n{plots.amount(x)}' for name, x in zip(names, xs.values(), strict=True)]
+    ax.set_xticks(list(xs.values()), names, **plots.SLANTED if close else {})
+    ax.set_xlabel('student, by number of parameters' if parameters else 'student')
+    ax.margins(x=.08)
+    return close
+
+
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """What panels that are to be compared show, in per cent."""
+    columns = ('weak', 'accuracy', 'ceiling')
+    low, high = (100 * f([f(table[c] + sign * table[f'{c}_sem'].fillna(0)) for c in columns])
+                 for f, sign in ((np.nanmin, -1), (np.nanmax, 1)))
+    margin = .06 * (high - low) or 1
+    return low - margin, high + margin
+
+
+def _heat_maps(grid: Grid, table: pd.DataFrame) -> Figure:
+    teachers, pupils = (in_order(grid, table, column) for column in ('teacher', 'student'))
+    panels = [partial(heat_panel, rows=rows, title=name, teachers=teachers, students=pupils)
+              for name, rows in table.groupby('variant', sort=False)]
+    return _limited('pgr', 'Performance gap recovered', panels, 1.5 + .62 * len(teachers),
+                    '0: as good as the weak supervisor, 1: as good as the ceiling; below, the interval. Hatched: '
+                    'undefined, as the gap between weak and ceiling is within its noise, or the cell failed.')
+
+
+def heat_panel(ax, rows: pd.DataFrame, title: str, teachers: list[str], students: list[str]) -> None:
+    """PGR of a variant, teachers down and students across. A colour only where it is defined, a word where not."""
+    cells = {(r['teacher'], r['student']): r for _, r in rows.iterrows()}
+    for y, teacher in enumerate(teachers):
+        for x, student in enumerate(students):
+            _heat_cell(ax, x, y, cells.get((teacher, student)), len(students) <= 4)
+    ax.set_xticks(range(len(students)), [plots.shortened(s, 14) for s in students],
+                  **plots.SLANTED if len(students) > 4 else {})
+    ax.set_yticks(range(len(teachers)), [plots.shortened(t, 14) for t in teachers])
+    ax.set(title=title, xlabel='student', ylabel='teacher', xlim=(-.5, len(students) - .5),
+           ylim=(len(teachers) - .5, -.5))
+    ax.grid(visible=False)
+
+
+def _heat_cell(ax, x: int, y: int, found, interval: bool) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    box: dict[str, Any] = {'xy': (x - .48, y - .46), 'width': .96, 'height': .92, 'linewidth': 0}
+    if found is None or math.isnan(found['pgr']):
+        word = 'not run' if found is None else 'undefined' if pd.isna(found['failed']) else 'failed'
+        if found is not None:
+            ax.add_patch(Rectangle(**box | {'linewidth': .6}, facecolor='none', edgecolor=plots.RULE, hatch='///'))
+        ax.text(x, y, word, ha='center', va='center', fontsize=8.5, style='italic')
+        return
+    colour = colormaps[DIVERGING](.5 + .5 * np.clip(found['pgr'], -1, 1))
+    ink = '#ffffff' if np.dot(colour[:3], (.299, .587, .114)) < .5 else '#101010'
+    ax.add_patch(Rectangle(**box, facecolor=colour))
+    shown = interval and not math.isnan(found['pgr_low'])
+    ax.text(x, y - .13 * shown, f'{found["pgr"]:.2f}', ha='center', va='center', color=ink, fontsize=10.5)
+    if shown:
+        ax.text(x, y + .2, f'[{found["pgr_low"]:.2f}, {found["pgr_high"]:.2f}]', ha='center', va='center', color=ink,
+                fontsize=7.5)
+
+
+def facets(table: pd.DataFrame, fields: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(title, rows) of every teacher, student and combination of `fields`; rows that do not depend on a field are in
+    each of its facets."""
+    names = short(fields)
+    for (teacher, student), pair in table.groupby(['teacher', 'student'], sort=False):
+        keys = [tuple(text(r[f]) for f in fields) for _, r in pair.iterrows()]
+        for key in dict.fromkeys(keys):
+            if not any(other != key and _covers(other, key) for other in keys):
+                settings = [f'{names[f]} {value}' for f, value in zip(fields, key, strict=True) if value]
+                yield ' · '.join([f'{teacher} → {student}', *settings]), pair[[_covers(key, other) for other in keys]]
+
+
+def _covers(key: tuple, other: tuple) -> bool:
+    """Whether settings are those of `key`, where they are any."""
+    return all(b in ('', a) for a, b in zip(key, other, strict=True))
+
+
+def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
+    others, name = [f for f in fields if f != field], short(fields)[field]
+    styles, limits, xs = plots.styles(table['who']), _limits(table), _axis_positions(table[field])
+    panels = [partial(axis_panel, rows=rows, title=title, field=field, name=name, xs=xs, styles=styles, limits=limits)
+              for title, rows in facets(table, others)]
+    return _limited(f'axis_{name}', f'Accuracy against {name}', panels, 4.4,
+                    'Green: the ceiling. Orange: the weak supervisor. A line across: a student that does not depend on '
+                    f'{name}. Bands: standard errors over seeds.')
+
+
+def _axis_positions(values: pd.Series) -> dict[Any, float]:
+    """Value -> x: itself where all are numbers, else its place."""
+    found = dict.fromkeys(values.dropna())
+    if all(number(v) is not None for v in found):
+        return {v: float(v) for v in sorted(found)}
+    return {v: float(place) for place, v in enumerate(found)}
+
+
+def axis_panel(ax, rows: pd.DataFrame, title: str, field: str, name: str, xs: dict, styles: dict, limits) -> None:
+    """Test accuracy against a swept field: a line per student, with the weak model and the ceiling."""
+    there = rows[rows[field].notna()]
+    for column, colour in (('ceiling', plots.CEILING), ('weak', plots.WEAK)):
+        _line(ax, there.drop_duplicates([field, column]), field, column, xs, {'color': colour, 'marker': '.'}, column)
+    for label, mine in rows.groupby('who', sort=False):
+        _line(ax, mine[mine[field].notna()], field, 'accuracy', xs, styles[label], label)
+        for flat in mine.loc[mine[field].isna(), 'accuracy']:
+            ax.axhline(100 * flat, color=styles[label]['color'], linestyle='--', linewidth=1.3, label=label)
+    numeric = all(number(v) is not None for v in xs)
+    if numeric and min(xs.values()) > 0 and max(xs.values()) > 10 * min(xs.values()):
+        ax.set_xscale('log')
+        ax.minorticks_off()
+    if not numeric or len(xs) <= 8:
+        ax.set_xticks(list(xs.values()), [plots.shortened(text(v), 14) for v in xs],
+                      **plots.SLANTED if len(xs) > 4 else {})
+    ax.set(title=title, xlabel=name, ylabel='test accuracy, %', ylim=limits)
+    plots.legend(ax, below=7 if len(xs) > 4 else 4.5)
+
+
+def _agreements(table: pd.DataFrame, one: bool) -> Figure:
+    there = table[table[[*SUBSETS]].notna().any(axis=1)]
+    parts = [('Agreement with the weak supervisor', there)] if one else [*there.groupby('variant', sort=False)]
+    panels = [partial(agreement_panel, rows=rows[:MOST_ROWS], title=title, names=(
+        rows['variant'] if one else rows['teacher'] + ' → ' + rows['student'])[:MOST_ROWS])
+        for title, rows in parts if len(rows)]
+    most = max((len(rows[:MOST_ROWS]) for _, rows in parts), default=0)
+    return _limited('agreement', 'Whom the students followed', panels, 1.7 + .38 * most,
+                    'How often a student says what its supervisor says. One that only imitates agrees everywhere; one '
+                    'that generalises agrees less if the supervisor is wrong.')
+
+
+def agreement_panel(ax, rows: pd.DataFrame, title: str, names) -> None:
+    """Agreement with the supervisor: over all examples, if it is right, if it is wrong; one row per student."""
+    for y, (_, found) in enumerate(rows.iterrows()):
+        ax.plot([100 * found['agreement_weak_wrong'], 100 * found['agreement_weak_right']], [y, y], color=plots.RULE,
+                linewidth=2, zorder=1)
+    for subset, (label, marker, colour) in SUBSETS.items():
+        ax.errorbar(100 * rows[subset], range(len(rows)), xerr=100 * rows[f'{subset}_sem'].fillna(0), fmt='none',
+                    color=colour)
+        ax.plot(100 * rows[subset], range(len(rows)), marker, color=colour, markersize=5.5, label=label)
+    plots.name_rows(ax, [*names], width=28)
+    ax.set(title=title, xlabel='% of such test examples', xlim=(-2, 102))
+    plots.legend(ax, columns=3)
+
+
+def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Student]) -> Figure:
+    there = table[[bool(found[i].curve) for i in table.index]]
+    parts = [('Test accuracy during training', there)] if grid.alone else [*facets(there, fields)] if len(there) else []
+    styles = plots.styles(table['who'])
+    shown = [(title, rows, _lines(grid, rows, found, styles)) for title, rows in parts]
+    panels: list[Callable] = [partial(curve_panel, title=title, rows=rows, lines=lines)
+                              for title, rows, lines in shown if lines]
+    losses = [partial(loss_panel, lines=lines) for _, _, lines in shown if lines] if grid.alone else []
+    return _limited('learning_curves', 'How they got there', losses + panels, 4.2,
+                    'Losses of different kinds cannot be compared with each other. ' * bool(losses) +
+                    'Accuracy during training is measured on the watched part of the test set, final accuracy on all of'
+                    f' it. {"; ".join(name for _, name in STOPS.values())}. Bands: standard errors over seeds.',
+                    MOST_CURVES)
+
+
+def _lines(grid: Grid, rows: pd.DataFrame, found: list[Student], styles: dict) -> list[tuple[str, tuple, dict]]:
+    """(name, (colour, dashes), curve) of the models beside the students of `rows`, and of these."""
+    cell = found[rows.index[0]].cell if len(rows) else grid.cells[0]
+    beside = [(c['label'], (COLOURS.get(c.get('kind', ''), plots.INK), '-'), c)
+              for c in cell.evaluation.get('curves') or [] if c.get('kind') != 'student']
+    return beside + [(who, (styles[who]['color'], styles[who]['linestyle']), found[i].curve)
+                     for i, who in rows['who'].items()]
+
+
+def loss_panel(ax, lines: list) -> None:
+    """Training loss against the share of the run that is done."""
+    for name, style, curve in lines:
+        plots.draw_curve(ax, curve.get('progress'), curve.get('loss') or {}, style, name, scale=1)
+    ax.set(title='Training loss', xlabel='share of training done', xlim=(0, 1))
+    plots.legend(ax)
+
+
+def curve_panel(ax, title: str, rows: pd.DataFrame, lines: list) -> None:
+    """Test accuracy during training, and where a student might have stopped; dashed: final weak and ceiling."""
+    for name, style, curve in lines:
+        accuracy = curve.get('accuracy') or {}
+        progress = plots.progress_of(accuracy, curve)
+        plots.draw_curve(ax, progress, accuracy, style, name, scale=100)
+        for stop, (marker, _) in STOPS.items() if curve.get('kind') == 'student' and progress else ():
+            if found := (curve.get('stops') or {}).get(stop):
+                x = np.interp(found['step'], accuracy['step'], progress)
+                ax.plot(x, 100 * found['accuracy'], marker, color=style[0], markersize=7, zorder=3,
+                        markeredgecolor=plots.INK, markeredgewidth=.8)
+    for final in ('weak', 'ceiling'):
+        for value in rows[final].dropna().unique():
+            ax.axhline(100 * value, color=COLOURS[final], linewidth=1, dashes=(6, 3), alpha=.7)
+    ax.set(title=title, xlabel='share of training done (dashed: final weak, ceiling)', ylabel='accuracy, %',
+           xlim=(-.03, 1.03))
+    plots.legend(ax)
