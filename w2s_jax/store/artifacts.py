@@ -24,6 +24,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sha256(stream: Any) -> str:
+    """The checksum of an open binary file."""
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part. Raises StoreError."""
     part = path.with_name(f'.part-{path.name}-{lease.process()}')
@@ -122,8 +127,8 @@ class Store:
         return str(artifact.metrics['failed']) if (artifact.path / 'FAILED').exists() else None
 
     def lease(self, name: str):
-        """A block during which no other process has the lease of that name; yields None where one has."""
-        return lease.hold(lease.Slot(self.folder / 'leases' / name))
+        """A block during which no other process has the lease of that name; yields None if one has."""
+        return lease.hold(self.folder / 'leases' / name)
 
     def name(self, workdir: pathlib.Path | str, ids: Iterable[str]) -> None:
         """Writes down what a run or a grid needs, before it begins: `w2s store gc` removes what nothing names."""
@@ -175,13 +180,11 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
     if params is not None:
         (part / 'params').mkdir()
         trees.save(part / 'params' / 'model.safetensors', params)
-    sums = {str(f.relative_to(part)): _sum(f) for f in sorted(part.rglob('*')) if f.is_file()}
+    sums = {}
+    for file in sorted(f for f in part.rglob('*') if f.is_file()):
+        with open(file, 'rb') as stream:
+            sums[str(file.relative_to(part))] = sha256(stream)
     write_json(part / 'DONE', sums)
-
-
-def _sum(path: pathlib.Path) -> str:
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:
