@@ -92,6 +92,14 @@ def test_what_one_machine_saves_another_finds(machine):
     assert other.find('teacher', 'ab12') is None and other.find('student', 'ab13') is None
 
 
+def test_texts_come_when_they_are_asked_for(machine):
+    one, other = machine('one'), machine('other')
+    one.save('table', 'ab12', {}, {}, {'words': ['naïve', '']})
+    found = other.find('table', 'ab12')
+    assert cached(other) == {f'table-ab12/{n}' for n in ('config.json', 'metrics.json', 'DONE')}
+    assert found.arrays['words'].tolist() == ['naïve', ''] and cached(other) == cached(one)
+
+
 def test_what_is_cached_needs_no_network(machine, monkeypatch):
     store = machine('one')
     save(store)

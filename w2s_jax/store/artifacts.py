@@ -61,7 +61,8 @@ def alone(folder: pathlib.Path):
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A finished phase: `config.json`, `metrics.json`, `predictions.npz` and, where kept, `params/`."""
+    """A finished phase: `config.json`, `metrics.json`, `predictions.npz`, and if there are some, `texts.parquet` and
+    `params/`."""
     path: pathlib.Path
 
     def file(self, name: str) -> pathlib.Path:
@@ -74,9 +75,12 @@ class Artifact:
         return self._read('metrics.json', lambda p: json.loads(p.read_text()))
 
     @functools.cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`)."""
-        return self._read('predictions.npz', disk.read_npz)
+    def arrays(self) -> dict[str, Any]:
+        """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`, `disk.Texts`)."""
+        found = self._read('predictions.npz', disk.read_npz)
+        if 'texts.parquet' in self._read('DONE', lambda p: json.loads(p.read_text())):
+            found |= self._read('texts.parquet', disk.read_texts)
+        return found
 
     def params(self) -> dict:
         """The trained parameters, a tree. Raises WeightsError where none were kept."""
@@ -144,11 +148,13 @@ class Store:
         write_json(path, named)
 
     def save(self, kind: str, identity: str, config: dict, metrics: dict,
-             arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
+             arrays: dict[str, Any] | None = None, params=None) -> Artifact:
         """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError.
 
-        metrics: with the reason under 'failed' where the run broke down.
+        metrics: with the reason under 'failed' if the run broke down.  arrays: numbers, or texts as in `disk.column`.
         """
+        if arrays is not None:
+            arrays = {name: disk.column(name, array) for name, array in arrays.items()}
         path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{lease.process()}'
         try:
             shutil.rmtree(part, ignore_errors=True)
@@ -176,7 +182,10 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
     if 'failed' in metrics:
         (part / 'FAILED').touch()
     if arrays is not None:
-        np.savez(part / 'predictions.npz', **arrays)
+        texts = {name: array for name, array in arrays.items() if array.dtype == object}
+        np.savez(part / 'predictions.npz', **{name: array for name, array in arrays.items() if name not in texts})
+        if texts:
+            disk.write_texts(part / 'texts.parquet', texts)
     if params is not None:
         (part / 'params').mkdir()
         trees.save(part / 'params' / 'model.safetensors', params)
