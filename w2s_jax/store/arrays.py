@@ -1,4 +1,4 @@
-"""Arrays and texts that stay in files: what is larger than memory should hold is mapped, and read where it is looked at.
+"""Arrays and texts in files: what is larger than memory should hold is mapped, and read when it is looked at.
 
 Text columns of an artifact are pyarrow strings in a Parquet file. Nothing is ever pickled, nor unpickled.
 """
@@ -127,9 +127,10 @@ def column(name: str, values) -> np.ndarray | Texts:
             raise StoreError(f'array {name!r}: {values.type}, expected strings, or lists of as many strings each, and '
                              'no nulls') from None
     found = np.asarray(values)
-    if isinstance(values, list) and found.dtype.kind == 'U' or found.dtype.kind == 'T':
+    if (isinstance(values, list) and found.dtype.kind == 'U') or found.dtype.kind == 'T':
         found = found.astype(object)
-    if found.dtype.hasobject and not (found.dtype == object and found.ndim in (1, 2) and all(map(_is_text, found.flat))):
+    texts = found.dtype == object and found.ndim in (1, 2) and all(map(_is_text, found.flat))
+    if found.dtype.hasobject and not texts:
         raise StoreError(f'array {name!r}: holds objects, expected numbers, or texts [N] or [N, S] that are str')
     return found
 
@@ -149,8 +150,8 @@ def write_texts(path: pathlib.Path, columns: dict[str, np.ndarray | Texts]) -> N
         for start in range(0, length, _ROWS):
             rows = range(start, min(start + _ROWS, length))
             found = [texts[start:rows.stop] for texts in columns.values()]
-            lists = [f.reshape(len(f), int(np.prod(f.shape[1:]))).tolist() + [None] * (len(rows) - len(f)) for f in found]
-            file.write_batch(pa.record_batch([pa.array(rows, kind) for rows in lists], schema=schema))
+            lists = [(f if f.ndim == 2 else f[:, None]).tolist() + [None] * (len(rows) - len(f)) for f in found]
+            file.write_batch(pa.record_batch([pa.array(column, kind) for column in lists], schema=schema))
 
 
 def read_texts(path: pathlib.Path) -> dict[str, np.ndarray | Texts]:
