@@ -10,6 +10,7 @@ from w2s_jax.methods import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
+from w2s_jax.registry import known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
 from w2s_jax.train import optimizers
@@ -133,26 +134,26 @@ def validate(config) -> None:
         if not (prefix == 'teacher' and part.model == zoo.GIVEN):
             zoo.check_name(f'{prefix}.model', part.model)
         losses.get_loss(part.loss.name, f'{prefix}.loss.name')
-        optimizers.known(f'{prefix}.mode', part.mode, MODES)
-        optimizers.known(f'{prefix}.dtype', part.dtype, dict.fromkeys(('float32', 'bfloat16')))
+        known(f'{prefix}.mode', part.mode, MODES)
+        known(f'{prefix}.dtype', part.dtype, dict.fromkeys(('float32', 'bfloat16')))
     for name in config.method.baselines:
         losses.get_loss(name, 'method.baselines')
     for name in config.report.sinks:
-        optimizers.known('report.sinks', name, SINKS)
+        known('report.sinks', name, SINKS)
     losses.get_loss(config.method.chain_loss, 'method.chain_loss')
     for name in config.method.chain:
         zoo.check_name('method.chain', name)
-    optimizers.known('task.name', config.task.name, TASKS)
-    optimizers.known('task.truncate', config.task.truncate, dict.fromkeys(('', 'end', 'start')))
-    optimizers.known('method.name', config.method.name, METHODS)
-    optimizers.known('method.labels', config.method.labels, {'soft': None, 'hard': None})
-    optimizers.known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
-    optimizers.known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
-    optimizers.known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
-    optimizers.known('train.remat', config.train.remat, dict.fromkeys(('auto', *REMATS)))
-    optimizers.known('train.attention', config.train.attention, dict.fromkeys(ATTENTIONS))
-    optimizers.known('train.driver', config.train.driver, dict.fromkeys(('jit', 'pmap')))
-    optimizers.known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
+    known('task.name', config.task.name, TASKS)
+    known('task.truncate', config.task.truncate, dict.fromkeys(('', 'end', 'start')))
+    known('method.name', config.method.name, METHODS)
+    known('method.labels', config.method.labels, {'soft': None, 'hard': None})
+    known('optimizer.name', config.optimizer.name, optimizers.OPTIMIZERS)
+    known('optimizer.schedule', config.optimizer.schedule, optimizers.SCHEDULES)
+    known('train.keep', config.train.keep, dict.fromkeys(('all', 'teacher')))
+    known('train.remat', config.train.remat, dict.fromkeys(('auto', *REMATS)))
+    known('train.attention', config.train.attention, dict.fromkeys(ATTENTIONS))
+    known('train.driver', config.train.driver, dict.fromkeys(('jit', 'pmap')))
+    known('train.runs', config.train.runs, {'auto': None, 'vmap': None, 'map': None})
     _numbers(config)
     _method(config)
     if config.train.batch_size % config.train.accumulate:

@@ -13,9 +13,9 @@ from w2s_jax.models import chess_moves, defaults, heads, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
+from w2s_jax.registry import known
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
-from w2s_jax.train.optimizers import known
 
 GIVEN = 'given'  # as teacher.model: the weak labels come with the data
 ASSETS = pathlib.Path(__file__).parent.parent / 'assets'

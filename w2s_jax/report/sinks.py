@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.train.optimizers import known
+from w2s_jax.registry import known
 
 PROJECT = 'w2s_jax'
 FLUSH = 5.0  # seconds between two looks that a reader of event files can have

@@ -1,12 +1,9 @@
 """Optimisers whose numbers are traced, so that one compiled program serves a whole grid of them."""
-import difflib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
-
-from w2s_jax.errors import ConfigError
 
 
 def clip_by_global_norm(limit) -> optax.GradientTransformation:
@@ -42,15 +39,6 @@ SCHEDULES: dict[str, Callable] = {
     'linear': lambda progress: 1.0 - progress,
     'cosine': lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
 }
-
-
-def known(field: str, name: str, table: dict) -> str:
-    """`name`, where the table has it. Raises ConfigError that lists the table and the nearest name."""
-    if name in table:
-        return name
-    near = difflib.get_close_matches(str(name), table, 1)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise ConfigError(f'{field}: unknown {name!r}, expected one of {", ".join(sorted(table))}{hint}')
 
 
 def schedule(name: str, progress, warmup):
