@@ -19,7 +19,7 @@ from w2s_jax import data
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import chess_moves, language, modes, zoo
 from w2s_jax.models.modes import Parts
-from w2s_jax.train.optimizers import known
+from w2s_jax.registry import known
 
 RANDOM = 'random:'
 ROWS = 16  # batches in the data; an epoch

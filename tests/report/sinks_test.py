@@ -1,6 +1,7 @@
 """Where numbers go beside metrics.jsonl: event files are read back, the optional packages are stood in for."""
 import io
 import struct
+import subprocess
 import sys
 import types
 
@@ -63,7 +64,7 @@ def test_event_files_hold_every_number(tmp_path):
                              (32, {'loss': .25, 'loss/1': .25, **alpha})]
 
 
-def test_a_process_that_goes_on_writes_beside_the_one_before(tmp_path):
+def test_a_process_that_resumes_writes_beside_the_one_before(tmp_path):
     for step in (1, 2, 3):  # within a second
         place = sinks.tensorboard(tmp_path)('a')
         place.scalars(step, {'loss': 1.0})
@@ -79,6 +80,42 @@ def test_what_was_measured_is_on_disk_while_it_runs(tmp_path, monkeypatch):
     path, = (tmp_path / 'tensorboard' / 'a').iterdir()
     assert scalars(path) == [(1, {'loss': 1.0})]
     place.close()
+
+
+def test_groups_of_one_process_have_files_of_their_own(tmp_path):
+    [open_files] = sinks.openers(('tensorboard',), tmp_path)
+    places = {label: open_files(label) for label in 'ab'}
+    for step in (1, 2):
+        for label, place in places.items():
+            place.scalars(step, {label: float(step)})
+    for label, place in places.items():
+        place.close()
+        path, = (tmp_path / 'tensorboard' / label).iterdir()
+        assert scalars(path) == [(step, {label: float(step)}) for step in (1, 2)]
+
+
+FULL = """
+import io, pathlib, resource, sys
+import numpy as np
+from w2s_jax.errors import StoreError
+from w2s_jax.report import sinks
+from w2s_jax.report.log import Log
+log = Log(None, io.StringIO(), sinks=sinks.openers(('tensorboard',), pathlib.Path(sys.argv[1])))
+log.progress('a', 1, 5000, {'loss': np.ones(3)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for end in (lambda: [log.progress('a', step, 5000, {'loss': np.ones(3)}) for step in range(2, 5000)], log.close):
+    try:
+        end()
+    except StoreError as e:
+        print(e)
+"""
+
+
+def test_a_full_disk_is_an_error_in_one_line_and_nobody_waits(tmp_path):
+    done = subprocess.run([sys.executable, '-c', FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, '')
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and all(line.endswith('cannot be written (File too large)') for line in lines)
 
 
 @pytest.mark.parametrize('label', ['a/b', '../../etc', '.', '', 'x' * 500, 'ü/ß', 'a\nb', 'rung 1: owner/name: seed 0'])
@@ -145,7 +182,7 @@ def test_wandb_does_as_its_variable_says(package, tmp_path, monkeypatch, mode):
     [other] = sinks.openers((name,), tmp_path / 'other')
     other('a')
     assert {r.options['mode'] for r in runs} == {mode} and runs[0].options['dir'] == str(tmp_path)
-    assert runs[0].options['id'] == runs[1].options['id'] != runs[2].options['id']  # a killed run goes on
+    assert runs[0].options['id'] == runs[1].options['id'] != runs[2].options['id']  # a killed run is resumed
 
 
 @pytest.mark.parametrize('name', ['wandb', 'trackio', 'tensorboardX'])

@@ -42,7 +42,7 @@ def obtained(folder, seconds=SHORT, within=20.0) -> float:
     """Tries until the lease is held. Returns the seconds that took."""
     began = time.monotonic()
     while time.monotonic() - began < within:
-        with hold(Slot(folder), seconds) as held:
+        with hold(folder, seconds) as held:
             if held:
                 return time.monotonic() - began
         time.sleep(.02)
@@ -55,7 +55,7 @@ def state(number: int) -> str:
 
 
 def is_free(folder, seconds=SHORT) -> bool:
-    with hold(Slot(folder), seconds) as held:
+    with hold(folder, seconds) as held:
         return held is not None
 
 
@@ -67,7 +67,7 @@ def keep(folder, machine=None, seconds=SHORT):
     """Holds until it is killed; on a machine of that name."""
     if machine:
         pretend(machine)
-    with hold(Slot(folder), seconds) as held:
+    with hold(folder, seconds) as held:
         assert held
         (folder.parent / 'held').touch()
         time.sleep(600)
@@ -81,20 +81,20 @@ def holder(folder, machine=None, seconds=SHORT):
 
 def test_held_then_free_then_held(folder):
     for _ in range(3):
-        with hold(Slot(folder)) as held:
+        with hold(folder) as held:
             assert held and not held.lost()
             assert not is_free(folder)
     assert len(list(folder.iterdir())) == 1  # what is over does not pile up
 
 
 def test_an_error_in_the_block_gives_it_back(folder):
-    with contextlib.suppress(KeyboardInterrupt), hold(Slot(folder)):
+    with contextlib.suppress(KeyboardInterrupt), hold(folder):
         raise KeyboardInterrupt
     assert is_free(folder)
 
 
 def test_leases_of_other_names_are_other_leases(folder):
-    with hold(Slot(folder)), hold(Slot(folder.with_name('other'))) as other:
+    with hold(folder), hold(folder.with_name('other')) as other:
         assert other
 
 
@@ -103,7 +103,7 @@ def compete(folder, inside, machine, rounds, log):
     pretend(machine)
     done = 0
     while done < rounds:
-        with hold(Slot(folder), 20) as held:
+        with hold(folder, 20) as held:
             if held:
                 os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where somebody else is inside
                 os.unlink(inside)
@@ -126,7 +126,7 @@ def test_of_processes_that_race_exactly_one_holds(folder, tmp_path):
 def rob(folder, inside, taken):
     """Takes a lease once, and holds it while others look."""
     while not taken.exists():
-        with hold(Slot(folder), 20) as held:
+        with hold(folder, 20) as held:
             if held and not taken.exists():  # it may have been taken and given back since the look above
                 os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
                 time.sleep(.2)
@@ -193,7 +193,7 @@ def test_a_live_holder_is_never_succeeded(folder):
 
 def notice(folder, result):
     """Holds, is stopped and continued from outside, and says what it then knows."""
-    with hold(Slot(folder), SHORT) as held:
+    with hold(folder, SHORT) as held:
         assert held and not held.lost()
         os.kill(os.getpid(), signal.SIGSTOP)
         result.write_text(f'{held.lost()}')
@@ -205,7 +205,7 @@ def test_a_holder_that_was_paused_for_long_notices_its_loss(folder, tmp_path):
     wait_for(lambda: state(process.pid) == 'T')
     took = 0.0
     while True:
-        with hold(Slot(folder), SHORT) as held:
+        with hold(folder, SHORT) as held:
             if held:
                 os.kill(process.pid, signal.SIGCONT)
                 process.join(20)
@@ -236,7 +236,7 @@ def test_who_was_late_to_see_a_lease_free_does_not_take_it_from_the_next_but_one
         def slow(self, number, text):
             monkeypatch.undo()
             assert number == 2 and is_free(folder)
-            assert others.enter_context(hold(Slot(folder))).number == 3
+            assert others.enter_context(hold(folder)).number == 3
             assert create(self, number, text)  # 2 was removed by then: a gap that can be filled
             return True
         monkeypatch.setattr(Slot, 'create', slow)
@@ -264,7 +264,7 @@ def test_what_this_process_left_behind_is_free(folder, monkeypatch):
 
 def test_a_lease_that_cannot_be_made_is_an_error_in_one_line(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(StoreError) as e, hold(Slot(tmp_path / 'file' / 'lease')):
+    with pytest.raises(StoreError) as e, hold(tmp_path / 'file' / 'lease'):
         pass
     assert str(e.value) == f'{tmp_path}/file/lease: cannot be written (Not a directory)'
 
@@ -275,7 +275,7 @@ def test_no_trace_of_a_lease_that_found_no_space(folder, monkeypatch):
         raise OSError(errno.ENOSPC, 'No space left on device')
     with monkeypatch.context() as patch:
         patch.setattr(lease, 'open', full, raising=False)
-        with pytest.raises(StoreError, match=r'cannot be written \(No space left on device\)'), hold(Slot(folder)):
+        with pytest.raises(StoreError, match=r'cannot be written \(No space left on device\)'), hold(folder):
             pass
     assert list(folder.iterdir()) == [] and is_free(folder)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.train.optimizers import known
+from w2s_jax.registry import known
 
 PROJECT = 'w2s_jax'
 FLUSH = 5.0  # seconds between two looks that a reader of event files can have
@@ -46,7 +46,11 @@ def tensorboard(workdir: pathlib.Path) -> Opener:
 
 
 class Events:
-    """An event file. Written in place, not by tensorboardX's thread, so that a full disk is an error and no stop."""
+    """An event file, by tensorboardX's writer of event files.
+
+    Not by its SummaryWriter, whose thread dies of a full disk with a traceback, after which the twelfth `add_scalar`
+    waits without end (tensorboardX 2.6.5); here the step that finds no space raises OSError.
+    """
 
     opened = 0
 
@@ -89,7 +93,7 @@ def trackio(workdir: pathlib.Path) -> Opener:
     package = _package('trackio')
 
     def open_run(label: str) -> Sink:
-        # it ends the run before, of the same context, which may still be going on
+        # it ends the run before, of the same context, which may still be at work
         return Run(contextvars.copy_context().run(
             package.init, project=PROJECT, group=workdir.name, name=f'{label} {_identity(workdir, label)[:6]}',
             resume='allow', embed=False, auto_log_gpu=False, auto_log_cpu=False))
@@ -127,7 +131,7 @@ def _package(name: str):
 
 
 def _identity(workdir: pathlib.Path, label: str) -> str:
-    """The same for a killed run that goes on; wandb takes up to 64 letters and digits."""
+    """The same for a killed run that is resumed; wandb takes up to 64 letters and digits."""
     return hashlib.sha256(f'{workdir} {label}'.encode()).hexdigest()[:16]
 
 

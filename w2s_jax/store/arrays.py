@@ -1,5 +1,10 @@
-"""Arrays that stay in files: what is larger than memory should hold is mapped, and read where it is looked at."""
+"""Arrays and texts in files: what is larger than memory should hold is mapped, and read when it is looked at.
+
+Text columns of an artifact are pyarrow strings in a Parquet file. Nothing is ever pickled, nor unpickled.
+"""
 import array
+import functools
+import json
 import pathlib
 import struct
 import tempfile
@@ -8,8 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-LARGE = 1 << 20  # bytes from which an array of a file is mapped
+from w2s_jax.errors import StoreError
+
+LARGE = 1 << 20  # bytes from which an array of a file, or a column of texts, is mapped
 _BLOCK = 1 << 22
+_ROWS = 2000
 
 
 class Growing:
@@ -21,7 +29,7 @@ class Growing:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def append(self, block: np.ndarray) -> None:
-        """Writes more rows. Raises OSError where the disk is full."""
+        """Writes more rows. Raises OSError if the disk is full."""
         self.file.write(np.ascontiguousarray(block, self.dtype).data)
 
     def array(self, *shape: int) -> np.ndarray:
@@ -33,22 +41,26 @@ class Growing:
 
 
 class Texts:
-    """Texts `[N, S]` in a file without a name, as UTF-8. To whoever asks for rows it is an array of str, new ones each
-    time; memory holds 8 bytes a text. Raises OSError where the disk is full.
+    """Texts `[N, S]`, or `[N]`, in a file without a name, as UTF-8. To whoever asks for rows it is an array of str, new
+    ones each time; memory holds 8 bytes a text. Raises OSError if the disk is full.
 
-    rows: S texts each.  folder: as for `Growing`.
+    rows: S texts each, or one.  folder: as for `Growing`.
     """
     dtype = np.dtype(object)
+    shape: tuple[int, ...]
 
-    def __init__(self, rows: Iterable[Sequence[str]], folder: pathlib.Path | None = None):
-        written, lengths, width = Growing(np.uint8, folder), array.array('q'), 1
+    def __init__(self, rows: Iterable[Sequence[str]] | Iterable[str], folder: pathlib.Path | None = None):
+        written, lengths, count, shape = Growing(np.uint8, folder), array.array('q'), 0, (1,)
         for row in rows:
-            raw = [text.encode() for text in row]
+            raw = [text.encode() for text in ([row] if isinstance(row, str) else row)]
+            found: tuple[int, ...] = () if isinstance(row, str) else (len(raw),)
+            if count and found != shape:
+                raise ValueError(f'row {count} has shape {found}, the rows before {shape}')
             written.file.write(b''.join(raw))
             lengths.extend(map(len, raw))
-            width = len(raw)
-        self.shape, self.bytes = (len(lengths) // width, width), written.array(-1)
-        self.ends = np.cumsum(np.frombuffer(lengths, np.int64)) if lengths else np.empty(0, np.int64)
+            count, shape = count + 1, found
+        self.shape = (count, *shape)
+        self.content = written.array(-1), np.cumsum(np.asarray(lengths))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -58,19 +70,102 @@ class Texts:
         if isinstance(index, tuple):
             return np.take(self[index[0]], index[1], axis=-1)
         rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
-        at = rows[..., None] * self.shape[1] + np.arange(self.shape[1])
+        width = int(np.prod(self.shape[1:]))
+        at = rows[..., None] * width + np.arange(width)
         out = np.empty(at.size, object)
         out[:] = [self._text(i) for i in at.ravel().tolist()]
-        return out.reshape(at.shape)
+        return out.reshape(rows.shape + self.shape[1:])[()]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:]
 
     def _text(self, i: int) -> str:
-        return self.bytes[self.ends[i - 1] if i else 0:self.ends[i]].tobytes().decode()
+        raw, ends = self.content
+        return raw[ends[i - 1] if i else 0:ends[i]].tobytes().decode()
 
 
-def chunks(rows: np.ndarray | Texts, size: int = 2000) -> Iterator[np.ndarray]:
+class StoredTexts(Texts):
+    """A column of a file of texts (`write_texts`), unpacked when it is first looked at. Raises StoreError then if it is
+    damaged."""
+
+    def __init__(self, path: pathlib.Path, name: str, shape: tuple[int, ...]):
+        self.path, self.name, self.shape = path, name, shape
+
+    @functools.cached_property
+    def content(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        """The UTF-8 of all texts, and where each ends."""
+        import pyarrow as pa
+        from pyarrow import parquet
+        written, ends, total = Growing(np.uint8, self.path.parent.parent), [np.empty(0, np.int64)], 0
+        try:
+            with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(_ROWS, columns=[self.name]):
+                    texts = batch.column(0).flatten()
+                    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:][:len(texts) + 1]
+                    if len(texts):
+                        written.file.write(memoryview(texts.buffers()[2] or b'')[offsets[0]:offsets[-1]])
+                        ends.append(total + offsets[1:] - offsets[0])
+                        total = int(ends[-1][-1])
+        except (pa.ArrowException, OSError) as e:
+            raise StoreError(f'{self.path}: unreadable ({type(e).__name__}); delete {self.path.parent} to compute it '
+                             'again') from None
+        return written.array(-1), np.concatenate(ends)
+
+
+def column(name: str, values) -> np.ndarray | Texts:
+    """An array as artifacts hold it: numbers as they are, texts as objects that are str. Raises StoreError if it holds
+    objects of another kind, which NumPy would pickle.
+
+    values: an array, a list, `Texts`, or an Arrow array of strings or of lists of as many strings each.
+    """
+    if isinstance(values, Texts):
+        return values
+    if type(values).__module__.partition('.')[0] == 'pyarrow':
+        try:
+            return Texts(value.as_py() for value in values)
+        except (AttributeError, TypeError, ValueError):
+            raise StoreError(f'array {name!r}: {values.type}, expected strings, or lists of as many strings each, and '
+                             'no nulls') from None
+    found = np.asarray(values)
+    if (isinstance(values, list) and found.dtype.kind == 'U') or found.dtype.kind == 'T':
+        found = found.astype(object)
+    texts = found.dtype == object and found.ndim in (1, 2) and all(map(_is_text, found.flat))
+    if found.dtype.hasobject and not texts:
+        raise StoreError(f'array {name!r}: holds objects, expected numbers, or texts [N] or [N, S] that are str')
+    return found
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and value.encode(errors='replace') == value.encode(errors='surrogatepass')
+
+
+def write_texts(path: pathlib.Path, columns: dict[str, np.ndarray | Texts]) -> None:
+    """Writes texts, some rows at a time; columns need not be equally long: the rest of a shorter one is null."""
+    import pyarrow as pa
+    from pyarrow import parquet
+    kind, shapes = pa.list_(pa.string()), {name: list(texts.shape) for name, texts in columns.items()}
+    schema = pa.schema([(name, kind) for name in columns], {'shapes': json.dumps(shapes)})
+    with parquet.ParquetWriter(path, schema, compression='zstd', write_page_checksum=True) as file:
+        length = max(map(len, columns.values()))
+        for start in range(0, length, _ROWS):
+            rows = range(start, min(start + _ROWS, length))
+            found = [texts[start:rows.stop] for texts in columns.values()]
+            lists = [(f if f.ndim == 2 else f[:, None]).tolist() + [None] * (len(rows) - len(f)) for f in found]
+            file.write_batch(pa.record_batch([pa.array(column, kind) for column in lists], schema=schema))
+
+
+def read_texts(path: pathlib.Path) -> dict[str, np.ndarray | Texts]:
+    """The columns of a file of texts: LARGE ones are `Texts`, others are arrays of str."""
+    from pyarrow import parquet
+    with parquet.ParquetFile(path) as file:
+        shapes = json.loads(file.schema_arrow.metadata[b'shapes'])
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        sizes = {name: sum(g.column(i).total_uncompressed_size for g in groups) for i, name in enumerate(shapes)}
+    found = {name: StoredTexts(path, name, tuple(shape)) for name, shape in shapes.items()}
+    return {name: texts if sizes[name] >= LARGE else texts[:] for name, texts in found.items()}
+
+
+def chunks(rows: np.ndarray | Texts, size: int = _ROWS) -> Iterator[np.ndarray]:
     """The rows of `[N, ...]`, so many at a time."""
     return (rows[start:start + size] for start in range(0, len(rows), size))
 

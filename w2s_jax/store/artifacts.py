@@ -19,6 +19,11 @@ from w2s_jax.store import lease, trees
 from w2s_jax.text import digest
 
 
+def sha256(stream: Any) -> str:
+    """The checksum of an open binary file."""
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part. Raises StoreError."""
     part = path.with_name(f'.part-{path.name}-{lease.process()}')
@@ -51,7 +56,8 @@ def alone(folder: pathlib.Path):
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A finished phase: `config.json`, `metrics.json`, `predictions.npz` and, where kept, `params/`."""
+    """A finished phase: `config.json`, `metrics.json`, `predictions.npz`, and if there are some, `texts.parquet` and
+    `params/`."""
     path: pathlib.Path
 
     def file(self, name: str) -> pathlib.Path:
@@ -64,9 +70,12 @@ class Artifact:
         return self._read('metrics.json', lambda p: json.loads(p.read_text()))
 
     @functools.cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`)."""
-        return self._read('predictions.npz', disk.read_npz)
+    def arrays(self) -> dict[str, Any]:
+        """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`, `disk.Texts`)."""
+        found = self._read('predictions.npz', disk.read_npz)
+        if 'texts.parquet' in self._read('DONE', lambda p: json.loads(p.read_text())):
+            found |= self._read('texts.parquet', disk.read_texts)
+        return found
 
     def params(self) -> dict:
         """The trained parameters, a tree. Raises WeightsError where none were kept."""
@@ -117,8 +126,8 @@ class Store:
         return str(artifact.metrics['failed']) if (artifact.path / 'FAILED').exists() else None
 
     def lease(self, name: str):
-        """A block during which no other process has the lease of that name; yields None where one has."""
-        return lease.hold(lease.Slot(self.folder / 'leases' / name))
+        """A block during which no other process has the lease of that name; yields None if one has."""
+        return lease.hold(self.folder / 'leases' / name)
 
     def name(self, workdir: pathlib.Path | str, ids: Iterable[str]) -> None:
         """Writes down what a run or a grid needs, before it begins: `w2s store gc` removes what nothing names."""
@@ -134,11 +143,13 @@ class Store:
         write_json(path, named)
 
     def save(self, kind: str, identity: str, config: dict, metrics: dict,
-             arrays: dict[str, np.ndarray] | None = None, params=None) -> Artifact:
+             arrays: dict[str, Any] | None = None, params=None) -> Artifact:
         """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError.
 
-        metrics: with the reason under 'failed' where the run broke down.
+        metrics: with the reason under 'failed' if the run broke down.  arrays: numbers, or texts as in `disk.column`.
         """
+        if arrays is not None:
+            arrays = {name: disk.column(name, array) for name, array in arrays.items()}
         path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{lease.process()}'
         try:
             shutil.rmtree(part, ignore_errors=True)
@@ -166,17 +177,18 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
     if 'failed' in metrics:
         (part / 'FAILED').touch()
     if arrays is not None:
-        np.savez(part / 'predictions.npz', **arrays)
+        texts = {name: array for name, array in arrays.items() if array.dtype == object}
+        np.savez(part / 'predictions.npz', **{name: array for name, array in arrays.items() if name not in texts})
+        if texts:
+            disk.write_texts(part / 'texts.parquet', texts)
     if params is not None:
         (part / 'params').mkdir()
         trees.save(part / 'params' / 'model.safetensors', params)
-    sums = {str(f.relative_to(part)): _sum(f) for f in sorted(part.rglob('*')) if f.is_file()}
+    sums = {}
+    for file in sorted(f for f in part.rglob('*') if f.is_file()):
+        with open(file, 'rb') as stream:
+            sums[str(file.relative_to(part))] = sha256(stream)
     write_json(part / 'DONE', sums)
-
-
-def _sum(path: pathlib.Path) -> str:
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:

@@ -8,8 +8,6 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-import functools
-import hashlib
 import json
 import pathlib
 import sys
@@ -18,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from w2s_jax.errors import ConfigError, StoreError, UserError
-from w2s_jax.text import digest
+from w2s_jax.store.artifacts import digest, sha256
 from w2s_jax.store.remote import Files, errors
 
 PLACES = ('named', 'leases', 'pending')  # folders of a store that are not artifacts
@@ -58,12 +56,12 @@ class Inventory:
 def take_stock(files: Files) -> Inventory:
     """Reads what is in a store. Raises StoreError where there is none."""
     with errors(files.url, 'read'):
-        if not files.fs.isdir(files.root):
+        if not files.fs.isdir(''):
             raise StoreError(f'{files.url}: no store there, expected a folder or a URL that holds artifacts')
-        found = files.fs.find(files.root, detail=True)
+        found = files.fs.find('', detail=True)
     table: dict[str, Folder] = {}
     for path, info in found.items():
-        parts = path[len(files.root):].strip('/').split('/')
+        parts = path.split('/')
         depth = 2 if parts[0] in PLACES else 1
         if len(parts) > depth:
             folder = table.setdefault('/'.join(parts[:depth]), Folder('/'.join(parts[:depth])))
@@ -86,7 +84,7 @@ def read_names(files: Files) -> dict[str, str]:
     """Every id that a run or a grid needs. Raises StoreError where a list is unreadable: it may name anything."""
     out: dict[str, str] = {}
     with errors(files.url, 'read'):
-        paths = files.fs.find(files.path('named')) if files.fs.isdir(files.path('named')) else []
+        paths = files.fs.find('named') if files.fs.isdir('named') else []
     for path in paths:
         if not path.endswith('.json') or path.rpartition('/')[2].startswith('.'):
             continue
@@ -94,14 +92,14 @@ def read_names(files: Files) -> dict[str, str]:
             record = json.loads(files.fs.cat_file(path))
             out |= {str(i): str(record['workdir']) for i in record['ids']}
         except (OSError, ValueError, KeyError, TypeError):
-            raise StoreError(f'{path}: unreadable; run its experiment again, or delete it') from None
+            raise StoreError(f'{files.path(path)}: unreadable; run its experiment again, or delete it') from None
     return out
 
 
 def damage(folder: Folder, files: Files) -> list[str]:
     """What is wrong with an artifact: files that are missing, changed or should not be there."""
     try:
-        sums = dict(json.loads(files.fs.cat_file(files.path(f'{folder.name}/DONE'))))
+        sums = dict(json.loads(files.fs.cat_file(f'{folder.name}/DONE')))
     except FileNotFoundError:
         return []  # removed meanwhile
     except (OSError, ValueError, TypeError):
@@ -114,25 +112,21 @@ def damage(folder: Folder, files: Files) -> list[str]:
 
 
 def _sum(files: Files, name: str) -> str:
-    whole = hashlib.sha256()
     try:
-        with files.fs.open(files.path(name), 'rb') as stream:
-            for block in iter(functools.partial(stream.read, 1 << 22), b''):
-                whole.update(block)
+        with files.fs.open(name, 'rb') as stream:
+            return sha256(stream)
     except OSError as e:
         return f'unreadable ({e})'
-    return whole.hexdigest()
 
 
 def remove(folder: Folder, files: Files) -> None:
     """Removes a folder, DONE first, so that it is an artifact or none."""
-    path = files.path(folder.name)
-    with errors(path, 'removed'):
+    with errors(files.path(folder.name), 'removed'):
         if 'DONE' in folder.sizes:
             with contextlib.suppress(FileNotFoundError):
-                files.fs.rm_file(f'{path}/DONE')
+                files.fs.rm_file(f'{folder.name}/DONE')
         with contextlib.suppress(FileNotFoundError):
-            files.fs.rm(path, recursive=True)
+            files.fs.rm(folder.name, recursive=True)
 
 
 def verify(files: Files, delete: bool) -> int:
@@ -187,7 +181,7 @@ def needed(folder: Folder, named: dict[str, str], files: Files) -> bool:
     if not folder.name.startswith('pending/'):
         return folder.identity in named
     try:
-        members = json.loads(files.fs.cat_file(files.path(f'{folder.name}/members.json')))
+        members = json.loads(files.fs.cat_file(f'{folder.name}/members.json'))
         return any(i in named for i in members)
     except (OSError, ValueError, TypeError):
         return False
@@ -197,9 +191,9 @@ def forget(files: Files, workdir: str) -> None:
     """Drops the list of what a work directory needs. Raises StoreError where there is none."""
     name = f'named/{digest(workdir)}.json'
     with errors(files.path(name), 'removed'):
-        if not files.fs.exists(files.path(name)):
+        if not files.fs.exists(name):
             raise StoreError(f'{workdir}: names nothing in {files.url}, expected a work directory as `ls` prints it')
-        files.fs.rm_file(files.path(name))
+        files.fs.rm_file(name)
 
 
 def _count(folders: Iterable, what: str = 'artifact') -> str:

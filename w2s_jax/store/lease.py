@@ -1,4 +1,4 @@
-"""Leases: of the processes and machines that want the same work, one does it.
+"""Leases: of the processes, here and on machines that mount the same folder, that want the same work, one does it.
 
 A lease is a row of numbered files, of which the highest counts. Whoever finds it free makes the next one, which of
 several can only one; a number is never given twice, so that nobody takes over what was taken over already. It is
@@ -23,24 +23,24 @@ from w2s_jax.errors import StoreError
 SECONDS = 60.0
 OVER = 'over'
 _mine: set[str] = set()  # what this process holds
-_watched: dict[tuple[str, int], tuple[Any, float]] = {}  # file -> (what it looked like, since when by our clock)
+_watched: dict[tuple[pathlib.Path, int], tuple[Any, float]] = {}  # file -> (its look, since when by our clock)
 
 
 class Slot:
-    """The numbered files of one lease in a folder; `remote.RemoteSlot` has the same at a URL."""
+    """The numbered files of one lease, in a folder."""
 
     def __init__(self, folder: pathlib.Path):
-        self.folder, self.name = folder, str(folder)
+        self.folder = folder
 
     def numbers(self) -> list[int]:
-        """The numbers there are; none where there is no folder."""
+        """The numbers there are; none if there is no folder."""
         try:
             return sorted(int(name) for name in os.listdir(self.folder) if name.isdecimal())
         except FileNotFoundError:
             return []
 
     def create(self, number: int, text: str) -> bool:
-        """Makes a file; False where it exists. Exclusive on NFS too, and needs no hard links."""
+        """Makes a file; False if it exists. Exclusive on NFS too, and needs no hard links."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / str(number)
         try:
@@ -53,15 +53,15 @@ class Slot:
             raise
         return True
 
-    def look(self, number: int) -> tuple[str, Any] | None:
-        """What is in a file, and a stamp that changes with every sign of life; None where there is none."""
+    def look(self, number: int) -> tuple[str, int] | None:
+        """What is in a file, and a stamp that changes with every sign of life; None if there is none."""
         try:
             with open(self.folder / str(number), errors='replace') as file:  # opening is what makes NFS look again
                 return file.read(), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return None
 
-    def beat(self, number: int, text: str) -> None:
+    def beat(self, number: int) -> None:
         """A sign of life. It takes no space: a full disk costs nobody a lease."""
         os.utime(self.folder / str(number))
 
@@ -78,8 +78,8 @@ class Slot:
 class Lease:
     """A lease that is held, as long as it is not `lost`."""
 
-    def __init__(self, slot: Slot, number: int, text: str):
-        self.slot, self.number, self.text = slot, number, text
+    def __init__(self, slot: Slot, number: int):
+        self.slot, self.number = slot, number
 
     def lost(self) -> bool:
         """Whether another process has taken it over, as it may after a long pause of this one."""
@@ -88,26 +88,27 @@ class Lease:
     def keep(self, stop: threading.Event, every: float) -> None:
         """Shows every few seconds that the holder lives, until `stop`."""
         while not stop.wait(every):
-            with contextlib.suppress(Exception):  # a network raises anything, and may be back at the next beat
+            with contextlib.suppress(OSError):  # a network file system may be back at the next beat
                 if self.lost():
                     return
-                self.slot.beat(self.number, self.text)
+                self.slot.beat(self.number)
 
     def give_back(self) -> None:
         """Lets others have it at once."""
-        with contextlib.suppress(Exception):  # it ends by itself too, only later
+        with contextlib.suppress(OSError):  # it ends by itself too, only later
             if not self.lost():
                 self.slot.end(self.number)
 
 
 @contextlib.contextmanager
-def hold(slot: Slot, seconds: float = SECONDS) -> Iterator[Lease | None]:
-    """Holds a lease during the block; None where another process has it. Raises StoreError where none can be made."""
+def hold(folder: pathlib.Path, seconds: float = SECONDS) -> Iterator[Lease | None]:
+    """Holds the lease of a folder during the block; None if another process has it. Raises StoreError if none can be
+    made."""
     token = uuid.uuid4().hex
     try:
-        lease = _obtain(slot, token, seconds)
+        lease = _obtain(Slot(folder), token, seconds)
     except OSError as e:
-        raise StoreError(f'{slot.name}: cannot be written ({e.strerror or e})') from None
+        raise StoreError(f'{folder}: cannot be written ({e.strerror or e})') from None
     if lease is None:
         yield None
         return
@@ -139,8 +140,8 @@ def _obtain(slot: Slot, token: str, seconds: float) -> Lease | None:
         return None
     for number in numbers[:-1]:
         slot.remove(number)
-        _watched.pop((slot.name, number), None)
-    return Lease(slot, mine, text)
+        _watched.pop((slot.folder, number), None)
+    return Lease(slot, mine)
 
 
 def _free(slot: Slot, number: int, seconds: float) -> bool:
@@ -153,15 +154,15 @@ def _free(slot: Slot, number: int, seconds: float) -> bool:
         ours = holder['process'] == process()
         if (ours and holder['token'] not in _mine) or not may_live(holder['process']):
             return True
-    before, since = _watched.setdefault((slot.name, number), (seen, time.monotonic()))
+    before, since = _watched.setdefault((slot.folder, number), (seen, time.monotonic()))
     if before != seen:
-        _watched[slot.name, number] = (seen, time.monotonic())
+        _watched[slot.folder, number] = (seen, time.monotonic())
         return False
     return time.monotonic() - since > seconds
 
 
 def _parse(text: str) -> dict | None:
-    """Who holds a lease; None where that is just being written."""
+    """Who holds a lease; None while that is just being written."""
     try:
         holder = json.loads(text)
         return {name: str(holder[name]) for name in ('token', 'process')}
@@ -197,7 +198,7 @@ def _describe_machine() -> str:
 
 
 def _started(number: int) -> str:
-    """When a process began, in the kernel's words; '' where there is none, or no /proc."""
+    """When a process began, in the kernel's words; '' if there is none, or no /proc."""
     try:
         text = pathlib.Path(f'/proc/{number}/stat').read_text()
     except OSError:

@@ -1,30 +1,27 @@
 """A store at a URL (`gs://`, `s3://`, `file://` ...), with a folder here as its cache.
 
 Artifacts are uploaded file by file, DONE last, and count from then on. They are found by DONE; what is small comes
-with it, arrays and parameters when they are first asked for. The pending work of killed phases stays in the cache:
-on the same machine it is gone on with; another machine begins such a phase again.
+with it, arrays and parameters when they are first asked for. Leases and the pending work of killed phases stay in the
+cache: processes of one machine divide the work and resume it. Machines that share a URL know nothing of each other
+until an artifact is whole, so two of them may do the same phase, and the first one to publish it counts; to divide work
+among machines is Ray's (`--executor=ray`), or needs a folder that all of them mount.
 """
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import fsspec
-from fsspec.asyn import AsyncFileSystem
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
 
 from w2s_jax.errors import StoreError
 from w2s_jax.store import lease
-from w2s_jax.store.artifacts import Artifact, Store
-from w2s_jax.text import digest
+from w2s_jax.store.artifacts import Artifact, Store, digest, sha256
 
-LATER = ('predictions.npz', 'params/')  # files that are downloaded when they are asked for
+LATER = ('predictions.npz', 'texts.parquet', 'params/')  # files that are downloaded when they are asked for
 LISTED = 2.0  # seconds for which a list of what is there may be used again
 CACHE = '~/.cache/w2s_jax'
 
@@ -50,86 +47,22 @@ def errors(url: str, what: str) -> Iterator[None]:
 
 
 class Files:
-    """The files below a URL."""
+    """The files below a URL: `fs` takes names that are relative to it."""
 
     def __init__(self, url: str):
         self.url = url.rstrip('/')
         with errors(url, 'opened'):
-            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self.fs = DirFileSystem(root, fs)
 
     def path(self, name: str) -> str:
-        return f'{self.root}/{name}' if name else self.root
+        """How messages name a file."""
+        return f'{self.url}/{name}'
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Makes a file; False where it exists."""
-        try:
-            if isinstance(self.fs, LocalFileSystem):
-                with self.fs.open(self.path(name), 'xb') as file:
-                    file.write(data)
-            else:
-                self.fs.pipe_file(self.path(name), data, mode='create')
-        except FileExistsError:
-            return False
-        except Exception as e:  # object stores have no common word for it
-            if exists_already(e):
-                return False
-            raise
-        return True
-
-    def parents(self, name: str) -> None:
-        """Makes the folders above a file, where the file system has folders."""
-        self.fs.makedirs(self.path(name).rpartition('/')[0], exist_ok=True)
-
-
-def exists_already(error: BaseException) -> bool:
-    """Whether an object store says that the file, which was to be new, is there (HTTP 412 and 409)."""
-    text = f'{error} {error.__cause__}'
-    return any(word in text for word in ('PreconditionFailed', 'pre-conditions', 'conditionNotMet', 'ConditionNotMet',
-                                         'ConditionalRequestConflict', 'BlobAlreadyExists', '412'))
-
-
-class RemoteSlot:
-    """The numbered files of one lease at a URL; see `lease.Slot`."""
-
-    def __init__(self, files: Files, folder: str):
-        self.files, self.folder, self.name = files, folder, f'{files.url}/{folder}'
-        self.beats = 0
-
-    def _path(self, number: int) -> str:
-        return self.files.path(f'{self.folder}/{number}')
-
-    def numbers(self) -> list[int]:
-        try:
-            found = self.files.fs.ls(self.files.path(self.folder), detail=False)
-        except FileNotFoundError:
-            return []
-        names = (path.rstrip('/').rpartition('/')[2] for path in found)
-        return sorted(int(name) for name in names if name.isdecimal())
-
-    def create(self, number: int, text: str) -> bool:
-        name = f'{self.folder}/{number}'
-        self.files.parents(name)
-        return self.files.create(name, text.encode())
-
-    def look(self, number: int) -> tuple[str, Any] | None:
-        try:
-            text = self.files.fs.cat_file(self._path(number)).decode(errors='replace')
-        except FileNotFoundError:
-            return None
-        holder, _, beats = text.partition('\n')
-        return holder, beats
-
-    def beat(self, number: int, text: str) -> None:
-        """A sign of life: the holder alone writes his file, so nothing is lost by writing it again."""
-        self.beats += 1
-        self.files.fs.pipe_file(self._path(number), f'{text}\n{self.beats}'.encode())
-
-    def end(self, number: int) -> None:
-        self.files.fs.pipe_file(self._path(number), lease.OVER.encode())
-
-    def remove(self, number: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.files.fs.rm_file(self._path(number))
+    def put(self, source: pathlib.Path, name: str) -> None:
+        """Uploads a file, and makes the folders above it if the file system has folders."""
+        self.fs.makedirs(name.rpartition('/')[0], exist_ok=True)
+        self.fs.put_file(str(source), name)
 
 
 class RemoteArtifact(Artifact):
@@ -146,13 +79,12 @@ class RemoteArtifact(Artifact):
 
 
 class RemoteStore(Store):
-    """The artifacts at a URL; `folder` is the cache. Raises StoreError where two machines could not share it."""
+    """The artifacts at a URL; `folder` is the cache, which has the leases too."""
 
     def __init__(self, url: str, cache: pathlib.Path):
         super().__init__(cache)
         self.files = Files(url)
         self.listed: tuple[float, frozenset[str]] = (-LISTED, frozenset())
-        check_exclusive(self.files)
 
     @property
     def place(self) -> str:
@@ -166,15 +98,11 @@ class RemoteStore(Store):
             self._fetch_small(path.name)
         return RemoteArtifact(path, self._fetch)
 
-    def lease(self, name: str):
-        return lease.hold(RemoteSlot(self.files, f'leases/{name}'))  # type: ignore[arg-type]
-
     def name(self, workdir, ids) -> None:
         super().name(workdir, ids)
         name = f'named/{digest(str(workdir))}.json'
-        with errors(f'{self.files.url}/{name}', 'written'):
-            self.files.parents(name)
-            self.files.fs.pipe_file(self.files.path(name), (self.folder / name).read_bytes())
+        with errors(self.files.path(name), 'written'):
+            self.files.put(self.folder / name, name)
 
     def save(self, kind, identity, config, metrics, arrays=None, params=None) -> Artifact:
         return RemoteArtifact(super().save(kind, identity, config, metrics, arrays, params).path, self._fetch)
@@ -183,77 +111,59 @@ class RemoteStore(Store):
         """The names of the artifacts that are there, at most LISTED seconds ago."""
         if time.monotonic() - self.listed[0] > LISTED:
             with errors(self.files.url, 'listed'):
-                paths = self.files.fs.find(self.files.root) if self.files.fs.exists(self.files.root) else []
-            names = (path.split('/')[-2] for path in paths if path.endswith('/DONE'))
-            self.listed = time.monotonic(), frozenset(names)
+                paths = self.files.fs.find('') if self.files.fs.exists('') else []
+            self.listed = time.monotonic(), frozenset(p.split('/')[-2] for p in paths if p.endswith('/DONE'))
         return self.listed[1]
 
     def _publish(self, part: pathlib.Path, name: str) -> None:
-        """Uploads; where another was faster, what is there is what counts, and ours becomes a copy of it."""
-        fs = self.files.fs
-        with errors(f'{self.files.url}/{name}', 'written'):
-            if fs.exists(self.files.path(f'{name}/DONE')):
+        """Uploads; if another was faster, what is there is what counts, and ours becomes a copy of it.
+
+        Two that upload at the same time overwrite each other's files. Whoever then sees DONE before writing its own
+        uploads all again, so that what stays is of one of them; what still slips through, the checksums notice.
+        """
+        with errors(self.files.path(name), 'written'):
+            if self.files.fs.exists(f'{name}/DONE'):
                 shutil.rmtree(part)
                 self._fetch_small(name)
                 part.mkdir()
                 return
-            names = sorted((str(f.relative_to(part)) for f in part.rglob('*') if f.is_file()), key='DONE'.__eq__)
-            for file in names:
-                self.files.parents(f'{name}/{file}')
-                fs.put_file(str(part / file), self.files.path(f'{name}/{file}'))
+            files = [str(f.relative_to(part)) for f in part.rglob('*') if f.is_file() and f.name != 'DONE']
+            files.sort(key=lambda f: (not f.startswith(LATER), f))  # long uploads first: little time is left to differ
+            for file in files:
+                self.files.put(part / file, f'{name}/{file}')
+            for file in [*(files if self.files.fs.exists(f'{name}/DONE') else []), 'DONE']:
+                self.files.put(part / file, f'{name}/{file}')
 
     def _fetch_small(self, name: str) -> None:
         """Brings an artifact into the cache, without its large files."""
         part, path = self.folder / f'.part-{name}-{lease.process()}', self.folder / name
-        with errors(f'{self.files.url}/{name}', 'read'):
-            sums = json.loads(self.files.fs.cat_file(self.files.path(f'{name}/DONE')))
+        with errors(self.files.path(name), 'read'):
+            sums = json.loads(self.files.fs.cat_file(f'{name}/DONE'))
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             for file in sums:
                 if not file.startswith(LATER):
-                    self._download(name, file, part / file, sums[file])
+                    self._download(f'{name}/{file}', part / file, sums[file])
             (part / 'DONE').write_text(json.dumps(sums, indent=1) + '\n')
             with contextlib.suppress(OSError):  # another process was faster
                 part.rename(path)
             shutil.rmtree(part, ignore_errors=True)
 
     def _fetch(self, name: str, file: str) -> None:
-        """Brings one more file of an artifact into the cache; nothing where it has no such file."""
-        path = self.folder / name / file
+        """Brings one more file of an artifact into the cache; nothing if it has no such file."""
         sums = json.loads((self.folder / name / 'DONE').read_text())
         if file in sums:
-            with errors(f'{self.files.url}/{name}/{file}', 'read'):
-                self._download(name, file, path, sums[file])
+            with errors(self.files.path(f'{name}/{file}'), 'read'):
+                self._download(f'{name}/{file}', self.folder / name / file, sums[file])
 
-    def _download(self, name: str, file: str, path: pathlib.Path, expected: str) -> None:
+    def _download(self, name: str, path: pathlib.Path, expected: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'.part-{path.name}-{lease.process()}')
-        self.files.fs.get_file(self.files.path(f'{name}/{file}'), str(part))
+        self.files.fs.get_file(name, str(part))
         with open(part, 'rb') as stream:
-            found = hashlib.file_digest(stream, 'sha256').hexdigest()
+            found = sha256(stream)
         if found != expected:
             os.unlink(part)
-            raise StoreError(f'{self.files.url}/{name}/{file}: damaged (its SHA-256 is not the one in DONE); '
-                             f'delete {self.files.url}/{name} to compute it again')
+            raise StoreError(f'{self.files.path(name)}: damaged (its SHA-256 is not the one in DONE); '
+                             f'delete {self.files.path(name.partition("/")[0])} to compute it again')
         part.rename(path)
-
-
-def check_exclusive(files: Files) -> None:
-    """Raises StoreError where a file system would let two processes create the same file."""
-    name = f'leases/.probe-{uuid.uuid4().hex}'
-    with errors(files.url, 'written'):
-        files.parents(name)
-        made = [files.create(name, b''), files.create(name, b'')] if has_exclusive(files.fs) else []
-        with contextlib.suppress(FileNotFoundError):
-            files.fs.rm_file(files.path(name))
-    if made != [True, False]:
-        raise StoreError(f'{files.url}: this file system cannot create a file exclusively, expected one that can '
-                         '(file, gs, s3, abfs), so that two processes do not do the same work')
-
-
-def has_exclusive(fs) -> bool:
-    """Whether a file system has a `create` of its own: fsspec's looks first and writes then, which is a race."""
-    if isinstance(fs, LocalFileSystem):
-        return True
-    method, base = ('_pipe_file', AsyncFileSystem) if fs.async_impl else ('pipe_file', fsspec.AbstractFileSystem)
-    return getattr(type(fs), method) is not getattr(base, method)
