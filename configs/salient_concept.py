@@ -13,7 +13,7 @@ def get_config(length: str = 'short'):
     """`short`: 4 epochs, naive.  `long`: 20 epochs, naive and confidence."""
     c = default_config()
     c.task.name = 'salient_concept'
-    c.teacher.model = 'given'
+    c.labels.source = 'column'
     c.student.model = 'mlp-128'
     c.optimizer.learning_rate = 5e-4
     c.optimizer.warmup = 0.0

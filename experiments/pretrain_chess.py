@@ -74,6 +74,7 @@ def train(build: pathlib.Path, name: str) -> None:
     from w2s_jax.models import chess_moves, modes, zoo
     from w2s_jax.runtime import sharding
     from w2s_jax.store import trees
+    from w2s_jax.train import step as steps
     from w2s_jax.train import trainer as training
     from w2s_jax.train.checkpoint import Checkpoint
 
@@ -81,11 +82,11 @@ def train(build: pathlib.Path, name: str) -> None:
     positions, puzzles = read_chunks(build / 'positions'), read_chunks(build / 'puzzles')
     pool, held_out = distinct(positions['tokens']), np.arange(1000)
     inputs = {'tokens': positions['tokens'][pool][:, None]}
-    hyper = training.Hyper(*(np.array([x], np.float32) for x in (learning_rate, .01, .98, 1., .03, 0., 0.)))
+    hyper = steps.hyper(*(np.array([x], np.float32) for x in (learning_rate, .01, .98, 1., .03)))
     runs = training.Runs(inputs, np.arange(len(pool))[None], positions['move'][pool].astype(np.int32)[None],
                          np.array([SEED]), hyper, {'tokens': puzzles['tokens'][held_out][:, None]}, evaluations=20,
                          num_classes=chess_moves.NUM_MOVES)
-    static = training.Static('xent', samples // batch_size, batch_size, chess_moves.NUM_MOVES)
+    static = steps.Static('xent', samples // batch_size, batch_size, chess_moves.NUM_MOVES)
     model = modes.bind(zoo.untrained_chess(name), 'full', ())
     if smaller:
         model = grown(model, trees.load(build / f'{smaller}.safetensors'))
@@ -141,9 +142,10 @@ def puzzle_accuracy(name: str, assets: pathlib.Path) -> dict:
     from w2s_jax.runtime import sharding
     from w2s_jax.store import trees
     from w2s_jax.tasks.chess import puzzles as chess
+    from w2s_jax.train import step as steps
     from w2s_jax.train import trainer as training
     rows, model = chess.read_puzzles(assets / 'puzzles.npz'), modes.bind(zoo.untrained_chess(name), 'full', ())
-    trainer = training.Trainer(model, training.Static('xent', 1, 1, 1), sharding.make_mesh(), eval_batch_size=256)
+    trainer = training.Trainer(model, steps.Static('xent', 1, 1, 1), sharding.make_mesh(), eval_batch_size=256)
     params = training.stack([trees.load(assets / f'{name}.safetensors')])
     first = trainer.predict(params, rows.inputs, reduce=kinds.best)['top'][0, :, 0].astype(np.int64)
     return {'all_puzzles': metrics.accuracy(first, rows.truth),

@@ -1,4 +1,6 @@
 """What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
+import ast
+import contextlib
 import errno
 import itertools
 import os
@@ -12,8 +14,10 @@ import ml_collections
 from absl import app, flags
 
 from w2s_jax import config as configs
+from w2s_jax.engine import plan
 from w2s_jax.errors import ConfigError, HostsError, Preempted, UserError
 from w2s_jax.runtime import multihost, preemption, process
+from w2s_jax.text import one_line
 
 
 def define_hosts() -> None:
@@ -96,9 +100,9 @@ def parse(argv: list[str]) -> None:
     """Parses all flags. Raises ConfigError for whatever absl, ml_collections or a config file object to."""
     try:
         app.define_help_flags()
-        for arg in argv[1:]:
-            if override := re.match(r'--?(?:no)?config\.([\w.]+)', arg):
-                configs.check_name(override[1])
+        if 'config' in flags.FLAGS:
+            flag = flags.FLAGS['config']
+            flag.parser = Composing(flag.parser, argv)
         rest = flags.FLAGS(argv)
     except UserError:
         raise
@@ -113,9 +117,46 @@ def parse(argv: list[str]) -> None:
     _check_config(argv)
 
 
-def one_line(error: Exception) -> str:
-    """The message of an exception without line breaks."""
-    return ' '.join(str(error).split())
+class Composing(flags.ArgumentParser):
+    """Reads a config file, imports its plug-ins, and brings the config into the form that it has with what the flags
+    name (`--config.method.name=...`), so that these may set the fields that come with it."""
+
+    def __init__(self, parser, argv: list[str]):
+        self.parser = parser.parser if isinstance(parser, Composing) else parser
+        found = (re.match(r'--?(no)?config\.([\w.]+)(?:=(.*))?', arg, re.DOTALL) for arg in argv[1:])
+        self.overrides = [(m[2], m[3]) for m in found if m]
+
+    def parse(self, argument):
+        """A ConfigDict, locked. Raises ConfigError for a field that is not there."""
+        config = self.parser.parse(argument)
+        if not isinstance(config, ml_collections.ConfigDict):
+            return config
+        with config.unlocked():
+            for field, text in sorted(self.overrides, key=lambda o: (not configs.naming(o[0]), o[0] != 'plugins')):
+                if text is not None and configs.naming(field):
+                    self.name(config, field, text)
+                    plan.load_plugins(config)
+        plan.load_plugins(config)
+        config = configs.compose(config)
+        for field, _ in self.overrides:
+            configs.check_name(field, config)
+        return config.lock()
+
+    def name(self, config, field: str, text: str) -> None:
+        """Sets a field that names something, as far as its text can be read; the flag itself says what is wrong."""
+        *path, last = field.split('.')
+        node = config
+        for part in path:
+            if part not in node:
+                return
+            node = node[part]
+        several = isinstance(node.get(last), tuple) or text.startswith(('(', '['))
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            value = ast.literal_eval(text) if several else text
+            node[last] = tuple(value) if isinstance(value, list) else value
+
+    def flag_type(self) -> str:
+        return self.parser.flag_type()
 
 
 def explain(error: Exception, argv: list[str]) -> str:

@@ -25,10 +25,12 @@ from absl import flags
 from configs import chess_grid
 from experiments.benchmark import probe
 from w2s_jax import cli
-from w2s_jax.engine import experiment, sweep
-from w2s_jax.graph import Source
+from w2s_jax.engine import plan as plans
+from w2s_jax.engine import results, sweep
 from w2s_jax.runtime import process as runtime
 from w2s_jax.runtime import sharding
+from w2s_jax.train import program
+from w2s_jax.train import step as steps
 from w2s_jax.train import trainer as training
 from w2s_jax.train.runs import Runs, num_steps
 
@@ -119,7 +121,7 @@ def process(numbers: list[int]) -> tuple[float, dict]:
 def forget() -> None:
     """Makes the next program compile anew."""
     jax.clear_caches()
-    for compiled in (training.compiled_init, training.compiled_step, training.compiled_predict):
+    for compiled in (program.compiled_init, program.compiled_step, program.compiled_predict):
         compiled.cache_clear()
 
 
@@ -127,7 +129,7 @@ def losses(numbers: list[int]) -> dict:
     """Trains some of the 64 runs in one program: losses `[T, R]` and the programs that were compiled."""
     model, found = (probes if KIND.value == 'probe' else chess)(numbers)
     batch, epochs = (probe.BATCH, probe.EPOCHS) if KIND.value == 'probe' else (32, 2)
-    static = training.Static('xent', num_steps(found.rows.shape[1], batch, epochs), batch, found.num_classes)
+    static = steps.Static('xent', num_steps(found.rows.shape[1], batch, epochs), batch, found.num_classes)
     how = training.choose_how(HOW.value, model.num_params)
     trainer = training.Trainer(model, static, sharding.make_mesh(), how)
     _, history = trainer.fit(found)
@@ -143,14 +145,14 @@ def probes(numbers: list[int]):
 def chess(numbers: list[int]):
     """The smallest chess model on the truth of a half of the pool."""
     c = sweep.apply(chess_grid.get_config('rates'), {'task.train_size': TRAIN_SIZE.value})
-    plan = experiment.prepare(c, lambda line: None)
-    ceilings = [p for p in plan.phases if p.kind == 'ceiling']
-    rows, targets = (np.stack([source.value for p in ceilings if isinstance(source := p.needs[name], Source)])
-                     .repeat(RATES, 0) for name in ('rows', 'targets'))
+    plan = plans.prepare(c, lambda line: None)
+    ceilings = [p for p in plan.phases if p.role == 'ceiling']
+    rows = np.stack([p.needs['rows'].value for p in ceilings]).repeat(RATES, 0)
+    targets = plan.dataset.pool.truth[rows]
     rate = np.tile(np.geomspace(1e-4, 2e-3, RATES), SEEDS).astype(np.float32)
-    rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
+    rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05))
     pool = plan.dataset.pool.inputs
-    whole = Runs(pool, rows, targets, np.arange(SEEDS).repeat(RATES), training.Hyper(rate, *rest),
+    whole = Runs(pool, rows, targets, np.arange(SEEDS).repeat(RATES), steps.hyper(rate, *rest),
                  {k: v[:64] for k, v in plan.dataset.test.inputs.items()}, 1, plan.dataset.num_classes)
     return plan.models['student'], chosen(whole, numbers)
 
@@ -169,7 +171,7 @@ def main() -> None:
         found = losses(json.loads(WORKER.value))
     else:
         found = {'compare': WHAT.value, 'of': KIND.value, 'how': HOW.value, 'load_before': os.getloadavg()} | (
-            cells() if WHAT.value == 'cells' else runs()) | {'versions': experiment.versions()}
+            cells() if WHAT.value == 'cells' else runs()) | {'versions': results.versions()}
     out = pathlib.Path(OUT.value or f'grid-benchmark-{WHAT.value}.json')
     out.write_text(json.dumps(found, indent=1) + '\n')
 

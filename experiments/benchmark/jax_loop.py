@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh
 
 from experiments.benchmark import machine, subjects
 from w2s_jax.runtime import sharding
+from w2s_jax.train import step as steps
 from w2s_jax.train import trainer as train
 from w2s_jax.train.runs import Runs
 
@@ -41,12 +42,12 @@ def mesh_of(spec: dict) -> Mesh:
 def setting(spec: dict, arrays) -> Setting:
     """One run of seed 0, fully fine-tuned by AdamW on cross-entropy."""
     classes, batch = subjects.classes(spec['model']), arrays['order'].shape[1]
-    hyper = train.Hyper(*(np.array([x], np.float32) for x in (spec['rate'], 0, .999, 1, spec['warmup'], 0, 0)))
+    hyper = steps.hyper(*(np.array([x], np.float32) for x in (spec['rate'], 0, .999, 1, spec['warmup'])))
     inputs = {k: arrays[k][:, None] for k in ('tokens', 'length') if k in arrays}
     runs = Runs(inputs, np.arange(len(arrays['tokens']))[None], arrays['truth'][None], np.zeros(1, np.int64),
                 hyper, {}, 0, classes)
     model = subjects.bound(spec['model'], subjects.parts(spec['model'], spec['dtype']))
-    static = train.Static('xent', spec['steps'], batch, classes, spec['accumulate'])
+    static = steps.Static('xent', spec['steps'], batch, classes, spec['accumulate'])
     shapes = (arrays['tokens'].shape[1],) if 'length' in inputs else ()
     return Setting(train.Trainer(model, static, mesh_of(spec), eval_batch_size=batch, shapes=shapes), runs, batch)
 

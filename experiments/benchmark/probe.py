@@ -9,6 +9,8 @@ import numpy as np
 from experiments.benchmark.train import Found, ratios
 from w2s_jax.models import language, modes
 from w2s_jax.runtime import sharding
+from w2s_jax.train import program
+from w2s_jax.train import step as steps
 from w2s_jax.train import trainer as training
 from w2s_jax.train.runs import Runs, num_steps
 
@@ -32,12 +34,12 @@ def probe(options) -> Found:
 def fit_probes(seeds: int, rates: int, rows: int) -> dict[str, float]:
     """Seconds of `Trainer.fit` for seeds x rates runs: the first call, and one with everything compiled."""
     jax.clear_caches()
-    for compiled in (training.compiled_init, training.compiled_step, training.compiled_predict):
+    for compiled in (program.compiled_init, program.compiled_step, program.compiled_predict):
         compiled.cache_clear()
     model, seconds = probe_model(), {}
     for when in ('first', 'again'):
         runs = probe_runs(seeds, rates, rows)
-        static = training.Static('xent', num_steps(rows // 2, BATCH, EPOCHS), BATCH, 2)
+        static = steps.Static('xent', num_steps(rows // 2, BATCH, EPOCHS), BATCH, 2)
         trainer, began = training.Trainer(model, static, sharding.make_mesh()), time.perf_counter()
         jax.block_until_ready(trainer.fit(runs)[0])
         seconds[when] = time.perf_counter() - began
@@ -51,9 +53,9 @@ def probe_runs(seeds: int, rates: int, rows: int) -> Runs:
     truth = (features[:, 0] @ rng.normal(size=WIDTH) > 0).astype(np.int32)
     halves = np.stack([np.random.default_rng(s).permutation(rows)[:rows // 2] for s in range(seeds)]).repeat(rates, 0)
     rate = np.tile(np.geomspace(1e-4, 1e-1, rates), seeds).astype(np.float32)
-    rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05, 0, 0))
+    rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05))
     return Runs({'features': features}, halves, truth[halves], np.arange(seeds).repeat(rates),
-                training.Hyper(rate, *rest), {'features': features[:256]}, 4, 2)
+                steps.hyper(rate, *rest), {'features': features[:256]}, 4, 2)
 
 
 def probe_model() -> modes.Model:

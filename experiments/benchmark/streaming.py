@@ -30,12 +30,14 @@ from ml_collections import config_flags
 
 from w2s_jax import cli, graph
 from w2s_jax import config as configs
-from w2s_jax.engine import experiment
+from w2s_jax.engine import execute
+from w2s_jax.engine import plan as plans
+from w2s_jax.engine import runner as runners
 from w2s_jax.errors import ConfigError
 from w2s_jax.phases import kinds
 from w2s_jax.report.log import Log
 from w2s_jax.store.artifacts import Store
-from w2s_jax.train import trainer
+from w2s_jax.train import program
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument')
 WORKDIR = flags.DEFINE_string('workdir', None, 'where artifacts go (default: a temporary folder)')
@@ -64,7 +66,7 @@ class Device:
     @contextlib.contextmanager
     def watched(self) -> Iterator['Device']:
         """While this lasts, calls are noted."""
-        call, interval, watch = trainer.Program.__call__, sys.getswitchinterval(), threading.Thread(target=self._watch)
+        call, interval, watch = program.Program.__call__, sys.getswitchinterval(), threading.Thread(target=self._watch)
 
         def noted(program, *args):
             known, began = program.traces, time.perf_counter()
@@ -73,11 +75,11 @@ class Device:
             return out
         watch.start()
         sys.setswitchinterval(self.switch)
-        trainer.Program.__call__ = noted  # type: ignore[method-assign]
+        program.Program.__call__ = noted  # type: ignore[method-assign]
         try:
             yield self
         finally:
-            trainer.Program.__call__ = call  # type: ignore[method-assign]
+            program.Program.__call__ = call  # type: ignore[method-assign]
             sys.setswitchinterval(interval)
             self.queue.put(None)
             watch.join()
@@ -146,9 +148,9 @@ def watch(config, workdir: pathlib.Path, until: str) -> list[dict]:
             log.line('  '.join(table(rows[-1:])[1]))
         workdir.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        plan = experiment.prepare(config, log.line)
+        plan = plans.prepare(config, log.line)
         note('loading', began)
-        runner = experiment.Runner([plan], log.progress)
+        runner = runners.Runner([plan], log.progress)
 
         def run(unit, inputs, folder):
             memory.taken()
@@ -156,10 +158,10 @@ def watch(config, workdir: pathlib.Path, until: str) -> list[dict]:
             out = runner.run(unit, inputs, folder)
             note(graph.describe(unit), began)
             return out
-        targets = [p for p in plan.phases if p.kind == until]
+        targets = [p for p in plan.phases if until in (p.kind, p.role)]
         if not targets:
-            raise ConfigError(f'--until={until}: no such phase, expected one of {", ".join(kinds.PHASES)}')
-        graph.execute(targets, Store(workdir / 'store'), run, log.line, runner.room)
+            raise ConfigError(f'--until={until}: no such phase, expected one of {", ".join(kinds.KINDS)}')
+        execute.execute(targets, Store(workdir / 'store'), run, log.line, runner.choose)
     return rows
 
 
@@ -269,7 +271,7 @@ def growth(found: dict[int, list[dict]]) -> list[list[str]]:
 
 def of_config(config, workdir: pathlib.Path) -> dict:
     """What main does with --config."""
-    experiment.load_plugins(config)
+    config = plans.ready(config)
     configs.validate(config)
     rows = watch(config, workdir, UNTIL.value)
     print_table(table(rows))

@@ -18,7 +18,8 @@ from experiments.benchmark.tables import Table, number, share
 from experiments.benchmark.worker import Worker
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import hf
-from w2s_jax.train import memory, trainer
+from w2s_jax.train import memory
+from w2s_jax.train import step as steps
 
 RATE, TOTAL = 2e-5, 100_000  # so many steps that the rate stays what it is
 PARITY = {'float32': 1e-3, 'bfloat16': 5e-2}  # how far the losses of the two sides may be apart ...
@@ -183,5 +184,5 @@ def arithmetic(options: SimpleNamespace, parts) -> tuple[int, int]:
     rows = {'tokens': jax.ShapeDtypeStruct((options.batch, 1, options.length), np.int32)}
     if parts.family != 'chess':
         rows['length'] = jax.ShapeDtypeStruct((options.batch, 1), np.int32)
-    static = trainer.Static('xent', TOTAL, options.batch, subjects.classes(options.model), options.accumulate)
+    static = steps.Static('xent', TOTAL, options.batch, subjects.classes(options.model), options.accumulate)
     return memory.run_bytes(subjects.bound(options.model, parts), static, rows)

@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 from w2s_jax import cli
-from w2s_jax.train import trainer
+from w2s_jax.train import program
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_host_that_dawdles_between_programs_is_seen(streaming):
     found, x = {}, jnp.ones((256, 256))
     for pause in (0, .03):
         with streaming.Device().watched() as device:
-            program, pending = trainer.Program(some_work), []
+            program, pending = program.Program(some_work), []
             for _ in range(12):
                 time.sleep(pause if not pending else max(pause, 0))
                 pending.append(program(x))
@@ -38,7 +38,7 @@ def test_a_host_that_dawdles_between_programs_is_seen(streaming):
     assert found[0]['calls'] == found[.03]['calls'] == 12
     assert found[.03]['idle'] > 9 * .03  # the first call is compiled for and counts as nothing
     assert found[.03]['longest_gap'] > .03 and found[0]['idle'] < found[.03]['idle'] / 3
-    assert trainer.Program.__call__.__name__ == '__call__'
+    assert program.Program.__call__.__name__ == '__call__'
 
 
 def test_memory_that_was_held_for_a_moment_is_seen(streaming):

@@ -18,7 +18,8 @@ from w2s_jax.models.language import TextHead
 from w2s_jax.models.modes import Parts
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.runtime import sharding as parallel
-from w2s_jax.train import memory, trainer
+from w2s_jax.train import memory, program
+from w2s_jax.train import step as steps
 
 LLAMA_7B = TransformerConfig(vocab_size=32_000, d_model=4096, num_layers=32, num_heads=32, d_ff=11_008,
                              max_length=4096, norm_eps=1e-5, dtype='bfloat16', remat='full')  # arXiv 2307.09288
@@ -49,10 +50,10 @@ def model(config: TransformerConfig, mode: str = 'full') -> modes.Model:
 
 def abstract(config: TransformerConfig, mesh, optimizer: str, batch: int, length: int):
     """What the compiled step of one run is called with, as shapes with shardings."""
-    made, static = model(config), trainer.Static('xent', 1000, batch, 2, optimizer=optimizer)
+    made, static = model(config), steps.Static('xent', 1000, batch, 2, optimizer=optimizer)
     number = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    hyper = trainer.Hyper(*(number((1,)) for _ in dataclasses.fields(trainer.Hyper)))
-    init = trainer.compiled_init(made.init, static, mesh)
+    hyper = steps.Hyper(*(number((1,)) for _ in dataclasses.fields(steps.Hyper)))
+    init = program.compiled_init(made.init, static, mesh)
     states = jax.eval_shape(lambda h, s: init(h, s, None, 1), hyper, jax.ShapeDtypeStruct((1,), jnp.uint32))
 
     def lay(x, sharding):
@@ -63,7 +64,7 @@ def abstract(config: TransformerConfig, mesh, optimizer: str, batch: int, length
     supervision = {'targets': number((1, batch, 2)), 'weight': number((1, batch))}
     inputs, supervision = jax.tree.map(lambda x: lay(x, rows), (inputs, supervision))
     states = jax.tree.map(lay, states, parallel.shardings(mesh, states))
-    return trainer.compiled_step(made.apply, static, 'map', mesh), (states, inputs, supervision, hyper, None)
+    return program.compiled_step(made.apply, static, 'map', mesh), (states, inputs, supervision, hyper, None)
 
 
 def report(config: TransformerConfig, mesh, optimizer: str, batch: int, length: int) -> dict:

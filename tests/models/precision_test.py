@@ -19,7 +19,8 @@ from w2s_jax.models import chess_moves, modes, zoo
 from w2s_jax.models.config import REMATS, TransformerConfig
 from w2s_jax.models.linear import Embed
 from w2s_jax.models.transformer import attend
-from w2s_jax.train import memory, trainer
+from w2s_jax.train import memory
+from w2s_jax.train import step as steps
 from w2s_jax.train.gradients import gradients
 from w2s_jax.train.optimizers import OPTIMIZERS
 
@@ -61,7 +62,7 @@ def test_attention_of_bfloat16_is_that_of_float32_but_for_its_rounding():
 
 
 def hyper():
-    return trainer.Hyper(*(jnp.float32(x) for x in (3e-3, 0., .99, 1., 0., .5, .2)))
+    return steps.Hyper(*(jnp.float32(x) for x in (3e-3, 0., .99, 1., 0., .5, .2)))
 
 
 def products(jaxpr):
@@ -89,14 +90,14 @@ def frozen_of(model):
 
 
 def initial(model, static):
-    return trainer.init_state(hyper(), 0, None, init=model.init, static=static)
+    return steps.init_state(hyper(), 0, None, init=model.init, static=static)
 
 
 @pytest.mark.parametrize('mode', ['full', 'lora'])
 @pytest.mark.parametrize('loss', ['xent', 'confidence'])
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_parameters_gradients_and_losses_are_float32_and_products_bfloat16(mode, loss, accumulate):
-    model, static = large_program.model(HALF, mode), trainer.Static(loss, 10, 8, 2, accumulate=accumulate)
+    model, static = large_program.model(HALF, mode), steps.Static(loss, 10, 8, 2, accumulate=accumulate)
     state = jax.eval_shape(functools.partial(initial, model, static))
     find = functools.partial(gradients, apply=model.apply, static=static)
     (value, (aux, _)), grads = jax.eval_shape(find, state, batch(), hyper(), model.frozen_shapes)
@@ -111,10 +112,10 @@ def test_parameters_gradients_and_losses_are_float32_and_products_bfloat16(mode,
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_a_step_keeps_every_kind(name):
-    model, static = large_program.model(HALF), trainer.Static('xent', 10, 8, 2, optimizer=name)
+    model, static = large_program.model(HALF), steps.Static('xent', 10, 8, 2, optimizer=name)
     state = jax.eval_shape(functools.partial(initial, model, static))
     b = batch()
-    after, metrics = jax.eval_shape(functools.partial(trainer.train_step, apply=model.apply, static=static), state,
+    after, metrics = jax.eval_shape(functools.partial(steps.train_step, apply=model.apply, static=static), state,
                                     b.pop('inputs'), b, hyper())
     assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
     halves = kinds(state.opt_state) - {'float32'}
@@ -131,7 +132,7 @@ def test_logits_probabilities_and_features_are_float32(mode):
         features = jax.eval_shape(model.featurize, shapes, inputs)
         assert features.dtype == jnp.float32
         inputs = {'features': features}
-    for fn in (model.apply, functools.partial(trainer.predict_step, apply=model.apply)):
+    for fn in (model.apply, functools.partial(steps.predict_step, apply=model.apply)):
         assert jax.eval_shape(fn, params, inputs, model.frozen_shapes).dtype == jnp.float32
 
 
@@ -144,9 +145,9 @@ def test_a_loss_of_bfloat16_logits_is_float32(loss):
 
 
 def trained(config, steps=20):
-    model, static = large_program.model(config), trainer.Static('xent', steps, 8, 2)
+    model, static = large_program.model(config), steps.Static('xent', steps, 8, 2)
     state, found = jax.jit(functools.partial(initial, model, static))(), []
-    step = jax.jit(functools.partial(trainer.train_step, apply=model.apply, static=static))
+    step = jax.jit(functools.partial(steps.train_step, apply=model.apply, static=static))
     for _ in range(steps):
         b = batch()
         state, metrics = step(state, b.pop('inputs'), b, hyper())
@@ -203,7 +204,7 @@ def kept(remat, length=64, config=TINY):
     model = large_program.model(dataclasses.replace(config, remat=remat))
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     inputs = {'tokens': shape((8, 1, length)), 'length': shape((8, 1))}
-    return memory.run_bytes(model, trainer.Static('xent', 10, 8, 2), inputs)[1]
+    return memory.run_bytes(model, steps.Static('xent', 10, 8, 2), inputs)[1]
 
 
 def test_each_remat_keeps_less_than_the_one_before():
@@ -231,7 +232,7 @@ def test_gradients_are_the_same_whatever_is_kept(remat, mode):
     settings = (('rank', 2), ('alpha', 4.), ('targets', 'attention')) if mode == 'lora' else ()
     models = [modes.bind(modes.computing(p, 'float32', r), mode, settings)
               for p, r in zip(parts, ('none', remat), strict=True)]
-    static = trainer.Static('xent', 10, 8, 2)
+    static = steps.Static('xent', 10, 8, 2)
     state, programs, found = jax.jit(functools.partial(initial, models[0], static))(), [], []
     state = dataclasses.replace(state, params=jax.tree.map(  # the head and half of the adapters start at zero
         lambda x: x + .1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), state.params))

@@ -13,6 +13,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import mlp
 from w2s_jax.models.modes import Model
 from w2s_jax.runtime import sharding
+from w2s_jax.train import step as steps
 from w2s_jax.train import trainer as train
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.gradients import gradients
@@ -31,12 +32,12 @@ def apply(params, inputs, frozen=None):
 
 
 MODEL = Model('tiny', init, apply, 200, {}, 1e-3)
-STATIC = train.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
+STATIC = steps.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
 def hyper(runs=None, **changes):
     values = dict(learning_rate=3e-2, weight_decay=.1, beta2=.99, clip=1., warmup=.1, alpha=.5, alpha_warmup=.2)
-    return train.Hyper(*(np.full((runs,) if runs else (), v, np.float32) for v in (values | changes).values()))
+    return steps.Hyper(*(np.full((runs,) if runs else (), v, np.float32) for v in (values | changes).values()))
 
 
 def batch(seed=0, size=16, soft=True):
@@ -49,8 +50,8 @@ def batch(seed=0, size=16, soft=True):
 
 
 def steps(static, number=5, place=lambda x: x, **changes):
-    state = train.init_state(hyper(**changes), 0, None, init=init, static=static)
-    step = jax.jit(functools.partial(train.train_step, apply=apply, static=static))
+    state = steps.init_state(hyper(**changes), 0, None, init=init, static=static)
+    step = jax.jit(functools.partial(steps.train_step, apply=apply, static=static))
     for i in range(number):
         b = place(batch(i))
         state, metrics = step(state, b.pop('inputs'), b, hyper(**changes))
@@ -61,7 +62,7 @@ def steps(static, number=5, place=lambda x: x, **changes):
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_microbatches_give_the_plain_gradient(loss, accumulate):
     plain = dataclasses.replace(STATIC, loss=loss)
-    state = train.init_state(hyper(), 0, None, init=init, static=plain)
+    state = steps.init_state(hyper(), 0, None, init=init, static=plain)
     state = dataclasses.replace(state, step=jnp.int32(10))
     b = batch()
     b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
@@ -74,7 +75,7 @@ def test_microbatches_give_the_plain_gradient(loss, accumulate):
 def test_a_loss_per_microbatch_would_be_seen():
     """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
     plain = dataclasses.replace(STATIC, loss='confidence')
-    state = dataclasses.replace(train.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
+    state = dataclasses.replace(steps.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
     (_, _), whole = gradients(state, batch(), hyper(alpha=1.), None, apply=apply, static=plain)
     halves = [jax.tree.map(lambda x, h=h: x[h::2], batch()) for h in (0, 1)]
     parts = [gradients(state, h, hyper(alpha=1.), None, apply=apply, static=plain)[1] for h in halves]

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax import graph
-from w2s_jax.engine import experiment, grid, sweep
+from w2s_jax.engine import grid, runner, sweep
+from w2s_jax.engine.plan import Plan
 from w2s_jax.graph import Phase, Source
 from w2s_jax.models.modes import Model
-from w2s_jax.phases import kinds
+from w2s_jax.phases import context, kinds
 from w2s_jax.store import remote
 from w2s_jax.store.artifacts import Artifact, Store
 from w2s_jax.train.runs import num_steps
 
-FITS = ('teacher', 'student', 'rung', 'ceiling')
 SHARE = 0.25  # of the matmul rate of this machine that training is taken to reach where the store knows no better
 CHARACTERS = 4  # of a token, where texts are not tokenised yet
 
@@ -28,14 +28,14 @@ def dry_run(config, cells: sweep.Sweep, workdir, where: str | None = None) -> st
     """
     store = remote.open_store(where or pathlib.Path(workdir).expanduser().absolute() / 'store')
     planned = grid.plan(config, cells, lambda line: None)
-    done = experiment.finished(planned.phases, store)
+    done = runner.finished(planned.phases, store)
     return '\n'.join([*_cells(planned, done), '', *_kinds(planned, done), '', *_programs(planned, done), '',
                       _cost(planned, done, store)])
 
 
 def _cells(planned: grid.Grid, done: set[str]) -> list[str]:
     axes = sweep.axes([c.overrides for c in planned.cells])
-    lines = [f'{field} ({"traced" if sweep.traced(field) else "static"}): {", ".join(map(str, options))}'
+    lines = [f'{field} ({"traced" if sweep.traced(planned.config, field) else "static"}): {", ".join(map(str, options))}'
              for field, options in axes.items()]
     width = max(len(c.name) for c in planned.cells)
     for cell in planned.cells:
@@ -46,16 +46,16 @@ def _cells(planned: grid.Grid, done: set[str]) -> list[str]:
 
 
 def _kinds(planned: grid.Grid, done: set[str]) -> list[str]:
-    alone = collections.Counter(p.kind for plan in planned.plans for p in plan.phases)
-    unique = collections.Counter(p.kind for p in planned.phases)
-    ready = collections.Counter(p.kind for p in planned.phases if p.id in done)
+    alone = collections.Counter(p.role or p.kind for plan in planned.plans for p in plan.phases)
+    unique = collections.Counter(p.role or p.kind for p in planned.phases)
+    ready = collections.Counter(p.role or p.kind for p in planned.phases if p.id in done)
     rows = [(k, str(unique[k]), str(alone[k]), str(ready[k])) for k in unique]
     return _table([('phases', 'unique', 'cell by cell', 'done'), *rows])
 
 
 def _programs(planned: grid.Grid, done: set[str]) -> list[str]:
     rows = [(graph.describe(g), str(len(g)), str(sum(p.id in done for p in g)))
-            for g in graph.groups(planned.phases) if g[0].kind in FITS]
+            for g in graph.groups(planned.phases) if kinds.KINDS[g[0].kind].trains]
     return _table([('trained in one program', 'runs', 'done'), *rows])
 
 
@@ -67,8 +67,8 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _cost(planned: grid.Grid, done: set[str], store: Store) -> str:
     """One line: operations of the training that is missing, and the time it takes at the rate of what is done."""
-    model_of = {p.id: kinds.model_of(p.section, plan.models)
-                for plan in planned.plans for p in plan.phases if p.kind in FITS}
+    model_of = {p.id: context.model_of(p.section, plan.models)
+                for plan in planned.plans for p in plan.phases if kinds.KINDS[p.kind].trains}
     positions = {id(plan.dataset): _positions(plan, store) for plan in planned.plans}
     plan_of = {p.id: plan for plan in planned.plans for p in plan.phases}
     work = {i: flops(model, _examples(p), positions[id(plan_of[i].dataset)])
@@ -90,13 +90,19 @@ def flops(model: Model, examples: int, positions: float) -> float:
 
 
 def _examples(phase: Phase) -> int:
-    rows = phase.needs['rows']
-    assert isinstance(rows, Source)
     section = phase.section
-    return num_steps(len(rows.value), section['batch_size'], section['epochs']) * section['batch_size']
+    return num_steps(_rows(phase), section['batch_size'], section['epochs']) * section['batch_size']
 
 
-def _positions(plan: experiment.Plan, store: Store) -> float:
+def _rows(phase: Phase) -> int:
+    """How many rows a phase learns from; before they are dropped, if a transform does that."""
+    rows = phase.needs.get('rows')
+    if isinstance(rows, Source):
+        return len(rows.value)
+    return max((_rows(p) for p in phase.before() if 'rows' in p.needs or 'labels' in p.needs), default=0)
+
+
+def _positions(plan: Plan, store: Store) -> float:
     """The mean number of positions of an example: squares, tokens, or characters over CHARACTERS."""
     inputs = plan.dataset.pool.inputs
     if 'tokens' in inputs:

@@ -16,10 +16,13 @@ from typing import Any
 from w2s_jax import config as configs
 from w2s_jax import graph
 from w2s_jax.data import Dataset
-from w2s_jax.engine import experiment, sweep
-from w2s_jax.engine.experiment import Plan
+from w2s_jax.engine import experiment, results, runner, sweep
+from w2s_jax.engine import plan as plans
+from w2s_jax.engine.execute import Failure
+from w2s_jax.engine.plan import Plan
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import Failure, Phase
+from w2s_jax.graph import Phase
+from w2s_jax.methods import METHODS
 from w2s_jax.report import page, tables
 from w2s_jax.runtime import multihost
 from w2s_jax.store import remote
@@ -66,23 +69,23 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
     if multihost.count() > 1 and (executor != 'local' or '://' in str(store or '')):
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
-    multihost.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | experiment.versions())
+    multihost.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | results.versions())
     if not multihost.leads():
-        experiment.follow(plan(config, cells, experiment.quiet).plans, place)
+        runner.follow(plan(config, cells, runner.quiet).plans, place)
         return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
         grid = plan(config, cells, log.line)
         place.clear_parts()
         place.name(workdir, [p.id for p in grid.phases])
-        done = experiment.finished(grid.phases, place)
+        done = runner.finished(grid.phases, place)
         log.line(f'{len(grid.cells)} cells, {len(grid.phases)} phases, {len(done)} of them done')
-        with experiment.leading(grid.plans, place):
-            fates = execute(grid, place, log, executor, options)
-            if compared := comparisons(grid, fates):
+        with runner.leading(grid.plans, place):
+            outcomes = execute(grid, place, log, executor, options)
+            if compared := comparisons(grid, outcomes):
                 place.name(workdir, [p.id for p in [*grid.phases, *compared]])
-                fates = experiment.execute(grid.plans, place, log, compared)
-            found = summary(grid, fates, done, compared, time.perf_counter() - began)
-            publish(workdir, grid, fates, done, found)
+                outcomes = runner.execute(grid.plans, place, log, compared)
+            found = summary(grid, outcomes, done, compared, time.perf_counter() - began)
+            publish(workdir, grid, outcomes, done, found)
         log.line(page.terminal_table(tables.load(workdir)))
         return found
 
@@ -90,17 +93,17 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
 def plan(config, cells: sweep.Sweep, say: Callable = print) -> Grid:
     """Checks all cells and wires their phases; data that cells share is loaded once. Raises UserError."""
     cells = sweep.check(cells)
-    experiment.load_plugins(config)
-    made = [sweep.apply(config, overrides) for overrides in cells]
-    names, plans = sweep.names(cells), []
+    plans.load_plugins(config)
+    names, made, planned = sweep.names(cells), [], []
     datasets: dict[str, Dataset] = {}
+    for name, overrides in zip(names, cells, strict=True):
+        with _naming(name):
+            made.append(sweep.apply(config, overrides))
+            configs.validate(made[-1])
     for name, one in zip(names, made, strict=True):
         with _naming(name):
-            configs.validate(one)
-    for name, one in zip(names, made, strict=True):
-        with _naming(name):
-            plans.append(experiment.prepare(one, say, datasets))
-    return Grid(config, [Cell(*c) for c in zip(names, cells, plans, strict=True)])
+            planned.append(plans.prepare(one, say, datasets))
+    return Grid(config, [Cell(*c) for c in zip(names, cells, planned, strict=True)])
 
 
 @contextlib.contextmanager
@@ -112,87 +115,100 @@ def _naming(cell: str):
 
 
 def execute(grid: Grid, store: Store, log, executor: str, options: dict) -> dict:
-    """Runs the phases of a grid here or on a Ray cluster. Returns fates by phase id."""
+    """Runs the phases of a grid here or on a Ray cluster. Returns outcomes by phase id."""
     if executor == 'local':
-        return experiment.execute(grid.plans, store, log)
+        return runner.execute(grid.plans, store, log)
     from w2s_jax.engine import ray_executor
     return ray_executor.run(grid, store, log, **options)
 
 
-def comparisons(grid: Grid, fates: dict) -> list[Phase]:
-    """Phases, one a test set, that compare every student with its baseline (see `_rows`)."""
+def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
+    """Phases, one for each test set, that compare every student with its baseline (see `_rows`)."""
     tests: dict[str, dict] = {}
-    for row in _rows(grid, fates):
-        base, truth = row['baseline'], row['target'].needs['truth']
+    for row in _rows(grid, outcomes):
+        base, truth = row['baseline'], row['truth']
         found = tests.setdefault(truth.id, {'needs': {'truth': truth}, 'pairs': []})
-        pair = {**{k: row[k] for k in ('task', 'teacher', 'student', 'settings', 'method', 'loss')},
-                'baseline': base['loss'], 'a': row['ids'], 'b': base['ids']}
+        pair = {**{k: row[k] for k in ('task', 'teacher', 'student', 'settings', 'method', 'loss', 'label')},
+                'baseline': base['label'], 'a': row['ids'], 'b': base['ids']}
         if row['ids'] != base['ids'] and not any(p['a'] == pair['a'] and p['b'] == pair['b'] for p in found['pairs']):
             found['pairs'].append(pair)
             found['needs'] |= {p.id: p for p in [*row['phases'], *base['phases']]}
     resamples = grid.config.report.resamples
-    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons')
+    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'evaluation', True)
             for t in tests.values() if t['pairs']]
 
 
-def _rows(grid: Grid, fates: dict) -> list[dict]:
+def _rows(grid: Grid, outcomes: dict) -> list[dict]:
     """The students of all cells that came through, each with its `baseline`: of those with the same models and settings
-    the one that learns naively with cross-entropy; none without one."""
-    rows = []
+    the one that learns naively with cross-entropy; none without one. Oracles are not compared."""
+    rows: list[dict] = []
     for cell in grid.cells:
-        target, config = cell.plan.target, cell.plan.config
-        if isinstance(fates[target.id], Failure):
+        plan, config = cell.plan, cell.plan.config
+        if isinstance(outcomes[plan.target.id], Failure):
             continue
-        for row in target.section['students']:
-            phases = [target.needs[f'student/{row["label"]}/{s}'] for s in config.seeds]
+        for label in dict.fromkeys(t.label for t in plan.targets if t.role == 'student' and not t.row.get('oracle')):
+            mine = {t.seed: t for t in plan.targets if t.role == 'student' and t.label == label}
+            row, phases = mine[config.seeds[0]].row, [mine[seed].need for seed in config.seeds]
+            weak = next(t.row['model'] for t in plan.targets if t.role == 'weak')
             rows.append({
-                'task': config.task.name, 'teacher': target.section['teacher'], 'student': target.section['ceiling'],
-                'settings': {k: v for k, v in cell.overrides.items() if k not in (
-                    'teacher.model', 'student.model', 'student.loss.name')},
-                'method': row['method'], 'loss': row['label'], 'ids': [p.id for p in phases], 'phases': phases,
-                'plain': (row['method'] != 'naive', row['loss'] != 'xent'), 'target': target})
+                'task': config.task.name, 'teacher': weak, 'student': plan.models['student'].name,
+                'settings': {k: v for k, v in cell.overrides.items() if k not in _COLUMNS},
+                'like': {k: v for k, v in cell.overrides.items() if not _of_the_student(k, config)},
+                'method': row['method'], 'loss': row['loss'], 'label': label, 'ids': [p.id for p in phases],
+                'phases': phases, 'plain': (row['method'] != 'naive', row['loss'] != 'xent'),
+                'truth': plan.target.needs['truth/test']})
     for row in rows:
-        like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'settings'))]
+        like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]
         row['baseline'] = min(like, key=lambda r: r['plain'])
     return [r for r in rows if not any(r['baseline']['plain'])]
 
 
-def summary(grid: Grid, fates: dict, done: set[str], compared: list[Phase], seconds: float) -> dict:
+_COLUMNS = ('teacher.model', 'student.model', 'student.loss.name')  # a comparison has them anyway
+
+
+def _of_the_student(field: str, config) -> bool:
+    """Whether a swept field is what students are compared in: method, loss and their settings. A baseline does not
+    depend on it."""
+    own = {f'method.{name}' for entry in METHODS.values() for name in entry.settings}
+    return field in _COLUMNS or field == 'method.name' or field in own or field.startswith('student.loss.')
+
+
+def summary(grid: Grid, outcomes: dict, done: set[str], compared: list[Phase], seconds: float) -> dict:
     """The object of grid.json."""
     swept = [c.overrides for c in grid.cells]
     needed = collections.Counter(p.id for plan in grid.plans for p in plan.phases)
     return {
         'name': grid.config.task.name, 'seeds': list(grid.config.seeds), 'axes': sweep.axes(swept),
-        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}', 'failed': _reason(c, fates)}
+        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}', 'failed': _reason(c, outcomes)}
                   for c in grid.cells],
-        'phases': [_spent(p, fates[p.id]) | {'skipped': p.id in done, 'cells': needed[p.id]} for p in grid.phases],
-        'comparisons': [found for p in compared for found in fates[p.id].metrics['comparisons']],
-        'timing': {'total_seconds': seconds}, 'versions': experiment.versions()}
+        'phases': [_spent(p, outcomes[p.id]) | {'skipped': p.id in done, 'cells': needed[p.id]} for p in grid.phases],
+        'comparisons': [found for p in compared for found in outcomes[p.id].metrics['comparisons']],
+        'timing': {'total_seconds': seconds}, 'versions': results.versions()}
 
 
-def _reason(cell: Cell, fates: dict) -> str | None:
-    fate = fates[cell.plan.target.id]
-    return fate.reason if isinstance(fate, Failure) else None
+def _reason(cell: Cell, outcomes: dict) -> str | None:
+    outcome = outcomes[cell.plan.target.id]
+    return outcome.reason if isinstance(outcome, Failure) else None
 
 
-def _spent(phase: Phase, fate) -> dict:
+def _spent(phase: Phase, outcome) -> dict:
     """What a phase took: its share of the program that it ran in."""
-    measured = {} if isinstance(fate, Failure) else fate.metrics
+    measured = {} if isinstance(outcome, Failure) else outcome.metrics
     runs = measured.get('runs', 1)
     share = {k: measured[k] / runs if k in measured else None for k in ('seconds', 'compile_seconds')}
-    return {'id': phase.id, 'kind': phase.kind, 'name': phase.label, 'model': phase.section.get('model'),
-            'seed': phase.section.get('seed'), **share, 'runs': runs,
+    return {'id': phase.id, 'kind': phase.kind, 'name': phase.label, 'role': phase.role, 'model': phase.model or None,
+            'seed': phase.seed, **share, 'runs': runs,
             **{k: measured.get(k) for k in ('examples', 'tokens', 'programs')}}
 
 
-def publish(workdir: pathlib.Path, grid: Grid, fates: dict, done: set[str], found: dict) -> None:
+def publish(workdir: pathlib.Path, grid: Grid, outcomes: dict, done: set[str], found: dict) -> None:
     """Writes cells/NAME/{results,evaluation}.json, grid.json, and from these the tables and the report."""
     for cell in grid.cells:
-        fate, folder = fates[cell.plan.target.id], workdir / 'cells' / cell.name
-        if isinstance(fate, Failure):
+        outcome, folder = outcomes[cell.plan.target.id], workdir / 'cells' / cell.name
+        if isinstance(outcome, Failure):
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        results = experiment.assemble(cell.plan, fates, done, found['timing']['total_seconds'])
-        experiment.write_results(folder, cell.plan.config, results, fate)
+        assembled = results.assemble(cell.plan, outcomes, done, found['timing']['total_seconds'])
+        results.write_results(folder, cell.plan.config, assembled, outcome)
     write_json(workdir / 'grid.json', found)
     (page.write if grid.config.report.html else tables.write)(workdir)

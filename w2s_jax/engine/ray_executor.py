@@ -1,7 +1,7 @@
 """A graph on a Ray cluster: the driver holds the graph, a group of runs is a task, the store is the memory.
 
 A worker process plans once, then finds the phases of each task by their ids and runs them as any other process does
-(graph.finish): under a lease, with the checkpoints of killed processes. A task whose worker or machine dies is started
+(execution.finish): under a lease, with the checkpoints of killed processes. A task whose worker or machine dies is started
 again elsewhere; a driver that dies is started again by the same command. What is in the store is never run twice.
 """
 import contextlib
@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from w2s_jax import graph
+from w2s_jax.engine import execute as execution
+from w2s_jax.engine.execute import Ledger
 from w2s_jax.errors import ConfigError, UserError
-from w2s_jax.graph import Ledger, Phase
+from w2s_jax.graph import Phase
 from w2s_jax.report.log import Log
 from w2s_jax.store import lease
 from w2s_jax.store.artifacts import Store
@@ -40,7 +42,7 @@ class ClusterError(UserError):
 
 def run(grid, store: Store, log: Log, address: str | None = None, resources: dict | None = None,
         retries: int = 3) -> dict:
-    """Runs what is missing of a grid (grids.py) on a cluster. Returns fates by phase id, as `graph.execute`.
+    """Runs what is missing of a grid (grids.py) on a cluster. Returns outcomes by phase id, as `execute.execute`.
 
     Args:
       address: of a running cluster; None: one on this machine, for as long as this takes.
@@ -90,7 +92,7 @@ def execute(targets: list[Phase], store: Store, maker: Callable[[], Worker], log
         those in which that kind differs: `{'num_cpus': 1, 'student': {'num_gpus': 1}}`.
       retries: how often a group is started again whose worker or machine died.
       grows: whether nodes may still join that have what no node has now.
-    Returns: what became of every phase, by its id. Raises what the user can mend as `graph.execute` does, and
+    Returns: what became of every phase, by its id. Raises what the user can mend as `execute.execute` does, and
     ClusterError where retries did not help.
     """
     ledger = Ledger(graph.order(targets), store)
@@ -107,8 +109,8 @@ def execute(targets: list[Phase], store: Store, maker: Callable[[], Worker], log
             del running[task]
         ledger.look()
     crew.read()
-    graph._tidy(store, ledger)
-    return ledger.fates
+    execution.tidy(store, ledger)
+    return ledger.outcomes
 
 
 class Crew:
@@ -235,7 +237,7 @@ def _worker(maker: bytes) -> Worker:
     return cloudpickle.loads(maker)()
 
 
-def attend(group: list[Phase], ledger: Ledger, run: Callable, relay: Relay, room: Callable | None = None,
+def attend(group: list[Phase], ledger: Ledger, run: Callable, relay: Relay, choose: Callable | None = None,
            patience: float = 1.5 * lease.SECONDS) -> None:
     """Runs what is missing of a group; where another process is at it, waits for that one to end or to be dead.
 
@@ -244,28 +246,29 @@ def attend(group: list[Phase], ledger: Ledger, run: Callable, relay: Relay, room
     """
     until = time.monotonic() + patience
     while not ledger.over(group) and time.monotonic() < until:
-        if not (ledger.ready(group) and graph.finish(group, ledger, run, relay.line, room)):
+        if not (ledger.ready(group) and execution.finish(group, ledger, run, relay.line, choose)):
             time.sleep(EVERY)
             ledger.look()
 
 
 def make_worker(configs: list, place: str) -> Worker:
     """Plans the cells of a grid in a worker process. Returns what runs their phases by id."""
-    from w2s_jax.engine import experiment
+    from w2s_jax.engine import plan
+    from w2s_jax.engine import runner as runners
     from w2s_jax.runtime import process
     process.quiet()
     process.keep_freed_memory()
     datasets: dict = {}
     for config in configs:
-        experiment.load_plugins(config)
-    plans = [experiment.prepare(config, lambda text: None, datasets) for config in configs]
-    phases = {p.id: p for plan in plans for p in plan.phases}
+        plan.load_plugins(config)
+    plans = [plan.prepare(config, lambda text: None, datasets) for config in configs]
+    phases = {p.id: p for one in plans for p in one.phases}
     store = open_store(place if '://' in place else pathlib.Path(place))
 
     def work(ids: list[str], relay: Relay) -> None:
         if unknown := [i for i in ids if i not in phases]:
             raise ClusterError(f'phase {unknown[0]}: not in the plan that a worker made of the same configs; expected '
                                'the same version of w2s_jax, its plugins and its data on all machines')
-        runner = experiment.Runner(plans, relay.progress)
-        attend([phases[i] for i in ids], Ledger(list(phases.values()), store), runner.run, relay, runner.room)
+        runner = runners.Runner(plans, relay.progress)
+        attend([phases[i] for i in ids], Ledger(list(phases.values()), store), runner.run, relay, runner.choose)
     return work

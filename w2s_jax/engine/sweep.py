@@ -11,7 +11,6 @@ import ml_collections
 
 from w2s_jax import config as configs
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import TRACED_FIELDS
 
 Sweep = list[dict[str, Any]]
 
@@ -47,24 +46,28 @@ def _merged(cells: Iterable[dict]) -> dict:
     return out
 
 
-def traced(field: str) -> bool:
+def traced(config, field: str) -> bool:
     """Whether runs that differ in this field can train in one program; those of a static one are compiled apart."""
-    return field in TRACED_FIELDS
+    found = configs.settings(config).get(field)
+    return found is not None and found.traced
 
 
 def apply(config, overrides: dict) -> ml_collections.ConfigDict:
-    """A copy of a config with overrides. Raises ConfigError for a field that is not there (with the nearest names), one
-    that decides how and not what is computed, or a value of another type."""
+    """A copy of a config with overrides: first those that name something, which bring fields of their own. Raises
+    ConfigError for a field that is not there (with the nearest names), one that decides how and not what is computed, or
+    a value of another type."""
     out = ml_collections.ConfigDict(config.copy_and_resolve_references())
-    for field, value in overrides.items():
-        configs.check_name(field)
-        if field.startswith(configs.EXECUTION):
+    for field in sorted(overrides, key=lambda f: not configs.naming(f)):
+        out = configs.compose(out)
+        configs.check_name(field, out)
+        value = overrides[field]
+        if not configs.decides(out, field):
             raise ConfigError(f'sweep: {field} does not change results, expected it in the config and not in the sweep')
         try:
             out.update_from_flattened_dict({field: tuple(value) if isinstance(value, list) else value})
         except (TypeError, ValueError, KeyError) as e:
             raise ConfigError(f'sweep: {field}: {value!r} ({" ".join(str(e).split())})') from None
-    return out
+    return configs.compose(out)
 
 
 def check(sweep: Any) -> Sweep:

@@ -15,9 +15,9 @@ from w2s_jax.models import chess_moves, defaults, heads, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
+from w2s_jax.registry import Registry, Settings, known
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
-from w2s_jax.registry import Registry, Settings, known
 
 MODELS = Registry('model')
 ASSETS = pathlib.Path(__file__).parent.parent / 'assets'

@@ -13,8 +13,21 @@ import pandas as pd
 from w2s_jax import metrics
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
-from w2s_jax.report.tables import (COLUMN_OF, DASH, FOLLOWS, GAIN, Text, described, entries, interval_text, measure_text,
-                                   pgr_text, shown, students, text)
+from w2s_jax.report.tables import (
+    COLUMN_OF,
+    DASH,
+    FOLLOWS,
+    GAIN,
+    Text,
+    described,
+    entries,
+    interval_text,
+    measure_text,
+    pgr_text,
+    shown,
+    students,
+    text,
+)
 
 TEMPLATES = Path(__file__).parent / 'templates'
 LEVEL = .05

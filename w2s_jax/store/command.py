@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from w2s_jax.errors import ConfigError, StoreError, UserError
-from w2s_jax.store.artifacts import digest, sha256
+from w2s_jax.store.artifacts import sha256
 from w2s_jax.store.remote import Files, errors
+from w2s_jax.text import digest
 
 PLACES = ('named', 'leases', 'pending')  # folders of a store that are not artifacts
 TIMES = ('mtime', 'LastModified', 'last_modified', 'updated', 'created')  # what file systems call the time of a file

@@ -19,7 +19,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 
 from w2s_jax.errors import StoreError
 from w2s_jax.store import lease
-from w2s_jax.store.artifacts import Artifact, Store, digest, sha256
+from w2s_jax.store.artifacts import Artifact, Store, sha256
+from w2s_jax.text import digest
 
 LATER = ('predictions.npz', 'texts.parquet', 'params/')  # files that are downloaded when they are asked for
 LISTED = 2.0  # seconds for which a list of what is there may be used again

@@ -16,17 +16,18 @@ import jax.numpy as jnp
 import optax
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.objectives import Bound
-from w2s_jax.registry import Settings
+from w2s_jax.objectives import Bound, bind
 from w2s_jax.train import optimizers
 from w2s_jax.train.gradients import gradients
 
 
 @dataclasses.dataclass(frozen=True)
 class Static:
-    """What a program is compiled for. columns: (name, shape of a row) of the batch beside its inputs, if its objective
+    """What a program is compiled for.
+
+    objective: one with its settings, or the name of one at its defaults.  columns: (name, shape of a row) of the batch beside its inputs, if its objective
     asks; rows: n, how many rows a run has; stops: whether parameters are kept on the way (stopping.py)."""
-    objective: Bound
+    objective: Bound | str
     steps: int
     batch_size: int
     num_classes: int
@@ -36,6 +37,10 @@ class Static:
     columns: tuple[tuple[str, tuple[int, ...]], ...] = ()
     rows: int = 0
     stops: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.objective, str):
+            object.__setattr__(self, 'objective', bind(self.objective))
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Column -> shape of a row, without its axis of rows."""
@@ -129,6 +134,7 @@ def keep_better(state: TrainState, scores) -> TrainState:
     return state.replace(kept=kept)
 
 
-def hyper_of(hyper: dict) -> Settings:
-    """A section's traced numbers as a pytree of float32 for one run, its seed left out."""
-    return {k: v for k, v in hyper.items() if k != 'seed'}
+def hyper(learning_rate, weight_decay=0.0, beta2=.999, clip=1.0, warmup=0.0, **loss) -> dict:
+    """The traced numbers of runs by hand, scalars or `[R]`; those of the loss by name."""
+    return {'learning_rate': learning_rate, 'weight_decay': weight_decay, 'clip': clip, 'warmup': warmup,
+            'optimizer': {'beta2': beta2}, 'loss': loss}
