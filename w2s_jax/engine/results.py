@@ -16,7 +16,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
     """The object of results.json. Raises NonFiniteError if a run that the evaluation needs diverged."""
-    config, dataset, target = plan.config, plan.dataset, plan.target
+    dataset, target = plan.dataset, plan.target
     if isinstance(failure := outcomes[target.id], Failure):
         raise NonFiniteError(failure.reason)
     measured = outcomes[target.id].metrics['results']
