@@ -256,14 +256,12 @@ def no_such_field(field: str, wanted) -> str:
     return f'{field}: no such field{hint}'
 
 
-def validate(config) -> None:
-    """Raises ConfigError, naming the field and what was expected, at the first thing that cannot be run."""
-    wanted, given = settings(config), _leaves(config)
-    for field in given.keys() - wanted.keys():
-        raise ConfigError(no_such_field(field, wanted))
-    for field, setting in wanted.items():
-        if field not in given:
-            raise ConfigError(f'{field}: missing, expected a config made from w2s_jax.config.default_config()')
+def validate(config) -> ml_collections.ConfigDict:
+    """The config as `compose` has it. Raises ConfigError, naming the field and what was expected, at the first thing
+    that cannot be run."""
+    config = compose(config)
+    given = _leaves(config)
+    for field, setting in settings(config).items():
         setting.check(field, given[field])
     for prefix in ('teacher', 'student') if SOURCES[config.labels.source].options.get('teacher') else ('student',):
         zoo.check_name(f'{prefix}.model', config[prefix].model)
@@ -280,6 +278,7 @@ def validate(config) -> None:
     seeds = tuple(config.seeds)
     if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(f'seeds: {seeds}, expected one or more distinct integers from 0 up')
+    return config
 
 
 def _labels(config) -> None:

@@ -16,7 +16,7 @@ from w2s_jax.models import tokens, zoo
 from w2s_jax.models.modes import Model
 from w2s_jax.runtime import sharding
 from w2s_jax.tasks import TASKS
-from w2s_jax.train import step as steps
+from w2s_jax.train import step as training
 from w2s_jax.train import trainer as train
 from w2s_jax.train.runs import Runs, num_steps
 
@@ -49,8 +49,7 @@ def starving(options: SimpleNamespace) -> tuple[Table, dict]:
 def student(config, rows: int) -> tuple[train.Trainer, Runs]:
     """The student of a config and its data, as `phases.fit` makes them for a ceiling on `rows` examples (0: half of the
     pool, as in an experiment)."""
-    config = configs.compose(config)
-    configs.validate(config)
+    config = configs.validate(config)
     dataset = TASKS[config.task.name].fn(config.task, print)
     model = zoo.get(config.student, 'student', dataset)
     if model.tokenizer is None:
@@ -59,11 +58,11 @@ def student(config, rows: int) -> tuple[train.Trainer, Runs]:
     half = np.random.default_rng(0).permutation(len(dataset.pool))[:rows or len(dataset.pool) // 2]
     c = config.optimizer
     rate = config.student.learning_rate or c.learning_rate or model.learning_rate
-    hyper = steps.hyper(*(np.array([x], np.float32) for x in (rate, c.weight_decay, c.beta2, c.clip, c.warmup)))
-    runs = Runs(inputs, half[None], dataset.pool.truth[half][None], np.zeros(1, np.int64), hyper,
+    numbers = training.hyper(*(np.array([x], np.float32) for x in (rate, c.weight_decay, c.beta2, c.clip, c.warmup)))
+    runs = Runs(inputs, half[None], dataset.pool.truth[half][None], np.zeros(1, np.int64), numbers,
                 data.take(inputs, np.zeros(1, int)), 1, dataset.num_classes, config.train.window)
     steps = num_steps(len(half), config.train.batch_size, config.train.epochs)
-    static = steps.Static('xent', steps, config.train.batch_size, dataset.num_classes, config.train.accumulate)
+    static = training.Static('xent', steps, config.train.batch_size, dataset.num_classes, config.train.accumulate)
     lengths = data.longest(inputs)
     assert lengths is not None
     shapes = data.choose_shapes(lengths, config.train.shapes)

@@ -98,8 +98,7 @@ def plan(config, cells: sweep.Sweep, say: Callable = print) -> Grid:
     datasets: dict[str, Dataset] = {}
     for name, overrides in zip(names, cells, strict=True):
         with _naming(name):
-            made.append(sweep.apply(config, overrides))
-            configs.validate(made[-1])
+            made.append(configs.validate(sweep.apply(config, overrides)))
     for name, one in zip(names, made, strict=True):
         with _naming(name):
             planned.append(plans.prepare(one, say, datasets))

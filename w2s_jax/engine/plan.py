@@ -40,9 +40,7 @@ class Plan:
 def ready(config):
     """A config with its plug-ins imported, composed and checked. Raises ConfigError."""
     load_plugins(config)
-    config = configs.compose(config)
-    configs.validate(config)
-    return config
+    return configs.validate(config)
 
 
 def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan:
