@@ -1,7 +1,6 @@
 """Losses against an independent implementation in float64, against golden numbers, and by their properties."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax.test_util import check_grads
 
 from w2s_jax import losses
 from w2s_jax.errors import ConfigError
+from w2s_jax.registry import Settings
 
 ALL = sorted(losses.LOSSES)
 CONFIDENT = ['confidence', 'confidence_half', 'confidence_openai']
@@ -22,17 +22,17 @@ GOLDEN_TARGETS = np.array([[.9, .1], [.3, .7], [.2, .8], [.6, .4]])
 GOLDEN_SKEWED = np.array([[.9, .1], [.8, .2], [.2, .8], [.9, .1]])
 
 
-class Hyper(NamedTuple):
-    alpha: float = .5
-    alpha_warmup: float = .2
+def hyper_of(alpha=.5, alpha_warmup=.2):
+    return {'alpha': alpha, 'alpha_warmup': alpha_warmup}
 
 
-HYPER = Hyper()
+HYPER = hyper_of()
 
 
 @functools.partial(jax.jit, static_argnames='name')
-def apply(name, logits, targets, progress=1., hyper=HYPER):
-    return losses.get_loss(name)(logits, targets, progress=progress, hyper=hyper, state=())
+def apply(name, logits, targets, progress=1., hyper=None):
+    settings = Settings(HYPER if hyper is None else hyper)
+    return losses.LOSSES[name].fn(logits, targets, progress=progress, settings=settings, state=())
 
 
 def batch(seed, size, classes, scale=2.):
@@ -72,7 +72,7 @@ def reference(name, logits, targets, *rest):
 @pytest.mark.parametrize('name', ALL)
 def test_equals_numpy_for_two_classes(name, size, progress, alpha, warmup):
     logits, targets = batch(size, size, 2)
-    value, _, state = apply(name, logits, targets, progress, Hyper(alpha, warmup))
+    value, _, state = apply(name, logits, targets, progress, hyper_of(alpha, warmup))
     assert value.shape == (size,) and value.dtype == jnp.float32 and state == ()
     np.testing.assert_allclose(value, reference(name, logits, targets, progress, alpha, warmup), rtol=1e-6, atol=1e-6)
 
@@ -100,9 +100,9 @@ def test_equals_numpy_for_many_classes(name):
 ])
 def test_golden(name, alpha, targets, expected):
     with jax.enable_x64(True):
-        value = apply(name, GOLDEN_LOGITS, targets, 1., Hyper(alpha, .2))[0]
+        value = apply(name, GOLDEN_LOGITS, targets, 1., hyper_of(alpha, .2))[0]
         assert float(value.mean()) == pytest.approx(expected, abs=1e-9)
-    value = apply(name, GOLDEN_LOGITS, targets, 1., Hyper(alpha, .2))[0]
+    value = apply(name, GOLDEN_LOGITS, targets, 1., hyper_of(alpha, .2))[0]
     assert float(value.mean()) == pytest.approx(expected, abs=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_gradient_is_that_of_a_fixed_target(name):
 def test_gradients_by_finite_differences(name):
     logits, targets = batch(1, 8, 2)
     with jax.enable_x64(True):
-        check_grads(lambda z, a: apply(name, z, targets, .1, Hyper(a, .3))[0], (logits, .5), order=1, modes=['rev'])
+        check_grads(lambda z, a: apply(name, z, targets, .1, hyper_of(a, .3))[0], (logits, .5), order=1, modes=['rev'])
 
 
 def test_product_gradient_by_finite_differences():
@@ -152,7 +152,7 @@ def test_product_with_certain_labels_is_xent(classes):
     np.testing.assert_array_equal(apply('product', logits, targets)[0], apply('xent', logits, targets)[0])
 
 
-@pytest.mark.parametrize('hyper,progress', [(Hyper(0., .2), .7), (Hyper(.5, .2), 0.), (Hyper(0., 0.), 0.)])
+@pytest.mark.parametrize('hyper,progress', [(hyper_of(0., .2), .7), (hyper_of(.5, .2), 0.), (hyper_of(0., 0.), 0.)])
 @pytest.mark.parametrize('name', CONFIDENT)
 def test_without_alpha_is_xent_exactly(name, hyper, progress):
     logits, targets = batch(4, 32, 2)
@@ -165,7 +165,7 @@ def test_without_alpha_is_xent_exactly(name, hyper, progress):
 def test_vmapped_and_jitted_equal_looped(name):
     logits, targets = (np.stack(array) for array in zip(*[batch(seed, 8, 2) for seed in range(4)], strict=True))
     alpha, warmup, progress = np.float32([0, .5, .75, 1]), np.float32([0, .2, .5, 0]), np.float32([.1, .1, .1, .9])
-    run = lambda z, y, s, a, w: apply(name, z, y, s, Hyper(a, w))[:2]
+    run = lambda z, y, s, a, w: apply(name, z, y, s, hyper_of(a, w))[:2]
     stacked, aux = jax.jit(jax.vmap(run))(logits, targets, progress, alpha, warmup)
     for i in range(4):
         value, one_aux = run(logits[i], targets[i], progress[i], alpha[i], warmup[i])
@@ -178,19 +178,19 @@ def test_vmapped_and_jitted_equal_looped(name):
 def test_warm_up_is_linear_and_then_stays():
     alpha = lambda name, progress, hyper: float(apply(name, *batch(0, 4, 2), progress, hyper)[1]['alpha'])
     for name in ('confidence', 'confidence_half'):
-        found = [alpha(name, progress, Hyper(.6, .2)) for progress in (0, .05, .1, .15, .2, .5, 1)]
+        found = [alpha(name, progress, hyper_of(.6, .2)) for progress in (0, .05, .1, .15, .2, .5, 1)]
         np.testing.assert_allclose(found, [0, .15, .3, .45, .6, .6, .6], rtol=1e-6)
-        assert alpha(name, 0., Hyper(.6, 0.)) == pytest.approx(.6)
+        assert alpha(name, 0., hyper_of(.6, 0.)) == pytest.approx(.6)
 
 
 def test_published_warm_up_jumps():
-    found = [float(apply('confidence_openai', *batch(0, 4, 2), progress, Hyper(.5, .1))[1]['alpha'])
+    found = [float(apply('confidence_openai', *batch(0, 4, 2), progress, hyper_of(.5, .1))[1]['alpha'])
              for progress in (0, .05, .1, .1001, 1)]
     np.testing.assert_allclose(found, [0, .025, .05, .5, .5], rtol=1e-6)
 
 
 @pytest.mark.parametrize('hyper,progress', [
-    (Hyper(.5, .2), 0.), (Hyper(.5, .2), .1), (Hyper(.5, 0.), 0.), (Hyper(0., 0.), 1.),
+    (hyper_of(.5, .2), 0.), (hyper_of(.5, .2), .1), (hyper_of(.5, 0.), 0.), (hyper_of(0., 0.), 1.),
 ])
 @pytest.mark.parametrize('name', ALL)
 def test_finite_for_extreme_logits(name, hyper, progress):
@@ -212,7 +212,7 @@ def test_filling_rows_stay_finite(name):
 @pytest.mark.parametrize('name', ['confidence', 'confidence_half'])
 def test_many_classes_are_hardened_by_argmax(name):
     logits = np.float32([[3, 1, 0], [0, 2, 1], [0, 1, 5], [9, 8, 7]])
-    value = apply(name, logits, np.full((4, 3), 1 / 3), 1., Hyper(1., 0.))[0]
+    value = apply(name, logits, np.full((4, 3), 1 / 3), 1., hyper_of(1., 0.))[0]
     expected = np.logaddexp.reduce(logits.astype(np.float64), axis=1) - logits.max(axis=1)
     np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
 
@@ -279,7 +279,7 @@ def test_mark_says_whether_examples_are_independent(name):
     logits, targets = batch(8, 16, 2)
     apart = np.concatenate([apply(name, logits[i:i + 4], targets[i:i + 4])[0] for i in range(0, 16, 4)])
     independent = np.allclose(apart, apply(name, logits, targets)[0], rtol=1e-6)
-    assert independent == getattr(losses.LOSSES[name], 'per_example', False) == (name not in CONFIDENT)
+    assert independent == losses.LOSSES[name].options.get('per_example', False) == (name not in CONFIDENT)
 
 
 def test_shapes_are_checked():
@@ -289,10 +289,11 @@ def test_shapes_are_checked():
         apply('xent', np.zeros(2), np.zeros(2))
 
 
-def test_every_loss_has_defaults():
-    assert losses.DEFAULTS.keys() == losses.LOSSES.keys()
-    assert losses.DEFAULTS['confidence'] == losses.DEFAULTS['confidence_half'] == {'alpha': .5, 'alpha_warmup': .2}
-    assert losses.DEFAULTS['confidence_openai'] == {'alpha': .5, 'alpha_warmup': .1}
+def test_every_loss_has_its_defaults():
+    defaults = {k: {n: s.default for n, s in e.settings.items()} for k, e in losses.LOSSES.items()}
+    assert defaults['xent'] == defaults['product'] == {}
+    assert defaults['confidence'] == defaults['confidence_half'] == {'alpha': .5, 'alpha_warmup': .2}
+    assert defaults['confidence_openai'] == {'alpha': .5, 'alpha_warmup': .1}
 
 
 @pytest.mark.parametrize('name,hint', [
@@ -300,17 +301,14 @@ def test_every_loss_has_defaults():
 ])
 def test_unknown_names_are_explained(name, hint):
     with pytest.raises(ConfigError) as error:
-        losses.get_loss(name, field='teacher.loss.name')
+        losses.LOSSES.get_entry(name, 'teacher.loss.name')
     expected = 'confidence, confidence_half, confidence_openai, product, xent'
-    assert str(error.value) == f"teacher.loss.name: unknown loss '{name}', expected one of {expected}{hint}"
+    assert str(error.value) == f"teacher.loss.name: unknown {name!r}, expected one of {expected}{hint}"
 
 
-def test_state_is_empty_unless_the_loss_makes_one():
-    def remembers(logits, targets, *, progress, hyper, state):
-        return losses.xent(logits, targets, progress=progress, hyper=hyper, state=())[0], {}, state + 1
-    remembers.init_state = jnp.zeros
-    assert losses.init_state(losses.xent, 3) == ()
-    assert losses.init_state(remembers, 3).shape == (3,)
+def test_a_setting_that_was_not_declared_is_an_error_and_not_zero():
+    with pytest.raises(ConfigError, match='alpha'):
+        losses.confidence(np.zeros((4, 2)), np.full((4, 2), .5), progress=1., settings=Settings({}), state=())
 
 
 def test_weighted_mean():

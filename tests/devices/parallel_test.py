@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2s_jax import losses
+from w2s_jax import objectives
 from w2s_jax.errors import ConfigError
 from w2s_jax.models.modes import Model
 from w2s_jax.runtime import sharding
-from w2s_jax.train import gradients
+from w2s_jax.train import gradients, program
+from w2s_jax.train import step as stepping
 from w2s_jax.train import trainer as train
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.runs import Runs
 
 L, D, H, C, F, V, B, K = 2, 32, 4, 8, 128, 512, 32, 2  # two classes: the confidence loss then has a threshold
-STATIC = train.Static('xent', 20, B, K)
+STATIC = stepping.Static('xent', 20, B, K)
 LAYOUTS = {'data 8': (8, 1, 1), 'fsdp 8': (1, 8, 1), '2x2x2': (2, 2, 2), 'tensor 4': (2, 1, 4)}
 
 
@@ -45,7 +46,8 @@ def apply(params, inputs, frozen=None):
 
 
 def hyper(runs, alpha=.5):
-    return train.Hyper(*(np.full(runs, x, np.float32) for x in (1e-3, .01, .999, 1., .1, alpha, .2)))
+    return stepping.hyper(*(np.full(runs, x, np.float32) for x in (1e-3, .01, .999, 1., .1)),
+                          alpha=np.full(runs, alpha, np.float32), alpha_warmup=np.full(runs, .2, np.float32))
 
 
 def batch(seed=0, runs=2):
@@ -57,8 +59,8 @@ def batch(seed=0, runs=2):
 
 
 def five_steps(static, mesh, driver='jit', runs=2):
-    states = train.compiled_init(init, static, mesh)(hyper(runs), np.arange(runs, dtype=np.uint32), None, runs)
-    drive = train.pmapped_step if driver == 'pmap' else train.compiled_step
+    states = program.compiled_init(init, static, mesh)(hyper(runs), np.arange(runs, dtype=np.uint32), None, None, runs)
+    drive = program.pmapped_step if driver == 'pmap' else program.compiled_step
     drive.cache_clear()
     step, metrics = drive(apply, static, 'vmap', mesh), None
     for i in range(5):
@@ -74,7 +76,7 @@ def one_device():
 
 @functools.cache
 def expected(loss):
-    return five_steps(dataclasses.replace(STATIC, loss=loss), one_device())
+    return five_steps(dataclasses.replace(STATIC, objective=loss), one_device())
 
 
 @pytest.mark.parametrize('loss', ['xent', 'confidence'])
@@ -83,7 +85,7 @@ def expected(loss):
 def test_five_steps_are_the_same_on_every_layout(layout, accumulate, loss, monkeypatch):
     monkeypatch.setattr(sharding, 'SMALL', 1)
     sharding.sharding.cache_clear()
-    static = dataclasses.replace(STATIC, loss=loss, accumulate=accumulate)
+    static = dataclasses.replace(STATIC, objective=loss, accumulate=accumulate)
     mesh = sharding.make_mesh(*LAYOUTS.get(layout, (8, 1, 1))) if layout != 'one device' else one_device()
     got = five_steps(static, mesh, 'pmap' if layout == 'pmap 8' else 'jit')
     chex.assert_trees_all_close(got, expected(loss), atol=1e-5)
@@ -107,15 +109,16 @@ def test_a_wrong_reduction_would_be_seen(wrong, loss, monkeypatch):
     def broken(axis, collective, tree, **options):
         return over(axis, wrong if collective is jax.lax.psum else collective, tree, **options)
     monkeypatch.setattr(gradients, 'over', broken)
-    got = five_steps(dataclasses.replace(STATIC, loss=loss), sharding.make_mesh(), 'pmap')[3]
+    got = five_steps(dataclasses.replace(STATIC, objective=loss), sharding.make_mesh(), 'pmap')[3]
     want = expected(loss)[3]
     assert max(np.abs(got[k] - want[k]).max() for k in ('loss', 'grad_norm')) > 1e-3
 
 
 def test_a_threshold_of_each_device_would_be_seen(monkeypatch):
-    static = dataclasses.replace(STATIC, loss='confidence')
+    static = dataclasses.replace(STATIC, objective='confidence')
     want = expected('confidence')[3]
-    monkeypatch.setattr(losses.LOSSES['confidence'], 'per_example', True, raising=False)
+    one_by_one = objectives.bind('confidence').objective._replace(per_example=True)
+    monkeypatch.setattr(objectives, '_built', lambda bound: one_by_one)
     got = five_steps(static, sharding.make_mesh(), 'pmap')[3]
     assert np.abs(got['loss'] - want['loss']).max() > 1e-4
 
@@ -124,7 +127,7 @@ def test_the_state_lives_where_the_rules_say(monkeypatch):
     monkeypatch.setattr(sharding, 'SMALL', 1)
     sharding.sharding.cache_clear()
     mesh = sharding.make_mesh(2, 2, 2)
-    states = train.compiled_init(init, STATIC, mesh)(hyper(2), np.arange(2, dtype=np.uint32), None, 2)
+    states = program.compiled_init(init, STATIC, mesh)(hyper(2), np.arange(2, dtype=np.uint32), None, None, 2)
 
     def parts(path):
         leaf = functools.reduce(lambda tree, k: tree[k], path.split('/'), states.params)
@@ -161,7 +164,7 @@ def test_a_whole_training_is_the_same_with_both_drivers(driver, tmp_path):
     truth = (pool['tokens'].sum(1) % 2).astype(np.int32)
     runs = Runs(pool, rows, truth[rows], np.arange(3), hyper(3), {'tokens': pool['tokens'][:10]}, 2, K)
     model = Model('tiny', init, apply, 1, {}, 1e-3)
-    static, found = train.Static('confidence', 8, B, K), []
+    static, found = stepping.Static('confidence', 8, B, K), []
     for mesh, how in ((one_device(), 'jit'), (sharding.make_mesh(), driver)):
         trainer = train.Trainer(model, static, mesh, 'vmap', driver=how)
         checkpoint = Checkpoint(tmp_path / f'{len(found)}')

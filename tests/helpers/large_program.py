@@ -2,7 +2,6 @@
 
 As a program: `python large_program.py DEVICES DATA,FSDP,TENSOR OPTIMIZER`, Llama-2-7B's sizes, JSON to standard output.
 """
-import dataclasses
 import functools
 import json
 import re
@@ -52,9 +51,9 @@ def abstract(config: TransformerConfig, mesh, optimizer: str, batch: int, length
     """What the compiled step of one run is called with, as shapes with shardings."""
     made, static = model(config), steps.Static('xent', 1000, batch, 2, optimizer=optimizer)
     number = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    hyper = steps.Hyper(*(number((1,)) for _ in dataclasses.fields(steps.Hyper)))
+    hyper = steps.hyper(*(number((1,)) for _ in range(5)))
     init = program.compiled_init(made.init, static, mesh)
-    states = jax.eval_shape(lambda h, s: init(h, s, None, 1), hyper, jax.ShapeDtypeStruct((1,), jnp.uint32))
+    states = jax.eval_shape(lambda h, s: init(h, s, None, None, 1), hyper, jax.ShapeDtypeStruct((1,), jnp.uint32))
 
     def lay(x, sharding):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -19,6 +19,7 @@ from w2s_jax.models import chess_moves, modes, zoo
 from w2s_jax.models.config import REMATS, TransformerConfig
 from w2s_jax.models.linear import Embed
 from w2s_jax.models.transformer import attend
+from w2s_jax.registry import Settings
 from w2s_jax.train import memory
 from w2s_jax.train import step as steps
 from w2s_jax.train.gradients import gradients
@@ -62,7 +63,7 @@ def test_attention_of_bfloat16_is_that_of_float32_but_for_its_rounding():
 
 
 def hyper():
-    return steps.Hyper(*(jnp.float32(x) for x in (3e-3, 0., .99, 1., 0., .5, .2)))
+    return steps.hyper(*(jnp.float32(x) for x in (3e-3, 0., .99, 1., 0.)), alpha=jnp.float32(.5), alpha_warmup=jnp.float32(.2))
 
 
 def products(jaxpr):
@@ -100,7 +101,7 @@ def test_parameters_gradients_and_losses_are_float32_and_products_bfloat16(mode,
     model, static = large_program.model(HALF, mode), steps.Static(loss, 10, 8, 2, accumulate=accumulate)
     state = jax.eval_shape(functools.partial(initial, model, static))
     find = functools.partial(gradients, apply=model.apply, static=static)
-    (value, (aux, _)), grads = jax.eval_shape(find, state, batch(), hyper(), model.frozen_shapes)
+    (value, aux), grads = jax.eval_shape(find, state, batch(), hyper(), model.frozen_shapes)
     assert kinds((state, value, aux, grads)) == {'float32'}
     program = jax.make_jaxpr(find)(state, batch(), hyper(), model.frozen_shapes)
     found = list(products(program.jaxpr))
@@ -139,16 +140,15 @@ def test_logits_probabilities_and_features_are_float32(mode):
 @pytest.mark.parametrize('loss', losses.LOSSES)
 def test_a_loss_of_bfloat16_logits_is_float32(loss):
     logits, targets = jnp.ones((4, 2), jnp.bfloat16), jnp.full((4, 2), .5)
-    state = losses.init_state(losses.LOSSES[loss], 2)
-    found = losses.LOSSES[loss](logits, targets, progress=.5, hyper=hyper(), state=state)
+    found = losses.LOSSES[loss].fn(logits, targets, progress=.5, settings=Settings(hyper()['loss']), state=())
     assert kinds(found[:2]) == {'float32'}
 
 
-def trained(config, steps=20):
-    model, static = large_program.model(config), steps.Static('xent', steps, 8, 2)
+def trained(config, number=20):
+    model, static = large_program.model(config), steps.Static('xent', number, 8, 2)
     state, found = jax.jit(functools.partial(initial, model, static))(), []
     step = jax.jit(functools.partial(steps.train_step, apply=model.apply, static=static))
-    for _ in range(steps):
+    for _ in range(number):
         b = batch()
         state, metrics = step(state, b.pop('inputs'), b, hyper())
         found.append(float(metrics['loss']))
@@ -204,7 +204,7 @@ def kept(remat, length=64, config=TINY):
     model = large_program.model(dataclasses.replace(config, remat=remat))
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     inputs = {'tokens': shape((8, 1, length)), 'length': shape((8, 1))}
-    return memory.run_bytes(model, steps.Static('xent', 10, 8, 2), inputs)[1]
+    return memory.run_bytes(model, steps.Static('xent', 10, 8, 2), hyper(), inputs)[1]
 
 
 def test_each_remat_keeps_less_than_the_one_before():

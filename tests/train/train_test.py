@@ -13,7 +13,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import mlp
 from w2s_jax.models.modes import Model
 from w2s_jax.runtime import sharding
-from w2s_jax.train import step as steps
+from w2s_jax.train import step as stepping
 from w2s_jax.train import trainer as train
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.gradients import gradients
@@ -32,12 +32,12 @@ def apply(params, inputs, frozen=None):
 
 
 MODEL = Model('tiny', init, apply, 200, {}, 1e-3)
-STATIC = steps.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
+STATIC = stepping.Static('xent', steps=20, batch_size=16, num_classes=2, schedule='cosine')
 
 
 def hyper(runs=None, **changes):
     values = dict(learning_rate=3e-2, weight_decay=.1, beta2=.99, clip=1., warmup=.1, alpha=.5, alpha_warmup=.2)
-    return steps.Hyper(*(np.full((runs,) if runs else (), v, np.float32) for v in (values | changes).values()))
+    return stepping.hyper(**{k: np.full((runs,) if runs else (), v, np.float32) for k, v in (values | changes).items()})
 
 
 def batch(seed=0, size=16, soft=True):
@@ -50,8 +50,8 @@ def batch(seed=0, size=16, soft=True):
 
 
 def steps(static, number=5, place=lambda x: x, **changes):
-    state = steps.init_state(hyper(**changes), 0, None, init=init, static=static)
-    step = jax.jit(functools.partial(steps.train_step, apply=apply, static=static))
+    state = stepping.init_state(hyper(**changes), 0, None, init=init, static=static)
+    step = jax.jit(functools.partial(stepping.train_step, apply=apply, static=static))
     for i in range(number):
         b = place(batch(i))
         state, metrics = step(state, b.pop('inputs'), b, hyper(**changes))
@@ -61,8 +61,8 @@ def steps(static, number=5, place=lambda x: x, **changes):
 @pytest.mark.parametrize('loss', losses.LOSSES)
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_microbatches_give_the_plain_gradient(loss, accumulate):
-    plain = dataclasses.replace(STATIC, loss=loss)
-    state = steps.init_state(hyper(), 0, None, init=init, static=plain)
+    plain = dataclasses.replace(STATIC, objective=loss)
+    state = stepping.init_state(hyper(), 0, None, init=init, static=plain)
     state = dataclasses.replace(state, step=jnp.int32(10))
     b = batch()
     b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
@@ -74,8 +74,8 @@ def test_microbatches_give_the_plain_gradient(loss, accumulate):
 
 def test_a_loss_per_microbatch_would_be_seen():
     """The threshold of the confidence loss over half a batch is another one: the test above can fail."""
-    plain = dataclasses.replace(STATIC, loss='confidence')
-    state = dataclasses.replace(steps.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
+    plain = dataclasses.replace(STATIC, objective='confidence')
+    state = dataclasses.replace(stepping.init_state(hyper(), 0, None, init=init, static=plain), step=jnp.int32(10))
     (_, _), whole = gradients(state, batch(), hyper(alpha=1.), None, apply=apply, static=plain)
     halves = [jax.tree.map(lambda x, h=h: x[h::2], batch()) for h in (0, 1)]
     parts = [gradients(state, h, hyper(alpha=1.), None, apply=apply, static=plain)[1] for h in halves]
@@ -86,7 +86,7 @@ def test_a_loss_per_microbatch_would_be_seen():
 @pytest.mark.parametrize('loss', ['xent', 'confidence', 'product'])
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_eight_devices_give_the_numbers_of_one(loss, accumulate):
-    static = dataclasses.replace(STATIC, loss=loss, accumulate=accumulate)
+    static = dataclasses.replace(STATIC, objective=loss, accumulate=accumulate)
     assert jax.device_count() == 8
     mesh = sharding.make_mesh()
 
@@ -111,7 +111,7 @@ def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **change
     rows = np.stack([np.random.default_rng(s).permutation(100)[:n] for s in seeds])
     targets = (features[:, 0] > 0).astype(np.int32)[rows]
     h = hyper(len(seeds), **changes)
-    h = dataclasses.replace(h, learning_rate=np.array(rate[:len(seeds)], np.float32))
+    h = h | {'learning_rate': np.array(rate[:len(seeds)], np.float32)}
     return Runs({'features': features}, rows, targets, np.array(seeds), h,
                       {'features': features[:10]}, evaluations, 2)
 

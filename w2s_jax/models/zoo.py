@@ -4,6 +4,7 @@ A model is registered as `fn(name, field, dataset, settings) -> Model | Parts`; 
 """
 import dataclasses
 import functools
+import json
 import pathlib
 
 import jax
@@ -150,4 +151,9 @@ def _identified(model: Model, name: str, part) -> Model:
     if name not in MODELS:
         return model
     more = {k: v for k, v in MODELS[name].identity(part).items() if k != 'name'}
-    return dataclasses.replace(model, identity=model.identity | more)
+    return _with_identity(model, json.dumps(more, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _with_identity(model: Model, more: str) -> Model:
+    return dataclasses.replace(model, identity=model.identity | json.loads(more))

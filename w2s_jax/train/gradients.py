@@ -64,7 +64,7 @@ def shared(forward, axis: str):
     def back(kept, cotangent):
         pull, rest = kept
         params, real = pull(own(cotangent, axis))
-        return jax.lax.psum(params, axis), jax.lax.all_gather(real, axis, tiled=True) | rest
+        return over(axis, jax.lax.psum, params), jax.lax.all_gather(real, axis, tiled=True) | rest
 
     whole.defvjp(ahead, back)
     return whole
