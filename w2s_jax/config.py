@@ -240,13 +240,12 @@ def _defaults(field: str) -> list:
 
 
 def no_such_field(field: str, wanted) -> str:
-    """What to say of a field that is not there, with the nearest names."""
+    """What to say of a field that is not there, with the nearest names; of its first part that is not."""
+    names = {f: None for f in wanted} | {f.rsplit('.', n)[0]: None for f in wanted for n in (1, 2) if f.count('.') >= n}
+    parts = field.split('.')
+    field = next(('.'.join(parts[:n]) for n in range(1, len(parts)) if '.'.join(parts[:n]) not in names), field)
     part, _, name = field.rpartition('.')
-    sections = {f.rpartition('.')[0] for f in wanted} | {s for f in wanted for s in (f.split('.')[0],) if '.' in f}
-    here = [f for f in wanted if f.rpartition('.')[0] == part]
-    if part and part not in sections:
-        part, name = '', field.split('.')[0]
-        here = [*sections, *(f for f in wanted if '.' not in f)]
+    here = [n for n in names if n.rpartition('.')[0] == part]
     owners = [e.name for n in NAMED if n.section == part for e in n.registry.values() if name in e.settings]
     if owners:
         named = next(n for n in NAMED if n.section == part)

@@ -133,7 +133,7 @@ def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
             found['pairs'].append(pair)
             found['needs'] |= {p.id: p for p in [*row['phases'], *base['phases']]}
     resamples = grid.config.report.resamples
-    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'evaluation', True)
+    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'compare', True)
             for t in tests.values() if t['pairs']]
 
 
@@ -195,7 +195,7 @@ def _spent(phase: Phase, outcome) -> dict:
     measured = {} if isinstance(outcome, Failure) else outcome.metrics
     runs = measured.get('runs', 1)
     share = {k: measured[k] / runs if k in measured else None for k in ('seconds', 'compile_seconds')}
-    return {'id': phase.id, 'kind': phase.kind, 'name': phase.label, 'role': phase.role, 'model': phase.model or None,
+    return {'id': phase.id, 'kind': phase.role or phase.kind, 'name': phase.label, 'model': phase.model or None,
             'seed': phase.seed, **share, 'runs': runs,
             **{k: measured.get(k) for k in ('examples', 'tokens', 'programs')}}
 

@@ -126,7 +126,7 @@ class Parts:
         section = {'model': model.identity, 'num_classes': self.dataset.num_classes, 'labels': method.labels,
                    'objective': phase.section['objective'], 'hyper': hyper}
         needs = {'inputs': self.prepared(model, 'inputs'), 'rows': rows.source, 'model': phase}
-        return Labels(Phase('predict', section, needs, name, 'labels'), rows)
+        return Labels(Phase('predict', section, needs, name, 'label'), rows)
 
     def column(self, rows: Rows) -> Labels:
         """The weak labels that came with the data."""
@@ -147,7 +147,7 @@ class Parts:
         needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
         if entry.options.get('features'):
             needs['features'] = self.features(self.student)
-        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'labels'), labels.rows, True)
+        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True)
 
     def features(self, model: Model) -> Phase | Source:
         """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
@@ -205,7 +205,7 @@ class Parts:
                    'examples': report.examples, 'resamples': report.resamples,
                    'diagnostics': [e.identity(s) for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
         weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
-        return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluation', True)
+        return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluate', True)
 
     def zero_shot(self, model: Model) -> Phase:
         """What a pretrained model answers on the test sets before any training."""
