@@ -133,8 +133,8 @@ def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
             found['pairs'].append(pair)
             found['needs'] |= {p.id: p for p in [*row['phases'], *base['phases']]}
     resamples = grid.config.report.resamples
-    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'evaluation', True)
-            for t in tests.values() if t['pairs']]
+    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'evaluation',
+                  True) for t in tests.values() if t['pairs']]
 
 
 def _rows(grid: Grid, outcomes: dict) -> list[dict]:
@@ -178,8 +178,8 @@ def summary(grid: Grid, outcomes: dict, done: set[str], compared: list[Phase], s
     needed = collections.Counter(p.id for plan in grid.plans for p in plan.phases)
     return {
         'name': grid.config.task.name, 'seeds': list(grid.config.seeds), 'axes': sweep.axes(swept),
-        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}', 'failed': _reason(c, outcomes)}
-                  for c in grid.cells],
+        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}',
+                   'failed': _reason(c, outcomes)} for c in grid.cells],
         'phases': [_spent(p, outcomes[p.id]) | {'skipped': p.id in done, 'cells': needed[p.id]} for p in grid.phases],
         'comparisons': [found for p in compared for found in outcomes[p.id].metrics['comparisons']],
         'timing': {'total_seconds': seconds}, 'versions': results.versions()}

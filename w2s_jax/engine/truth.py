@@ -46,8 +46,8 @@ def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
 def _descent(found: Target) -> None:
     for phase in order([found.need]):
         if phase.sees_truth and phase.role != 'teacher':
-            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth of '
-                              'its rows or of the test set; an oracle must be marked as one')
+            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth '
+                              'of its rows or of the test set; an oracle must be marked as one')
     if found.need.role == 'teacher':
         raise ConfigError(f'student {found.label!r}: was fitted as a teacher, on truth')
 

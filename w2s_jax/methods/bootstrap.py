@@ -55,7 +55,8 @@ def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):
         labels = b.supervisor_labels(weak, learned[0])
     for k in range(len(b.settings.chain)):
         model = b.models[f'rung/{k}']
-        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=f'rung {k + 1} {model.name}'))
+        label = f'rung {k + 1} {model.name}'
+        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=label))
         labels = b.label(rungs[-1], learned[k + 1], name=f'labels of rung {k + 1}')
     return rungs, learned[-1], labels
 

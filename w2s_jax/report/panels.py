@@ -83,8 +83,8 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
                   1.6 + .46 * len(people),
-                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: single'
-                  ' seeds.', len(table) - len(shown))
+                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: '
+                  'single seeds.', len(table) - len(shown))
 
 
 def accuracy_panel(ax, people: list[tuple[str, str, dict]], bars: dict[str, tuple[str, list[float]]]) -> None:

@@ -28,8 +28,8 @@ COLUMNS = {name: Setting('', doc=doc) for name, doc in (
 TASKS.register('chess', **FILES, min_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                max_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                positions_per_game=Setting(4, 1, doc='of games'))(puzzles.load)
-TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that makes '
-                                                'the supervisor err is so much larger'))(synthetic.load)
+TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
+                                                'makes the supervisor err is so much larger'))(synthetic.load)
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS)(files.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **{
     name: Setting('', doc=f"column, '' for {name!r}") for name in ('prompt', 'chosen', 'rejected')})(preference.load)
