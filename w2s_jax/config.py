@@ -119,7 +119,10 @@ class _Both(Mapping):
         self.parts = parts
 
     def __getitem__(self, name: str) -> Entry:
-        return next(part for part in self.parts if name in part)[name] if name in self else {}[name]
+        for part in self.parts:
+            if name in part:
+                return part[name]
+        raise KeyError(name)
 
     def __iter__(self):
         return (name for part in self.parts for name in part)

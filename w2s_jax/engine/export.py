@@ -32,8 +32,8 @@ def find(workdir: pathlib.Path, role: str, label: str, seed: int, phase: str = '
     if not found:
         raise StoreError(f'{workdir}: no {wanted}, expected one of: {", ".join(dict.fromkeys(known)) or "none"}')
     if len(found) > 1:
-        ids = ', '.join(f'{i} ({_section(a)["model"]["model"]})' for i, a in found.items())
-        raise StoreError(f'{workdir}: {len(found)} times {wanted}, expected --phase, one of: {ids}')
+        several = ', '.join(f'{i} ({_section(a)["model"]["model"]})' for i, a in found.items())
+        raise StoreError(f'{workdir}: {len(found)} times {wanted}, expected --phase, one of: {several}')
     return next(iter(found.values()))
 
 

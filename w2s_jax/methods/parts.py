@@ -44,7 +44,7 @@ class Target:
     phase, or given labels.  row: what results.json says of it before it is measured."""
     role: str
     label: str
-    seed: int
+    seed: int | None
     need: Phase | Source
     row: dict = dataclasses.field(default_factory=dict)
 
@@ -251,6 +251,7 @@ class Parts:
 
     def _targets(self, rows: Rows | None, targets) -> dict:
         if isinstance(targets, Truth):
+            assert rows is not None, 'truth is of rows of the pool'
             return {'rows': rows.source, 'targets': targets[rows.index]}
         if isinstance(targets, Labels):
             return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
@@ -284,7 +285,7 @@ def loss_of(config, role: str, name: str):
     own, values = configs.chosen(config, f'{role}.loss')
     if name == own.name:
         return own, values
-    entry = configs.AIMS[name] if name in configs.AIMS else configs.known(f'{role}.loss.name', name, configs.AIMS)
+    entry = configs.AIMS[configs.known(f'{role}.loss.name', name, configs.AIMS)]
     return entry, Settings({k: s.default for k, s in entry.settings.items()})
 
 

@@ -5,7 +5,7 @@ differs in beside teacher and size. Nothing is averaged over settings: what diff
 """
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,8 @@ def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
     return [f for f in made if f.panels]
 
 
-def _limited(name: str, title: str, panels: list[Callable], height: float, note: str, most: int = MOST) -> Figure:
-    return Figure(name, title, panels[:most], height, note, max(0, len(panels) - most))
+def _limited(name: str, title: str, panels: Sequence[Callable], height: float, note: str, most: int = MOST) -> Figure:
+    return Figure(name, title, list(panels[:most]), height, note, max(0, len(panels) - most))
 
 
 def labels(table: pd.DataFrame) -> list[str]:

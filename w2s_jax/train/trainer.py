@@ -172,8 +172,9 @@ class Trainer:
         on the held-out ones. Returns the states, with the parameters kept that score best so far."""
         history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
         held = runs.held
-        if not self.static.stops or held is None:
+        if not self.static.stops:
             return state
+        assert held is not None
         found = self.predict(state.params, runs.inputs, held.rows)
         history.scores[at] = stopping.scores(held.rule, found, held.targets)
         return compiled_keep(self.mesh)(state, history.scores[at])
