@@ -16,7 +16,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.labels.sources import SOURCES
 from w2s_jax.labels.transforms import TRANSFORMS
 from w2s_jax.losses import LOSSES
-from w2s_jax.methods import METHODS
+from w2s_jax.methods.registry import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES

@@ -11,7 +11,8 @@ import numpy as np
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Rows
-from w2s_jax.methods.parts import METHODS, Labels, Parts
+from w2s_jax.methods.parts import Labels, Parts
+from w2s_jax.methods.registry import METHODS
 from w2s_jax.registry import Setting
 
 

@@ -16,9 +16,8 @@ from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.models.modes import Model
-from w2s_jax.registry import Registry, Settings
+from w2s_jax.registry import Settings
 
-METHODS = Registry('method', options=('models',))  # models: (settings) -> role -> name of further models
 SEES_TRUTH = ('teacher', 'ceiling')
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
