@@ -61,7 +61,7 @@ def test_what_says_the_same_stands_together():
 
 
 def test_a_wrong_name_is_an_error_with_the_nearest_one():
-    with pytest.raises(ConfigError, match="unknown 'loses', expected one of .*; did you mean 'losses'"):
+    with pytest.raises(ConfigError, match=r"unknown 'loses', expected one of .*; did you mean 'losses'"):
         listing.listing('loses')
 
 

@@ -147,6 +147,7 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
             continue
         for label in dict.fromkeys(t.label for t in plan.targets if t.role == 'student' and not t.row.get('oracle')):
             mine = {t.seed: t for t in plan.targets if t.role == 'student' and t.label == label}
+            plain = configs.SECTIONS['method']['name'].default
             row, phases = mine[config.seeds[0]].row, [mine[seed].need for seed in config.seeds]
             weak = next(t.row['model'] for t in plan.targets if t.role == 'weak')
             rows.append({
@@ -154,7 +155,7 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
                 'settings': {k: v for k, v in cell.overrides.items() if k not in _COLUMNS},
                 'like': {k: v for k, v in cell.overrides.items() if not _of_the_student(k, config)},
                 'method': row['method'], 'loss': row['loss'], 'label': label, 'ids': [p.id for p in phases],
-                'phases': phases, 'plain': (row['method'] != 'naive', row['loss'] != 'xent'),
+                'phases': phases, 'plain': (row['method'] != plain, row['loss'] != 'xent'),
                 'truth': plan.target.needs['truth/test']})
     for row in rows:
         like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]

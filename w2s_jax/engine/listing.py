@@ -106,8 +106,8 @@ def parse(arguments: list[str]) -> tuple[str, str]:
     return name, plugins
 
 
-HELP = f"""What is registered, with its settings: default, what may stand there, whether it is traced (runs that differ in it
-train in one program).
+HELP = f"""What is registered, with its settings: default, what may stand there, and whether it is traced (runs that differ
+in it train in one program).
 
   w2s list [{"|".join(REGISTRIES)}] [--plugins=module,...]
 
