@@ -20,7 +20,7 @@ RULES = {
     'report': 'jax train engine',
     'evaluation': 'jax graph store engine config phases methods report',
     'graph': 'jax store engine config phases methods report train',
-    'registry errors text': 'jax data graph store engine config phases methods report train models tasks labels runtime',
+    'registry errors text': 'jax data graph store engine config phases methods report train models tasks labels',
 }
 # Who -> all of ours that it may import beside itself.
 ONLY = {'store runtime': 'errors registry text'}

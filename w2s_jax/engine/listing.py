@@ -106,12 +106,11 @@ def parse(arguments: list[str]) -> tuple[str, str]:
     return name, plugins
 
 
-HELP = f"""What is registered, with its settings: default, what may stand there, and whether it is traced (runs that differ
-in it train in one program).
+HELP = f"""What is registered, with its settings: default, what may stand there, whether it is traced.
 
   w2s list [{"|".join(REGISTRIES)}] [--plugins=module,...]
 
-Without a name: everything. --plugins: modules that register more, as config.plugins has them."""
+Traced: runs that differ in it train in one program. Without a name: everything. --plugins: modules that register more, as config.plugins has them."""
 
 
 def run(arguments: list[str]) -> int:
