@@ -110,7 +110,8 @@ HELP = f"""What is registered, with its settings: default, what may stand there,
 
   w2s list [{"|".join(REGISTRIES)}] [--plugins=module,...]
 
-Traced: runs that differ in it train in one program. Without a name: everything. --plugins: modules that register more, as config.plugins has them."""
+Traced: runs that differ in it train in one program. Without a name: everything.
+--plugins: modules that register more, as config.plugins has them."""
 
 
 def run(arguments: list[str]) -> int:
