@@ -51,5 +51,5 @@ setup(
     package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['w2s=w2s_jax.store.command:w2s']},
+    entry_points={'console_scripts': ['w2s=w2s_jax.engine.commands:main']},
 )

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from absl import app, flags
@@ -122,7 +123,7 @@ class Composing(flags.ArgumentParser):
     name (`--config.method.name=...`), so that these may set the fields that come with it."""
 
     def __init__(self, parser, argv: list[str]):
-        self.parser = parser.parser if isinstance(parser, Composing) else parser
+        self.parser: Any = parser.parser if isinstance(parser, Composing) else parser
         found = (re.match(r'--?(no)?config\.([\w.]+)(?:=(.*))?', arg, re.DOTALL) for arg in argv[1:])
         self.overrides = [(m[2], m[3]) for m in found if m]
 

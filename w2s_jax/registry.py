@@ -54,7 +54,8 @@ class Setting:
             self._check_range(field, value)
 
     def _check_range(self, field: str, value) -> None:
-        low, high = (-float('inf') if self.low is None else self.low), (float('inf') if self.high is None else self.high)
+        low = -float('inf') if self.low is None else self.low
+        high = float('inf') if self.high is None else self.high
         inside = low < value < high or (value == low and self.ends[0] == '[') or (value == high and self.ends[1] == ']')
         if not inside:
             raise ConfigError(f'{field}: {value}, expected a number in {self.ends[0]}{low:g}, {high:g}{self.ends[1]}')
@@ -120,7 +121,7 @@ class Registry(Mapping):
         raise ConfigError(f'{self.what} {name!r}: registries take no assignment, expected .register({name!r}) above the '
                           'function')
 
-    def register(self, name: str, version: int = 1, **fields) -> Callable:
+    def register(self, name: str, version: int = 1, **fields: Any) -> Callable:
         """A decorator that adds a function under `name`; in `fields` are its settings and the registry's options.
 
         Raises ConfigError for a name that is taken, or a setting that is none.

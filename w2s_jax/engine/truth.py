@@ -44,10 +44,11 @@ def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
 
 
 def _descent(found: Target) -> None:
+    assert isinstance(found.need, Phase)
     for phase in order([found.need]):
         if phase.sees_truth and phase.role != 'teacher':
-            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth of '
-                              'its rows or of the test set; an oracle must be marked as one')
+            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth '
+                              'of its rows or of the test set; an oracle must be marked as one')
     if found.need.role == 'teacher':
         raise ConfigError(f'student {found.label!r}: was fitted as a teacher, on truth')
 
@@ -66,7 +67,8 @@ def _sources(phase: Phase, dataset: Dataset) -> None:
 def _truths(value: np.ndarray, rows, dataset: Dataset) -> Iterable[tuple[str, np.ndarray]]:
     """The truths that an array could be about: of the rows beside it, the pool, a test set; (whose, `[n]`)."""
     index = rows.value if isinstance(rows, Source) else rows.index if isinstance(rows, Rows) else None
-    parts = {'its rows': None if index is None else dataset.pool.truth[index], 'the pool': dataset.pool.truth,
+    pool = dataset.pool.truth
+    parts = {'its rows': None if index is None or pool is None else pool[index], 'the pool': pool,
              **{f'the test set {k!r}': v.truth for k, v in dataset.tests.items()}}
     return [(whose, truth) for whose, truth in parts.items() if truth is not None and len(truth) == len(value)]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Rows
-from w2s_jax.methods.parts import METHODS, Labels, Parts
+from w2s_jax.methods.parts import Labels, Parts
+from w2s_jax.methods.registry import METHODS
 from w2s_jax.registry import Setting
 
 
@@ -55,7 +56,8 @@ def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):
         labels = b.supervisor_labels(weak, learned[0])
     for k in range(len(b.settings.chain)):
         model = b.models[f'rung/{k}']
-        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=f'rung {k + 1} {model.name}'))
+        label = f'rung {k + 1} {model.name}'
+        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=label))
         labels = b.label(rungs[-1], learned[k + 1], name=f'labels of rung {k + 1}')
     return rungs, learned[-1], labels
 

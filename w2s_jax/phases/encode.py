@@ -29,8 +29,8 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
         began, section = time.perf_counter(), phase.section
         tokenizer = next(m.tokenizer for m in context.models.values()
                          if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer'])
-        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'], section['truncate'],
-                                      folder)
+        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'],
+                                      section['truncate'], folder)
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 

@@ -176,7 +176,8 @@ def _doubts(task: dict) -> list[str]:
     """Labels that the surface of the texts tells, texts cut short."""
     leak = [w] if (w := (task.get('leak') or {}).get('warning')) else []
     return leak + [f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut to {part["longest"]} tokens '
-                   '(task.max_length)' for part in task.get('tokens') or [] if part['truncated'] > TOO_MANY * part['texts']]
+                   '(task.max_length)' for part in task.get('tokens') or []
+                   if part['truncated'] > TOO_MANY * part['texts']]
 
 
 def terminal_table(grid: Grid) -> str:
@@ -196,7 +197,8 @@ def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
     texts = [columns, *([r.get(c, r.get('failed', '') if i == 0 or columns[i - 1] in r else '') for i, c in
                          enumerate(columns)] for r in rows)]
     texts = [[' '.join(cell.split()) for cell in row] for row in texts]
-    widths = [max(len(cell) for cell in column if not cell.startswith('failed: ')) for column in zip(*texts, strict=True)]
+    widths = [max(len(cell) for cell in column if not cell.startswith('failed: '))
+              for column in zip(*texts, strict=True)]
     head, *body = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in texts]
     return [head, '-' * max(map(len, [head, *body])), *body]
 
@@ -219,7 +221,8 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
     says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(shown(v))}' for k, v in settings.items())])
     return {'': label + ' (oracle)' * bool(entry.get('oracle')), 'model': model or DASH,
             'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
-            'accuracy %': measure_text(entry['accuracy'], 100, 1), 'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
+            'accuracy %': measure_text(entry['accuracy'], 100, 1),
+            'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
             GAIN: interval_text(entry['gain'], 100, '+.1f') if entry.get('gain') else '',
             FOLLOWS: measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else '',
             **{k: measure_text(measures[name], *look) for k, (name, look) in extra.items() if name in measures}}
@@ -290,14 +293,14 @@ def best(grid: Grid) -> list[dict[str, str]]:
         key = c.get('task'), c.get('teacher'), c.get('student'), *((c.get('settings') or {}).get(f, '') for f in own)
         groups.setdefault(key, []).append(c)
     columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
-    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) | _best(max(group, key=lambda c: c['mean']), own)
-            for key, group in groups.items()]
+    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True))
+            | _best(max(group, key=lambda c: c['mean']), own) for key, group in groups.items()]
 
 
 def _best(top: dict, own: list[str]) -> dict[str, str]:
     better, gain = top['mean'] > 0, interval_text(top, 100, '+.1f')
-    return {'best': ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)',
-            'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
+    best = ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)'
+    return {'best': best, 'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
 
 
 def _ps(c: dict) -> dict[str, str]:

@@ -5,7 +5,7 @@ differs in beside teacher and size. Nothing is averaged over settings: what diff
 """
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,8 @@ def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
     return [f for f in made if f.panels]
 
 
-def _limited(name: str, title: str, panels: list[Callable], height: float, note: str, most: int = MOST) -> Figure:
-    return Figure(name, title, panels[:most], height, note, max(0, len(panels) - most))
+def _limited(name: str, title: str, panels: Sequence[Callable], height: float, note: str, most: int = MOST) -> Figure:
+    return Figure(name, title, list(panels[:most]), height, note, max(0, len(panels) - most))
 
 
 def labels(table: pd.DataFrame) -> list[str]:
@@ -83,8 +83,8 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
                   1.6 + .46 * len(people),
-                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: single'
-                  ' seeds.', len(table) - len(shown))
+                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: '
+                  'single seeds.', len(table) - len(shown))
 
 
 def accuracy_panel(ax, people: list[tuple[str, str, dict]], bars: dict[str, tuple[str, list[float]]]) -> None:

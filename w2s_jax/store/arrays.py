@@ -50,7 +50,8 @@ class Texts:
     shape: tuple[int, ...]
 
     def __init__(self, rows: Iterable[Sequence[str]] | Iterable[str], folder: pathlib.Path | None = None):
-        written, lengths, count, shape = Growing(np.uint8, folder), array.array('q'), 0, (1,)
+        written, lengths, count = Growing(np.uint8, folder), array.array('q'), 0
+        shape: tuple[int, ...] = (1,)
         for row in rows:
             raw = [text.encode() for text in ([row] if isinstance(row, str) else row)]
             found: tuple[int, ...] = () if isinstance(row, str) else (len(raw),)
