@@ -47,7 +47,7 @@ def style() -> AbstractContextManager:
 
 
 def figure(draws: Sequence[Callable], height: float, columns: int | None = None):
-    """A matplotlib figure of one axes per function in `draws`, which draws on it; `height` in inches is that of a row."""
+    """A matplotlib figure of one axes per function in `draws`; `height` in inches is that of a row."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

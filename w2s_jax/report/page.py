@@ -13,8 +13,21 @@ import pandas as pd
 from w2s_jax import metrics
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
-from w2s_jax.report.tables import (COLUMN_OF, DASH, FOLLOWS, GAIN, Text, described, entries, interval_text, measure_text,
-                                   pgr_text, shown, students, text)
+from w2s_jax.report.tables import (
+    COLUMN_OF,
+    DASH,
+    FOLLOWS,
+    GAIN,
+    Text,
+    described,
+    entries,
+    interval_text,
+    measure_text,
+    pgr_text,
+    shown,
+    students,
+    text,
+)
 
 TEMPLATES = Path(__file__).parent / 'templates'
 LEVEL = .05
@@ -161,9 +174,10 @@ def warnings(grid: Grid) -> list[str]:
 
 def _doubts(task: dict) -> list[str]:
     """Labels that the surface of the texts tells, texts cut short."""
-    leak = [w] if (w := (task.get('leak') or {}).get('warning')) else []
-    return leak + [f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut to {part["longest"]} tokens '
-                   '(task.max_length)' for part in task.get('tokens') or [] if part['truncated'] > TOO_MANY * part['texts']]
+    cut = [t for t in task.get('tokens') or [] if t['truncated'] > TOO_MANY * t['texts']]
+    return [*filter(None, [(task.get('leak') or {}).get('warning')]), *(
+        f'{t["of"]}: {t["truncated"]} of {t["texts"]} texts were cut to {t["longest"]} tokens (task.max_length)'
+        for t in cut)]
 
 
 def terminal_table(grid: Grid) -> str:
@@ -180,10 +194,9 @@ def terminal_table(grid: Grid) -> str:
 
 def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
     """A table as lines, a rule below the first; a row that failed ends with the reason."""
-    texts = [columns, *([r.get(c, r.get('failed', '') if i == 0 or columns[i - 1] in r else '') for i, c in
-                         enumerate(columns)] for r in rows)]
+    texts = [columns, *([r[c] for c in columns if c in r] + [r.get('failed', '')] * ('failed' in r) for r in rows)]
     texts = [[' '.join(cell.split()) for cell in row] for row in texts]
-    widths = [max(len(cell) for cell in column if not cell.startswith('failed: ')) for column in zip(*texts, strict=True)]
+    widths = [max(map(len, c)) for c in zip(*(t for t in texts if len(t) == len(columns)), strict=True)]
     head, *body = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in texts]
     return [head, '-' * max(map(len, [head, *body])), *body]
 
@@ -206,7 +219,8 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
     says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(shown(v))}' for k, v in settings.items())])
     return {'': label + ' (oracle)' * bool(entry.get('oracle')), 'model': model or DASH,
             'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
-            'accuracy %': measure_text(entry['accuracy'], 100, 1), 'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
+            'accuracy %': measure_text(entry['accuracy'], 100, 1),
+            'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
             GAIN: interval_text(entry['gain'], 100, '+.1f') if entry.get('gain') else '',
             FOLLOWS: measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else '',
             **{k: measure_text(measures[name], *look) for k, (name, look) in extra.items() if name in measures}}
@@ -277,14 +291,14 @@ def best(grid: Grid) -> list[dict[str, str]]:
         key = c.get('task'), c.get('teacher'), c.get('student'), *((c.get('settings') or {}).get(f, '') for f in own)
         groups.setdefault(key, []).append(c)
     columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
-    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) | _best(max(group, key=lambda c: c['mean']), own)
-            for key, group in groups.items()]
+    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) |
+            _best(max(group, key=lambda c: c['mean']), own) for key, group in groups.items()]
 
 
 def _best(top: dict, own: list[str]) -> dict[str, str]:
     better, gain = top['mean'] > 0, interval_text(top, 100, '+.1f')
-    return {'best': ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)',
-            'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
+    first = ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)'
+    return {'best': first, 'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
 
 
 def _ps(c: dict) -> dict[str, str]:
@@ -301,14 +315,30 @@ def comparisons(grid: Grid) -> list[dict[str, str]]:
 
 def time_table(grid: Grid) -> list[dict[str, str]]:
     """What every phase of an experiment took; of a grid every kind of phase, and what cells would have spent alone."""
-    named = _phase if grid.alone and not grid.axes else lambda p: KINDS.get(p['kind'], p['kind'])
-    kinds = {name: [p for p in grid.phases if named(p) == name] for name in dict.fromkeys(map(named, grid.phases))}
-    if grid.alone and not grid.axes:
-        rows = [_spent(name, mine) for name, mine in kinds.items()]
-        total = number(grid.timing.get('total_seconds'))
-        return rows + ([] if total is None else [{'phases': 'this run', 'time': duration(total)}])
-    rows = [_spent(name, mine) | _shares(mine) for name, mine in kinds.items()]
-    return rows + ([_spent('sum', grid.phases) | _shares(grid.phases)] if len(rows) > 1 else [])
+    if not grid.phases:
+        return []
+    spent, many = phase_times(grid), len(grid.cells) > 1 or bool(grid.axes)
+    rows = spent.groupby('kind' if many else 'name', sort=False).sum(numeric_only=True)
+    if many:
+        rows.loc['sum'] = rows.sum()
+    elif total := number(grid.timing.get('total_seconds')):
+        rows.loc['this run', 'seconds'] = total
+    columns = {'time': rows['seconds'].map(duration), 'of which compiling': rows['compile_seconds'].map(duration)}
+    if many:
+        counts = {'phases': 'phases', 'programs': 'programs', 'examples': 'examples seen', 'tokens': 'tokens seen'}
+        columns |= {'each cell alone': rows['alone'].map(duration)} | {
+            title: rows[k].map('{:,.0f}'.format) for k, title in counts.items() if rows[k].any()}
+    return [{'': str(name), **row} for name, row in pd.DataFrame(columns).iterrows()]
+
+
+def phase_times(grid: Grid) -> pd.DataFrame:
+    """One row per phase: kind and name as text, what it took as numbers; phases say how many runs a program had."""
+    told = ('seconds', 'compile_seconds', 'examples', 'tokens')
+    return pd.DataFrame([{
+        'kind': KINDS.get(p['kind'], p['kind']), 'name': _phase(p), 'phases': 1,
+        **{k: number(p.get(k)) or 0 for k in told},
+        'alone': (number(p.get('seconds')) or 0) * (number(p.get('cells')) or 1),
+        'programs': 1 / (number(p.get('runs')) or 1)} for p in grid.phases])
 
 
 def _phase(phase: dict) -> str:
@@ -316,37 +346,15 @@ def _phase(phase: dict) -> str:
     return f'{phase.get("name") or phase["kind"]}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
 
 
-def _spent(name: str, phases: list[dict]) -> dict[str, str]:
-    return {'phases': name, 'time': duration(total(phases, 'seconds')),
-            'of which compiling': duration(total(phases, 'compile_seconds'))}
-
-
-def _shares(phases: list[dict]) -> dict[str, str]:
-    """Programs: each phase says how many runs shared its own."""
-    seen = {f'{k} seen': f'{total(phases, k):,.0f}' for k in ('examples', 'tokens') if total(phases, k)}
-    return {'how many': str(len(phases)), 'programs': f'{sum(1 / (number(p.get("runs")) or 1) for p in phases):.0f}',
-            'each cell alone': duration(alone_seconds(phases)), **seen}
-
-
-def total(phases: list[dict], key: str) -> float:
-    """The sum of what phases say."""
-    return sum(number(p.get(key)) or 0 for p in phases)
-
-
-def alone_seconds(phases: list[dict]) -> float:
-    """The time of all phases if every cell had run its own."""
-    return sum((number(p.get('seconds')) or 0) * (number(p.get('cells')) or 1) for p in phases)
-
-
 def sharing(grid: Grid) -> str:
     """What it saved that cells share phases."""
-    spent, alone = total(grid.phases, 'seconds'), alone_seconds(grid.phases)
-    if not spent or len(grid.cells) == 1:
+    if not grid.phases or len(grid.cells) == 1:
         return ''
+    spent, alone = phase_times(grid)[['seconds', 'alone']].sum()
     before = sum(bool(p.get('skipped')) for p in grid.phases)
     together = max(number(p.get('runs')) or 1 for p in grid.phases)
     return (f'Had each of the {len(grid.cells)} cells run all its phases, it would have taken {duration(alone)}; '
-            f'with every phase run once it took {duration(spent)}, {100 * (1 - spent / alone):.0f} % less.'
+            f'with every phase run once it took {duration(spent)}, {100 * (1 - spent / (alone or 1)):.0f} % less.'
             + (' Times are shares of the programs that runs trained in together (up to '
                f'{together:.0f} in one), which is a saving of its own that is not counted here.') * (together > 1)
             + f' {before} of the {len(grid.phases)} phases were done before this command.' * bool(before))
@@ -354,7 +362,7 @@ def sharing(grid: Grid) -> str:
 
 def duration(seconds: float) -> str:
     """'1 h 05 min', '3 min 20 s' or '12.5 s'; nothing of nothing."""
-    if seconds < 59.95:
-        return f'{seconds:.1f} s' if seconds else ''
+    if not seconds >= 59.95:
+        return f'{seconds:.1f} s' if seconds > 0 else ''
     minutes, rest = divmod(round(seconds), 60)
     return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'

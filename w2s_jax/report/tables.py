@@ -261,8 +261,8 @@ def as_text(grid: Grid, table: pd.DataFrame) -> Text:
             GAIN: interval_text(spread('gain', 'low', 'high'), 100, '+.1f')}
         rows.append(row | (found if pd.isna(r['failed']) else {'failed': f'failed: {r["failed"]}'}))
     before = ['zero-shot %'] if table['zero_shot'].notna().any() else []
-    return Text([short(fields).get(k, k) for k in keys], ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS],
-                [*extra], rows)
+    return Text([short(fields).get(k, k) for k in keys],
+                ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS], [*extra], rows)
 
 
 def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[float, int]]]:
