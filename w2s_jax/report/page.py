@@ -13,21 +13,7 @@ import pandas as pd
 from w2s_jax import metrics
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
-from w2s_jax.report.tables import (
-    COLUMN_OF,
-    DASH,
-    FOLLOWS,
-    GAIN,
-    Text,
-    described,
-    entries,
-    interval_text,
-    measure_text,
-    pgr_text,
-    shown,
-    students,
-    text,
-)
+from w2s_jax.report.tables import DASH, FOLLOWS, GAIN, interval_text, measure_text, pgr_text, students, text
 
 TEMPLATES = Path(__file__).parent / 'templates'
 LEVEL = .05
@@ -61,9 +47,9 @@ def blocks(grid: Grid) -> list[tuple[str, Grid, pd.DataFrame]]:
     found = []
     for test, view, table in views:
         for task in tasks or ['']:
-            parts = [str(task)] * (len(tasks) > 1) + [f'test set {test}'] * (test != MAIN)
+            parts = [str(task)] * (len(tasks) > 1) + [f'Test set {test}'] * (test != MAIN)
             rows = table[table['task'].fillna('unknown task') == task]
-            found += [(', '.join(parts), view, rows)] if len(rows) or not tasks else []
+            found += [(' · '.join(parts), view, rows)] if len(rows) or not tasks else []
     return found
 
 
@@ -97,7 +83,7 @@ def _pairs(grid: Grid) -> dict[str, dict[str, str]]:
     found = diagnostics.get(grid.cells[0].name, {}) if grid.alone else diagnostics
     data = _shared(c.results.get('task') for c in grid.cells if not c.failed)
     return {'Diagnostics': dict(flat(found)), 'Data': {k: v for k, v in data.items() if k != 'name'},
-            'What was swept': {f: ', '.join(text(shown(v)) for v in values) for f, values in grid.axes.items()},
+            'What was swept': {f: ', '.join(text(tables.shown(v)) for v in values) for f, values in grid.axes.items()},
             'Versions': dict(flat(grid.versions)),
             'Configuration': _shared(c.evaluation.get('config') for c in grid.cells if not c.failed)}
 
@@ -119,7 +105,7 @@ def flat(tree, prefix=''):
 def headline(grid: Grid) -> str:
     """The finding in plain words: how much of the gap is recovered, and whether a student is better than its baseline.
     """
-    said = [recovery(rows, grid.alone, f'{name[0].upper()}{name[1:]}: ' if name else '')
+    said = [recovery(rows, grid.alone, f'{name}: ' if name else '')
             for name, _, rows in blocks(grid)]
     return ' '.join(filter(None, [*said, statement(adjusted(grid), named=3)])) or 'No student has a result.'
 
@@ -201,14 +187,14 @@ def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
     return [head, '-' * max(map(len, [head, *body])), *body]
 
 
-def main_table(grid: Grid, table: pd.DataFrame) -> Text:
+def main_table(grid: Grid, table: pd.DataFrame) -> tables.Text:
     """All models of an experiment, or one row per student of a grid beside the models that it is measured by."""
     if not grid.alone:
         return tables.as_text(grid, table)
     there = [m for m in models(grid.cells[0].results) if m[2].get('accuracy')]
-    extra = described(m[2].get('measures') or {} for m in there)
+    extra = tables.described(m[2].get('measures') or {} for m in there)
     looks = figures.styles(label for role, label, _ in there if role == 'student')
-    return Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
+    return tables.Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
         _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra) for role, label, entry in there])
 
 
@@ -216,8 +202,8 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
     """A row of the table of an experiment; `dot` and `detail` are for the page."""
     settings = entry.get('settings') or ({'α': entry['alpha']} if entry.get('alpha') else {})
     model, measures = str(entry.get('model') or ''), entry.get('measures') or {}
-    says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(shown(v))}' for k, v in settings.items())])
-    return {'': label + ' (oracle)' * bool(entry.get('oracle')), 'model': model or DASH,
+    says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(tables.shown(v))}' for k, v in settings.items())])
+    return {'': tables.marked(label, entry.get('oracle')), 'model': model or DASH,
             'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
             'accuracy %': measure_text(entry['accuracy'], 100, 1),
             'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
@@ -228,7 +214,7 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
 
 def learned(grid: Grid) -> list[dict[str, str]]:
     """The final values of what objectives logged, a row for each student and name."""
-    table, found = students(on(grid, MAIN)), entries(on(grid, MAIN))
+    table, found = students(on(grid, MAIN)), tables.entries(on(grid, MAIN))
     names = panels.variants(table.assign(who=panels.labels(table)), tables.varying(grid, table))
     return [{'student': who, 'models': f'{r["teacher"]} → {r["student"]}', 'what': name, 'value': measure_text(
                 value, digits=3) if 'mean' in value else ', '.join(text(v) for v in value.get('values') or [])}
@@ -239,11 +225,12 @@ def learned(grid: Grid) -> list[dict[str, str]]:
 def adjusted(grid: Grid) -> list[dict]:
     """The comparisons with 'holm', their p values adjusted for all that have one; None for oracles, which are in no
     family, and without a p value."""
-    oracles = {s.entry['label'] for s in entries(grid) if s.entry.get('oracle')}
+    oracles = {s.entry['label'] for s in tables.entries(grid) if s.entry.get('oracle')}
     family = [number(c.get('p')) is not None and number(c.get('mean')) is not None and _label(c) not in oracles
               for c in grid.comparisons]
     holm = iter(metrics.holm([c['p'] for c, member in zip(grid.comparisons, family, strict=True) if member]))
-    return [c | {'holm': next(holm) if member else None} for c, member in zip(grid.comparisons, family, strict=True)]
+    return [c | {'holm': next(holm) if member else None, 'oracle': _label(c) in oracles}
+            for c, member in zip(grid.comparisons, family, strict=True)]
 
 
 def statement(compared: list[dict], named: int = NAMED) -> str:
@@ -251,7 +238,7 @@ def statement(compared: list[dict], named: int = NAMED) -> str:
     compared = [c for c in compared if c['holm'] is not None]
     if not compared:
         return ''
-    hold = sorted((c for c in compared if c['holm'] < LEVEL), key=lambda c: -abs(c['mean']))
+    hold = sorted(filter(_holds, compared), key=lambda c: -abs(c['mean']))
     alone = sum(c['p'] < LEVEL for c in compared)
     many = 'Of one comparison' if len(compared) == 1 else f'Of {len(compared)} comparisons'
     if not hold:
@@ -271,27 +258,30 @@ def _label(c: dict) -> str:
 
 def who(c: dict) -> str:
     """The student of a comparison: its label, and the method if it is not the plain one."""
-    return _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+    name = _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+    return tables.marked(name, c.get('oracle'))
 
 
 def _settings(c: dict, but=()) -> list[str]:
     """['alpha 0.25'] of a comparison, but the fields in `but` and those that are named anyway."""
-    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in COLUMN_OF}
+    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in tables.COLUMN_OF}
     names = tables.short(list(settings))
-    return [f'{names[k]} {text(shown(v))}' for k, v in settings.items()]
+    return [f'{names[k]} {text(tables.shown(v))}' for k, v in settings.items()]
 
 
 def best(grid: Grid) -> list[dict[str, str]]:
     """For every teacher and student, and settings that the baseline depends on: who was best, how far above it."""
-    compared, table = adjusted(grid), students(on(grid, MAIN))
-    baselines = table[table['label'].isin({c.get('baseline') for c in compared})]
+    compared = [c for c in adjusted(grid) if not c['oracle'] and number(c.get('mean')) is not None]
+    table, against = students(on(grid, MAIN)), {c.get('baseline') for c in compared}
+    baselines = table[table['label'].isin(against) | table['loss'].isin(against)]
     own = [f for f in tables.varying(grid, table) if baselines[f].notna().any()]
     groups: dict[tuple, list[dict]] = {}
     for c in compared:
-        key = c.get('task'), c.get('teacher'), c.get('student'), *((c.get('settings') or {}).get(f, '') for f in own)
+        key = c.get('task'), c.get('teacher'), c.get('student'), *(
+            tables.shown((c.get('settings') or {}).get(f, '')) for f in own)
         groups.setdefault(key, []).append(c)
     columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
-    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) |
+    return [dict(zip(columns, (text(k) for k in key), strict=True)) |
             _best(max(group, key=lambda c: c['mean']), own) for key, group in groups.items()]
 
 
@@ -301,9 +291,13 @@ def _best(top: dict, own: list[str]) -> dict[str, str]:
     return {'best': first, 'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
 
 
+def _holds(c: dict) -> bool:
+    return c['holm'] is not None and c['holm'] < LEVEL
+
+
 def _ps(c: dict) -> dict[str, str]:
     say = lambda p: DASH if number(p) is None else '< .001' if p < .001 else f'{p:.3f}'
-    return {'p': say(c.get('p')), 'p after Holm': say(c.get('holm')) + ' ✓' * (c.get('holm', 1) < LEVEL)}
+    return {'p': say(c.get('p')), 'p after Holm': say(c['holm']) + ' ✓' * _holds(c)}
 
 
 def comparisons(grid: Grid) -> list[dict[str, str]]:

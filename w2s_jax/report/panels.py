@@ -14,7 +14,7 @@ import pandas as pd
 
 from w2s_jax.report import figures as plots
 from w2s_jax.report.reading import Grid, models, number
-from w2s_jax.report.tables import Student, entries, short, text, varying
+from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
 COLOURS = {'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING, 'teacher': plots.WEAK}
@@ -61,7 +61,7 @@ def labels(table: pd.DataFrame) -> list[str]:
     """What each student is called: its label, with the method if labels alone do not tell them apart."""
     alone = len(table.drop_duplicates(['method', 'label'])) == table['label'].nunique(dropna=False)
     keys = ['label'] if alone else ['method', 'label']
-    return [' · '.join(filter(None, (text(r[k]) for k in keys))) for _, r in table.iterrows()]
+    return [marked(' · '.join(filter(None, (text(r[k]) for k in keys))), r['oracle']) for _, r in table.iterrows()]
 
 
 def variants(table: pd.DataFrame, fields: list[str]) -> list[str]:
@@ -78,8 +78,9 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     bars = {role: (COLOURS[role], [100 * r[role] for _, _, r in shown]) for role in ('weak', 'zero_shot', 'ceiling')}
     if grid.alone:
         colours, bars = {name: colour for name, colour, _ in shown}, {}
-        people = [(label, COLOURS.get(role) or colours.get(label, plots.INK), entry['accuracy'])
-                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')]
+        people = [(name, COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
+                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')
+                  for name in [marked(label, entry.get('oracle'))]]
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
                   1.6 + .46 * len(people),
@@ -293,15 +294,17 @@ def _covers(key: tuple, other: tuple) -> bool:
 
 def _agreements(table: pd.DataFrame, one: bool) -> Figure:
     there = table[table[[*SUBSETS]].notna().any(axis=1)]
-    names = there['variant'] if one else there['teacher'] + ' → ' + there['student'] + ' · ' + there['variant']
-    rows = there[:MOST_ROWS]
-    panels: list[Callable] = [partial(agreement_panel, rows=rows, names=[*names[:MOST_ROWS]])] * bool(len(rows))
-    return Figure('agreement', 'Whom the students followed', panels, 1.7 + .38 * len(rows),
-                  'How often a student says what its supervisor says. One that only imitates agrees everywhere; one '
-                  'that generalises agrees less if the supervisor is wrong.', len(there[MOST_ROWS:]))
+    parts = [('Agreement with the weak model', there)] if one else [*there.groupby('variant', sort=False)]
+    panels = [partial(agreement_panel, title=title, rows=rows[:MOST_ROWS], names=[*(
+        rows['variant'] if one else rows['teacher'] + ' → ' + rows['student'])][:MOST_ROWS])
+        for title, rows in parts if len(rows)]
+    most = max((len(rows[:MOST_ROWS]) for _, rows in parts), default=0)
+    return _limited('agreement', 'Whom the students followed', panels, 1.9 + .38 * most,
+                    'How often a student says what its supervisor says. One that only imitates agrees everywhere; one '
+                    'that generalises agrees less if the supervisor is wrong.')
 
 
-def agreement_panel(ax, rows: pd.DataFrame, names: list[str]) -> None:
+def agreement_panel(ax, title: str, rows: pd.DataFrame, names: list[str]) -> None:
     """Agreement with the supervisor: over all examples, if it is right, if it is wrong; one row per student."""
     for y, (_, found) in enumerate(rows.iterrows()):
         ax.plot([100 * found['agreement_weak_wrong'], 100 * found['agreement_weak_right']], [y, y], color=plots.RULE,
@@ -310,13 +313,13 @@ def agreement_panel(ax, rows: pd.DataFrame, names: list[str]) -> None:
         ax.errorbar(100 * rows[subset], range(len(rows)), xerr=100 * rows[f'{subset}_sem'].fillna(0), fmt='none',
                     color=colour)
         ax.plot(100 * rows[subset], range(len(rows)), marker, color=colour, markersize=5.5, label=label)
-    plots.name_rows(ax, names, width=28)
-    ax.set(title='Agreement with the weak supervisor', xlabel='% of such test examples', xlim=(-2, 102))
-    plots.legend(ax, columns=3)
+    plots.name_rows(ax, names)
+    ax.set(title=title, xlabel='% of such test examples', xlim=(-2, 102))
+    plots.legend(ax, columns=2)
 
 
 def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Student]) -> Figure:
-    there = table[[bool(found[i].curve) for i in table.index]]
+    there = table.loc[[i for i in table.index if found[i].curve]]
     parts = [('Test accuracy during training', there)] if grid.alone else [*facets(there, fields)] if len(there) else []
     styles = plots.styles(table['who'])
     shown = [(title, rows, _lines(grid, rows, found, styles)) for title, rows in parts]
