@@ -97,7 +97,8 @@ def test_one_seed_has_no_error_bar(results):
 def test_page_holds_the_same_numbers_and_every_section(tmp_path, results, evaluation):
     page = _write(tmp_path, results, evaluation)
     for text in ('61.2 ± 0.4', '0.40 [0.29, 0.51]', 'undefined (gap within noise)', '45.6 ± 0.4', '+5.0 [+2.0, +8.0]',
-                 'logconf, α 0.5', '7.10 ± 0.40', '<th>Bregman gap</th>', '12.5 s', 'teacher, seed 7 (done in an earlier run)', '0.0.1',
+                 'logconf, α 0.5', '7.10 ± 0.40', '<th>Bregman gap</th>',
+                 '12.5 s', 'teacher, seed 7 (done in an earlier run)', '0.0.1',
                  '<b class="mine">as it is</b>', 'recovers 40 %'):
         assert text in page, text
     assert page.count('<svg') == 5
@@ -249,7 +250,8 @@ def test_alarms_are_said_first(tmp_path, results, evaluation):
     said = re.findall(r'class="warning">Warning: (.*?)</p>', page)
     assert said[0].startswith('the truth is in the labels &lt;script') and said[1:] == ['a letter tells']
     assert page.index('the truth is in the labels') < page.index('<table')
-    assert [line for line in table.splitlines() if line.startswith('warning')][0].startswith('warning: the truth is in')
+    first = next(line for line in table.splitlines() if line.startswith('warning'))
+    assert first.startswith('warning: the truth is in')
 
 
 def test_what_no_table_knows_is_shown_with_its_own_title(tmp_path, results, evaluation):

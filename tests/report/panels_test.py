@@ -99,7 +99,8 @@ def test_everything_optional_may_be_missing(tmp_path):
     for path in (tmp_path / 'cells').glob('*/*.json'):
         _edit(path, lambda r: [r.pop(k, None) for k in ('timing', 'versions', 'curves', 'config', 'examples')])
     for path in (tmp_path / 'cells').glob('*/results.json'):
-        _edit(path, lambda r: [s.pop(k) for s in r['students'] for k in ('agreement', 'gain', 'measures', 'method', 'pgr')])
+        _edit(path, lambda r: [s.pop(k) for s in r['students'] for k in (
+            'agreement', 'gain', 'measures', 'method', 'pgr')])
     _edit(tmp_path / 'grid.json', lambda g: [g.pop(k) for k in ('phases', 'comparisons', 'timing', 'versions', 'name')])
     page = report.write(tmp_path).read_text()
     assert 'None' not in page and '>nan' not in page and page.count('<svg') == 4  # accuracy and undefined PGR
@@ -138,7 +139,8 @@ def test_a_block_a_task(tmp_path):
     page = report.write(folder).read_text()
     assert [page.count(f'<h2>{task}</h2>') for task in ('chess', 'boolq')] == [1, 1]
     assert {p.name for p in (folder / 'plots').iterdir()} == {
-        f'{task}-{name}.png' for task in ('chess', 'boolq') for name in ('accuracy_pgr', 'agreement', 'learning_curves')}
+        f'{task}-{name}.png' for task in ('chess', 'boolq')
+        for name in ('accuracy_pgr', 'agreement', 'learning_curves')}
     best = re.search(r'<table[^>]*>\s*<thead><tr><th>task</th><th>teacher.*?</table>', page, re.DOTALL)
     assert best[0].count('<tr>') == 1 + 2
 
@@ -309,3 +311,30 @@ def test_command_makes_page_and_tables_of_a_grid(tmp_path):
     assert report.terminal_table(tables.load(tmp_path)) in done.stdout
     assert f'report: {tmp_path / "report.html"}' in done.stdout
     assert {p.name for p in tmp_path.glob('*.*')} >= {'results.csv', 'runs.csv', 'results.tex', 'report.html'}
+
+
+def test_no_comparison_is_dropped_and_each_is_told_apart(tmp_path):
+    axes = {'method.name': ['naive', 'ensemble'], 'student.loss.name': ['xent', 'confidence']}
+    synthetic_grid.write(tmp_path, axes=axes)
+    who = {'task': 'chess', 'teacher': 'chess-xs', 'student': 'chess-m', 'loss': 'confidence', 'baseline': 'xent',
+           'low': .0, 'high': .1, 'settings': {}}
+    compared = [
+        who | {'method': 'naive', 'label': 'confidence', 'settings': {'method.name': 'naive'}, 'mean': .01, 'p': .2},
+        who | {'method': 'ensemble', 'label': 'confidence', 'settings': {'method.name': 'ensemble'}, 'mean': .02,
+               'p': .01},
+        who | {'method': 'naive', 'label': 'confidence, alpha .9', 'mean': .03, 'p': None},
+        who | {'method': 'naive', 'label': 'best epoch', 'mean': .09, 'p': 1e-9}]
+    _edit(tmp_path / 'grid.json', lambda g: g.update(comparisons=compared))
+    path = tmp_path / 'cells' / '000' / 'results.json'
+    oracle = {'label': 'best epoch', 'oracle': True, 'ids': ['o']}
+    _edit(path, lambda r: r['students'].append(r['students'][0] | oracle))
+    grid = tables.load(tmp_path)
+    rows = report.comparisons(grid)
+    assert [r['difference'].partition(' − ')[0] for r in rows] == [
+        'confidence', 'ensemble · confidence', 'confidence, alpha .9', 'best epoch (oracle)']
+    assert [r['p after Holm'] for r in rows] == ['0.200', '0.020 ✓', '–', '–']
+    assert [r['best'] for r in report.best(grid)] == ['confidence, alpha .9']  # the best but for the oracle
+    said = report.headline(grid)
+    assert 'Of 2 comparisons' in said and 'ensemble · confidence is above xent' in said and 'best epoch' not in said
+    page = report.html(grid)
+    assert all(f'<td>{r["difference"]}</td>' in page for r in rows)
