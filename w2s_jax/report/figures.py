@@ -134,7 +134,7 @@ def shortened(label: str, width: int) -> str:
     return label if len(label) <= width else f'{label[:width - 1]}…'
 
 
-def name_rows(ax, labels: Sequence[str], width: int = 22) -> None:
+def name_rows(ax, labels: Sequence[str], width: int = 26) -> None:
     """Labels down the left side of an axes, one per row, the first on top."""
     ax.set_yticks(range(len(labels)), [textwrap.fill(label, width, max_lines=2, placeholder=' …') for label in labels])
     ax.set_ylim(len(labels) - 0.5, -0.65)

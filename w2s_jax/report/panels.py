@@ -160,7 +160,7 @@ def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
 
 
 def positions(grid: Grid, table: pd.DataFrame) -> dict[str, float]:
-    """Student model -> x: its number of parameters where all are known and differ, else its place in the order."""
+    """Student model -> x: its number of parameters if all are known and differ, else its place in the order."""
     known = table.groupby('student', sort=False)['student_parameters'].first()
     if known.notna().all() and (known > 0).all() and known.nunique() == len(known) > 1:
         return known.sort_values().to_dict()
@@ -194,8 +194,8 @@ def against_panel(ax, rows: pd.DataFrame, title: str, x: str, xs: dict, by: str,
 
 
 def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
-    """A line with a band of one standard error, in per cent, broken where a value of `xs` has no row; error bars where
-    there is but one point."""
+    """A line with a band of one standard error, in per cent, broken if a value of `xs` has no row; error bars if there is
+    but one point."""
     if rows.empty:
         return
     found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
@@ -241,7 +241,7 @@ def _heat_maps(grid: Grid, table: pd.DataFrame) -> Figure:
 
 
 def heat_panel(ax, rows: pd.DataFrame, title: str, teachers: list[str], students: list[str]) -> None:
-    """PGR of a variant, teachers down and students across. A colour only where it is defined, a word where not."""
+    """PGR of a variant, teachers down and students across. A colour only if it is defined, a word if not."""
     cells = {(r['teacher'], r['student']): r for _, r in rows.iterrows()}
     for y, teacher in enumerate(teachers):
         for x, student in enumerate(students):
@@ -288,7 +288,7 @@ def facets(table: pd.DataFrame, fields: list[str]) -> Iterator[tuple[str, pd.Dat
 
 
 def _covers(key: tuple, other: tuple) -> bool:
-    """Whether settings are those of `key`, where they are any."""
+    """Whether settings are those of `key`, if they are any."""
     return all(b in ('', a) for a, b in zip(key, other, strict=True))
 
 
