@@ -194,8 +194,8 @@ def against_panel(ax, rows: pd.DataFrame, title: str, x: str, xs: dict, by: str,
 
 
 def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
-    """A line with a band of one standard error, in per cent, broken if a value of `xs` has no row; error bars if there is
-    but one point."""
+    """A line with a band of one standard error, in per cent, broken if a value of `xs` has no row; error bars of a
+    single point."""
     if rows.empty:
         return
     found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
