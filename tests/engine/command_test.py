@@ -106,7 +106,10 @@ def test_an_error_in_a_process_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(('args', 'expected'), [
     (['--config.student.modle=x'], r'^student.modle: no such field; did you mean .*student.model'),
-    (['--config.student.loss.alfa=.5'], r'^student.loss.alfa: no such field; did you mean student.loss.alpha'),
+    (['--config.student.loss.nam=.5'], r'^student.loss.nam: no such field; did you mean student.loss.name'),
+    (['--config.student.loss.alpha=.5'], r'^student.loss.alpha: no such field here, expected student.loss.name to be '),
+    (['--config.student.loss.name=confidence', '--config.student.loss.alfa=.5'],
+     r'^student.loss.alfa: no such field; did you mean student.loss.alpha'),
     (['--noconfig.report.htm'], r'^report.htm: no such field; did you mean report.html\?'),
     (['--config.train.epochs=two'], r"--config.train.epochs=two: .*'two'"),
     (['--config.train.epochs=2.5'], r"--config.train.epochs=2.5: .*'2.5'"),
@@ -169,7 +172,7 @@ def test_a_config_file_that_is_not_there(cli, tmp_path):
 @pytest.mark.parametrize(('args', 'expected'), [
     (['--config.student.loss.alpha=2'], 'student.loss.alpha: 2.0, expected a number in [0, 1]'),
     (['--config.student.loss.alpha=nan'], 'student.loss.alpha: nan, expected a number in [0, 1]'),
-    (['--config.student.loss.name=confidense'], "student.loss.name: unknown loss 'confidense'"),
+    (['--config.student.loss.name=confidense'], "student.loss.name: unknown 'confidense'"),
     (['--config.student.model=mlp-129'], "student.model: unknown 'mlp-129'"),
     (['--config.task.name=salient'], "task.name: unknown 'salient'"),
     (['--config.student.model=chess-xs'], "student.model: 'chess-xs' does not fit task 'salient_concept'"),
@@ -195,8 +198,8 @@ def test_a_plugin_with_an_error_in_it(cli, tmp_path, monkeypatch):
 
 @needs_puzzles
 def test_given_labels_that_the_task_does_not_bring(cli, tmp_path):
-    line = error(cli(f'{CHESS}:given,chess-xs', f'--workdir={tmp_path}'))
-    assert line == "teacher.model: 'given', but task 'chess' brings no weak labels"
+    line = error(cli(f'{CHESS}:chess-xs,chess-xs', f'--workdir={tmp_path}', '--config.labels.source=column'))
+    assert line == "labels.source: 'column', but task 'chess' brings no weak labels"
 
 
 def test_a_data_file_that_is_not_there(cli, tmp_path):
