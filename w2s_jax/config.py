@@ -274,7 +274,7 @@ def validate(config) -> ml_collections.ConfigDict:
         known('student.stopping.name', config.student.stopping.name, STOPPING)
     _labels(config)
     for role, name in method_models(config).items():
-        zoo.check_name(f'method ({role})', name)
+        zoo.check_name(f'method.{role.partition("/")[0]}', name)
     if config.train.batch_size % config.train.accumulate:
         raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
                           f'train.batch_size {config.train.batch_size}')
@@ -294,7 +294,7 @@ def _labels(config) -> None:
 
 
 def method_models(config) -> dict[str, str]:
-    """Role -> model of those that the method has beside teacher and student."""
+    """Role -> model of those that the method has beside teacher and student; a role `FIELD/K` is of a setting FIELD."""
     entry = METHODS[config.method.name]
     make = entry.options.get('models')
     return make(chosen(config, 'method')[1]) if make else {}

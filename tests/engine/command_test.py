@@ -170,13 +170,13 @@ def test_a_config_file_that_is_not_there(cli, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'expected'), [
-    (['--config.student.loss.alpha=2'], 'student.loss.alpha: 2.0, expected a number in [0, 1]'),
-    (['--config.student.loss.alpha=nan'], 'student.loss.alpha: nan, expected a number in [0, 1]'),
+    (['--config.student.loss.name=confidence', '--config.student.loss.alpha=2'], 'student.loss.alpha: 2.0, expected a number in [0, 1]'),
+    (['--config.student.loss.name=confidence', '--config.student.loss.alpha=nan'], 'student.loss.alpha: nan, expected a number in [0, 1]'),
     (['--config.student.loss.name=confidense'], "student.loss.name: unknown 'confidense'"),
     (['--config.student.model=mlp-129'], "student.model: unknown 'mlp-129'"),
     (['--config.task.name=salient'], "task.name: unknown 'salient'"),
     (['--config.student.model=chess-xs'], "student.model: 'chess-xs' does not fit task 'salient_concept'"),
-    (['--config.teacher.model=chess-xs'], "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
+    (['--config.labels.source=teacher', '--config.teacher.model=chess-xs'], "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
     (['--config.train.batch_size=101'], 'train.batch_size: 101, expected at most the 100 training examples'),
     (['--config.task.train_size=3'], 'task.train_size: 3'),
     (['--config.task.seed=-1'], 'task.seed: -1'),
@@ -265,7 +265,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_without_it(cli
         assert cli(*args)[0] == 130
     kept = [p for p in tmp_path.glob('store/pending/*/checkpoint/*') if p.name.isdigit()]
     newest = max(kept, key=lambda p: int(p.name))
-    for file in newest.glob('default/ocdbt.process_0/d/*'):
+    for file in newest.glob('trees/ocdbt.process_0/d/*'):
         file.write_bytes(bytes(255 - b for b in file.read_bytes()))
     assert error(cli(*args)).startswith(f'{newest}: unreadable checkpoint')
     shutil.rmtree(newest)

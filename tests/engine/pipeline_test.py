@@ -106,6 +106,7 @@ def test_permuted_weak_labels_recover_nothing(tmp_path, monkeypatch):
 
 def plan(config, dataset):
     key = json.dumps(configs.flat(config.task), sort_keys=True)
+    config = configs.validate(config)
     made = plans.prepare(config, lambda line: None, {key: dataset})
     context = make_context(config, made.models, lambda *a: None)
     return made, functools.partial(kinds.run, context=context)
