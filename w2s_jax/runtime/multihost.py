@@ -1,7 +1,7 @@
-"""Several processes that compute as one: they start together, agree, follow the first, and notice when one is gone.
+"""Several processes that compute as one: they start together, agree, follow process 0, and notice when one is gone.
 
 Every host runs the same command. Inside a phase all of them run the same programs, each on its share of the batches.
-Between phases the first one leads: it alone reads and writes what is done, and tells the others what comes next
+Between phases process 0 coordinates: it alone reads and writes what is done, and tells the others what comes next
 (`tell`, `hear`). What they say to each other goes through the key-value store of JAX's coordination service.
 """
 import contextlib
@@ -41,7 +41,7 @@ def supervise() -> int:
     status = child.wait()
     if status in (-signal.SIGABRT, -signal.SIGSEGV):
         print('stopped: this host cannot reach the others, of which one is missing or gone; run the same command on '
-              'every host to go on', file=sys.stderr)
+              'every host to resume', file=sys.stderr)
         return STOPPED
     return 128 - status if status < 0 else status
 
@@ -61,13 +61,13 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
     Args:
       coordinator: host:port of process 0, with processes (how many) and process (which of them this is); None each
-        where TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
-    Raises ConfigError where there is nothing to join, HostsError where that fails.
+        if TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
+    Raises ConfigError if there is nothing to join, HostsError if that fails.
     """
     global _watch
     given = [x is not None for x in (coordinator, processes, process)]
     if any(given) and not all(given):
-        raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none where TPU, '
+        raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none if TPU, '
                           'SLURM, GKE or MPI tell')
     jax.config.update('jax_enable_recoverability', True)  # else JAX aborts the process when another one is gone
     try:
@@ -86,7 +86,7 @@ def count() -> int:
 
 
 def leads() -> bool:
-    """Whether this is the first host, the one that writes."""
+    """Whether this is process 0, the one that writes."""
     return count() == 1 or jax.process_index() == 0
 
 
@@ -142,7 +142,7 @@ def agree(what: str, mine: dict[str, Any]) -> None:
 
 
 def same(value):
-    """The first host's `value` (JSON) on all hosts; all of them call it equally often."""
+    """Process 0's `value` (JSON) on all hosts; all of them call it equally often."""
     if count() == 1:
         return value
     key = f'w2s/same/{next(_orders)}'
@@ -152,7 +152,7 @@ def same(value):
 
 
 def share(folder: pathlib.Path) -> None:
-    """Makes sure that all hosts mean the same folder. Raises ConfigError where one of them does not see it."""
+    """Makes sure that all hosts mean the same folder. Raises ConfigError if one of them does not see it."""
     if count() == 1:
         return
     mark = folder / same(f'.hosts-{os.getpid()}-{time.time_ns()}')
@@ -190,7 +190,7 @@ def tell(order) -> None:
 
 
 def hear() -> Any:
-    """What the first host tells, however long that takes."""
+    """What process 0 tells, however long that takes."""
     return json.loads(_wait_for(f'w2s/order/{next(_orders)}'))
 
 
@@ -256,5 +256,5 @@ class Watch:
 
     def _end(self, reason: str, status: int) -> None:
         print(f'stopped: {reason} (this is host {self.index} of {self.number}); run the same command on every host to '
-              'go on', file=sys.stderr, flush=True)
+              'resume', file=sys.stderr, flush=True)
         os._exit(status)
