@@ -52,7 +52,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     configs.validate(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
     multihost.agree('config', configs.flat(config) | versions())
-    if not multihost.leads():
+    if not multihost.is_coordinator():
         follow([prepare(config, quiet)], Store(workdir / 'store'))
         return json.loads((workdir / 'results.json').read_text())
     store = Store(workdir / 'store')

@@ -67,7 +67,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
     multihost.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | experiment.versions())
-    if not multihost.leads():
+    if not multihost.is_coordinator():
         experiment.follow(plan(config, cells, experiment.quiet).plans, place)
         return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:

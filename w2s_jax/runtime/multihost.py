@@ -85,7 +85,7 @@ def count() -> int:
     return jax.process_count() if _watch else 1
 
 
-def leads() -> bool:
+def is_coordinator() -> bool:
     """Whether this is process 0, the one that writes."""
     return count() == 1 or jax.process_index() == 0
 
@@ -96,7 +96,7 @@ def finish() -> None:
     if _watch is not None:
         _client().wait_at_barrier('w2s/finish', 600_000)
         _watch.close()
-        if leads():  # the service ends last: a host that still speaks to it would abort
+        if is_coordinator():  # the service ends last: a host that still speaks to it would abort
             _wait_until_alone()
         _watch = None
         jax.distributed.shutdown()
@@ -113,7 +113,7 @@ def leave(message: str, status: int) -> None:
     if _watch is not None:
         with contextlib.suppress(RuntimeError):
             _client().key_value_set(f'w2s/left/{jax.process_index()}', json.dumps([message, status]))
-            if leads():  # the others read it from here
+            if is_coordinator():  # the others read it from here
                 time.sleep(2 * PERIOD)
 
 
@@ -146,7 +146,7 @@ def same(value):
     if count() == 1:
         return value
     key = f'w2s/same/{next(_orders)}'
-    if leads():
+    if is_coordinator():
         _client().key_value_set(key, json.dumps(value))
     return json.loads(_wait_for(key))
 
@@ -156,12 +156,12 @@ def share(folder: pathlib.Path) -> None:
     if count() == 1:
         return
     mark = folder / same(f'.hosts-{os.getpid()}-{time.time_ns()}')
-    if leads():
+    if is_coordinator():
         mark.touch()
     _client().wait_at_barrier(f'w2s/{mark.name}', 600_000)
     sees = _appears(mark)
-    agree('work directory', {'folder': True if leads() else sees})
-    if leads():
+    agree('work directory', {'folder': True if is_coordinator() else sees})
+    if is_coordinator():
         mark.unlink()
 
 
