@@ -245,7 +245,7 @@ def _defaults(field: str) -> list:
 
 def no_such_field(field: str, wanted) -> str:
     """What to say of a field that is not there, with the nearest names; of its first part that is not."""
-    names = {f: None for f in wanted} | {f.rsplit('.', n)[0]: None for f in wanted for n in (1, 2) if f.count('.') >= n}
+    names = dict.fromkeys(wanted) | {f.rsplit('.', n)[0]: None for f in wanted for n in (1, 2) if f.count('.') >= n}
     parts = field.split('.')
     field = next(('.'.join(parts[:n]) for n in range(1, len(parts)) if '.'.join(parts[:n]) not in names), field)
     part, _, name = field.rpartition('.')

@@ -119,8 +119,8 @@ class Registry(Mapping):
         return len(self.entries)
 
     def __setitem__(self, name: str, fn) -> None:
-        raise ConfigError(f'{self.what} {name!r}: registries take no assignment, expected .register({name!r}) above the '
-                          'function')
+        raise ConfigError(f'{self.what} {name!r}: registries take no assignment, expected .register({name!r}) above '
+                          'the function')
 
     def register(self, name: str, version: int = 1, **fields: Any) -> Callable:
         """A decorator that adds a function under `name`; in `fields` are its settings and the registry's options.

@@ -20,6 +20,7 @@ CONFIG = f'--config={ROOT}/configs/salient_concept.py'
 CHESS = f'--config={ROOT}/configs/chess.py'
 SMALL = (CONFIG, '--config.seeds=(0, 3)', '--config.task.train_size=200', '--config.task.test_size=60',
          '--config.train.epochs=2', '--config.train.batch_size=20', '--config.report.html=False')
+CONFIDENT = '--config.student.loss.name=confidence'
 needs_puzzles = pytest.mark.skipif(not puzzles.PUZZLES.exists(), reason=f'{puzzles.PUZZLES} is not there')
 
 
@@ -170,13 +171,16 @@ def test_a_config_file_that_is_not_there(cli, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'expected'), [
-    (['--config.student.loss.name=confidence', '--config.student.loss.alpha=2'], 'student.loss.alpha: 2.0, expected a number in [0, 1]'),
-    (['--config.student.loss.name=confidence', '--config.student.loss.alpha=nan'], 'student.loss.alpha: nan, expected a number in [0, 1]'),
+    ([CONFIDENT, '--config.student.loss.alpha=2'],
+     'student.loss.alpha: 2.0, expected a number in [0, 1]'),
+    ([CONFIDENT, '--config.student.loss.alpha=nan'],
+     'student.loss.alpha: nan, expected a number in [0, 1]'),
     (['--config.student.loss.name=confidense'], "student.loss.name: unknown 'confidense'"),
     (['--config.student.model=mlp-129'], "student.model: unknown 'mlp-129'"),
     (['--config.task.name=salient'], "task.name: unknown 'salient'"),
     (['--config.student.model=chess-xs'], "student.model: 'chess-xs' does not fit task 'salient_concept'"),
-    (['--config.labels.source=teacher', '--config.teacher.model=chess-xs'], "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
+    (['--config.labels.source=teacher', '--config.teacher.model=chess-xs'],
+     "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
     (['--config.train.batch_size=101'], 'train.batch_size: 101, expected at most the 100 training examples'),
     (['--config.task.train_size=3'], 'task.train_size: 3'),
     (['--config.task.seed=-1'], 'task.seed: -1'),

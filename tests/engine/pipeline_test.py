@@ -138,7 +138,8 @@ def test_the_hidden_truth_does_not_reach_the_student(tmp_path):
         assert before[name].path.name == after[name].path.name
         for file in ('params/model.safetensors', 'predictions.npz'):
             assert (before[name].path / file).read_bytes() == (after[name].path / file).read_bytes()
-    ceilings = [a[phases_of(t, 'ceiling')['ceiling', 0].id].path for t, a in ((target, all_before), (other_target, all_after))]
+    both = (target, all_before), (other_target, all_after)
+    ceilings = [a[phases_of(t, 'ceiling')['ceiling', 0].id].path for t, a in both]
     assert ceilings[0].name != ceilings[1].name  # the truth was permuted indeed, and the ceiling does see it
     assert len({(c / 'params/model.safetensors').read_bytes() for c in ceilings}) == 2
 

@@ -28,8 +28,8 @@ def toy_graph(seeds=(0, 1), models=('s', 'm', 'l'), kind='student') -> Phase:
                   for m, t in teachers.items()}
         for i, weak in enumerate(models):
             for strong in models[i:]:
-                needs[f'{weak}/{strong}/{seed}'] = Phase(kind, section(seed, strong), {'inputs': pool, 'targets': labels[weak]},
-                                                         f'student {strong}')
+                given = {'inputs': pool, 'targets': labels[weak]}
+                needs[f'{weak}/{strong}/{seed}'] = Phase(kind, section(seed, strong), given, f'student {strong}')
     return Phase('evaluate', {'seeds': list(seeds)}, needs, 'evaluation')
 
 

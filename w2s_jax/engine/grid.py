@@ -70,7 +70,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
     multihost.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | results.versions())
-    if not multihost.leads():
+    if not multihost.is_coordinator():
         runner.follow(plan(config, cells, runner.quiet).plans, place)
         return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
