@@ -9,14 +9,30 @@ import pytest
 from w2s_jax import config as configs
 from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError
+from w2s_jax.registry import Setting
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 NAN, INF = float('nan'), float('inf')
 
 
-def changed(field: str, value) -> ml_collections.ConfigDict:
-    """The default config with one field set, past the type checks of ConfigDict."""
-    config = ml_collections.ConfigDict(default_config().to_dict())
+def home(field: str) -> ml_collections.ConfigDict:
+    """The default config, or that which names what brings the field along."""
+    config = default_config()
+    part, _, name = field.rpartition('.')
+    for named in configs.NAMED:
+        owner = next((n for n, entry in named.registry.items() if name in entry.settings), '')
+        if named.section == part and field not in configs.settings(config) and owner:
+            config = configs.compose(put(config, f'{part}.{named.field}', owner))
+    for named in configs.LISTED:
+        section, _, owner = part.rpartition('.')
+        if named.section == section and owner in named.registry:
+            config = configs.compose(put(config, f'{section}.{named.field}', (owner,)))
+    return config
+
+
+def put(config, field: str, value) -> ml_collections.ConfigDict:
+    """The config with one field set, past the type checks of ConfigDict."""
+    config = ml_collections.ConfigDict(config.to_dict())
     *sections, name = field.split('.')
     node = config
     for section in sections:
@@ -24,6 +40,10 @@ def changed(field: str, value) -> ml_collections.ConfigDict:
     with node.ignore_type():
         node[name] = value
     return config
+
+
+def changed(field: str, value) -> ml_collections.ConfigDict:
+    return put(home(field), field, value)
 
 
 def message(config) -> str:
@@ -34,8 +54,8 @@ def message(config) -> str:
 
 
 def test_the_default_config_is_valid():
-    configs.validate(default_config())
-    configs.validate(ml_collections.FrozenConfigDict(default_config()))
+    assert configs.validate(default_config()) == default_config()
+    assert configs.validate(ml_collections.FrozenConfigDict(default_config())) == default_config()
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
@@ -46,9 +66,26 @@ def test_every_shipped_config_is_valid(path):
     configs.validate(module.get_config())
 
 
+def every_setting() -> dict[str, Setting]:
+    """Dotted field -> Setting, of all that is fixed or registered."""
+    found = {f'{part}.{name}' if part else name: s for part, fields in configs.SECTIONS.items()
+             for name, s in fields.items()}
+    for named in configs.NAMED:
+        for entry in named.registry.values():
+            found |= {f'{named.section}.{k}': s for k, s in entry.settings.items()}
+    for named in configs.LISTED:
+        for name, entry in named.registry.items():
+            found |= {f'{named.section}.{name}.{k}': s for k, s in entry.settings.items()}
+    return found
+
+
+SETTINGS = every_setting()
+RANGED = sorted(field for field, s in SETTINGS.items() if s.low is not None or s.high is not None)
+
+
 GOOD = {
     'task.name': 'salient_concept', 'task.path': 'file.csv', 'task.seed': 2**31, 'task.train_size': 100,
-    'teacher.model': 'given', 'teacher.epochs': 3, 'teacher.learning_rate': 0.0, 'student.learning_rate': 1,
+    'labels.source': 'column', 'teacher.epochs': 3, 'teacher.learning_rate': 0.0, 'student.learning_rate': 1,
     'student.model': 'mlp-128', 'student.loss.name': 'product', 'student.loss.alpha': 0,
     'student.loss.alpha_warmup': 1.0,
     'method.baselines': (), 'method.labels': 'hard', 'method.share': .01, 'optimizer.name': 'sgd',
@@ -63,7 +100,7 @@ def test_good_values_are_valid(field):
 
 
 BAD = [
-    *((field, value) for field in configs._RANGES for value in (NAN, INF, -INF, -1)),
+    *((field, value) for field in RANGED for value in (NAN, INF, -INF, -1)),
     *((f'{who}.{field}', value) for who in ('teacher', 'student') for field, value in (
         ('loss.alpha', -.1), ('loss.alpha', 1.1), ('loss.alpha_warmup', 1.5), ('learning_rate', -1e-3), ('epochs', 0),
         ('mode', 'lorra'), ('loss.name', 'xnet'))),
@@ -118,28 +155,47 @@ def test_check_name_knows_every_field_and_section():
 
 
 @pytest.mark.parametrize('field', ['train', 'seeds', 'student.loss.alpha', 'train.epochs'])
-def test_a_missing_field_is_an_error(field):
-    config = ml_collections.ConfigDict(default_config().to_dict())
+def test_a_missing_field_has_its_default(field):
+    config = home(field)
+    whole = config.copy_and_resolve_references()
     node = config
     for name in field.split('.')[:-1]:
         node = node[name]
     del node[field.split('.')[-1]]
-    assert message(config).startswith(f'{field}: missing')
+    assert configs.flat(configs.validate(config)) == configs.flat(whole)
 
 
-def test_a_default_for_every_range_and_a_range_for_every_number():
-    values = configs.flat(default_config())
-    assert configs._RANGES.keys() <= values.keys()
-    unranged = {k for k, v in values.items() if type(v) in (int, float)} - configs._RANGES.keys()
-    assert unranged == {'task.min_rating', 'task.max_rating', 'task.positions_per_game',  # checked by the task
-                        'mesh.data', 'mesh.fsdp', 'mesh.tensor'}  # and by make_mesh
+def test_a_range_for_every_number():
+    assert len(RANGED) > 40
+    unranged = {k for k, s in SETTINGS.items() if s.type in (int, float)} - set(RANGED)
+    assert unranged == {'mesh.data', 'mesh.fsdp', 'mesh.tensor'}  # checked by make_mesh
+    for field, setting in SETTINGS.items():
+        setting.check(field, setting.default)
+
+
+def test_every_setting_is_a_field_of_a_config():
+    for field in SETTINGS:
+        config = home(field)
+        configs.check_name(field, config)
+        default = configs.settings(config)[field].default
+        assert configs.flat(config)[field] == (list(default) if isinstance(default, tuple) else default)
+
+
+def test_a_field_of_what_is_not_named_is_an_error_unless_it_is_at_its_default():
+    config = home('student.loss.alpha')
+    config.student.loss.name = 'xent'
+    assert 'alpha' not in configs.validate(config).student.loss
+    config.student.loss.alpha = .25
+    text = message(config)
+    assert text.startswith('student.loss.alpha: no such field here, expected student.loss.name to be ')
+    assert 'confidence' in text
 
 
 def test_flat_gives_dotted_plain_values():
-    config = default_config()
+    config = home('student.loss.alpha')
     config.student.loss.alpha = .25
     flat = configs.flat(config)
-    assert flat['student.loss.alpha'] == .25 and flat['teacher.loss.alpha'] is None
+    assert flat['student.loss.alpha'] == .25 and flat['teacher.learning_rate'] is None
     assert flat['seeds'] == [0, 1, 2] and flat['method.baselines'] == ['xent'] and flat['plugins'] == []
     assert flat['train.epochs'] == 2 and 'train' not in flat
     assert json.loads(json.dumps(flat, allow_nan=False)) == flat

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import evaluation, metrics
-from w2s_jax.store.artifacts import Artifact
+from w2s_jax.store.artifacts import Store
 
 
 @pytest.fixture
@@ -13,11 +13,17 @@ def artifact(tmp_path):
     """(name, arrays) to an Artifact whose answers are the given classes."""
     def make(name, answers, **arrays):
         top = np.stack([answers, 1 - answers], axis=1).astype(np.int32)
-        arrays |= {'top': top, 'top_probability': np.full(top.shape, .5, np.float32)}
-        (tmp_path / name).mkdir()
-        np.savez(tmp_path / name / 'predictions.npz', **arrays)
-        return Artifact(tmp_path / name)
+        arrays |= {'test.top': top, 'test.top_probability': np.full(top.shape, .5, np.float32)}
+        return Store(tmp_path).save('fit', name, {}, {}, arrays)
     return make
+
+
+def _section(needs: dict, truth, seeds, targets: dict) -> tuple[evaluation.Answers, dict]:
+    """Answers whose targets are `(role, label, seed) -> need`, and the rows of the students."""
+    listed = [{'role': role, 'label': label, 'seed': seed, 'row': {'label': label}} for role, label, seed in targets]
+    needs |= {'truth/test': truth, **{f'target/{i}': need for i, need in enumerate(targets.values())}}
+    rows = {t['label']: t['row'] for t in listed if t['role'] == 'student'}
+    return evaluation.Answers({'targets': listed, 'seeds': seeds}, needs), rows
 
 
 def _answers(rng, truth, rate):
@@ -47,15 +53,15 @@ def test_the_weak_stop_uses_no_truth():
 
 def test_curves_mark_students_and_the_ceiling(artifact):
     rng, truth = np.random.default_rng(0), np.arange(60) % 2
-    needs = {'truth': truth}
+    targets = {}
     for seed in (0, 1):
         weak = _answers(rng, truth, .7)
-        needs[f'weak/{seed}'] = _trained(artifact, f'weak{seed}', weak, weak[:40])
+        targets['weak', 'weak', seed] = _trained(artifact, f'weak{seed}', weak, weak[:40])
         # First the supervisor's answers, then the truth: overfitting in reverse, so that the stops differ.
         watched = [weak[:40], truth[:40], 1 - truth[:40]]
-        needs[f'student/xent/{seed}'] = _trained(artifact, f'student{seed}', truth, *watched)
-        needs[f'ceiling/{seed}'] = _trained(artifact, f'ceiling{seed}', truth, *watched[::-1])
-    found = {c['label']: c for c in evaluation.curves({'seeds': [0, 1], 'students': [{'label': 'xent'}]}, needs, truth)}
+        targets['student', 'xent', seed] = _trained(artifact, f'student{seed}', truth, *watched)
+        targets['ceiling', 'ceiling', seed] = _trained(artifact, f'ceiling{seed}', truth, *watched[::-1])
+    found = {c['label']: c for c in evaluation.curves(*_section({}, truth, [0, 1], targets))}
     assert 'stops' not in found['weak'] and set(found['ceiling']['stops']) == {'best', 'final'}
     student = found['xent']['stops']
     assert [student[k]['step'] for k in ('weak', 'best', 'final')] == [0, 1, 2]
@@ -71,9 +77,9 @@ def _trained(artifact, name, answers, *watched):
 
 def test_weak_labels_that_came_with_the_data_mark_a_stop_too(artifact):
     truth = np.arange(20) % 2
-    needs = {'weak/0': np.eye(2)[truth], 'ceiling/0': np.eye(2)[truth],
-             'student/xent/0': _trained(artifact, 'student', truth, 1 - truth[:10], truth[:10], 1 - truth[:10])}
-    found, = evaluation.curves({'seeds': [0], 'students': [{'label': 'xent'}]}, needs, truth)
+    targets = {('weak', 'weak', 0): np.eye(2)[truth], ('ceiling', 'ceiling', 0): np.eye(2)[truth],
+               ('student', 'xent', 0): _trained(artifact, 'student', truth, 1 - truth[:10], truth[:10], 1 - truth[:10])}
+    found, = evaluation.curves(*_section({}, truth, [0], targets))
     assert found['stops']['weak'] == {'step': 1, 'accuracy': 1.}
 
 

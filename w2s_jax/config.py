@@ -244,17 +244,18 @@ def _defaults(field: str) -> list:
 
 
 def no_such_field(field: str, wanted) -> str:
-    """What to say of a field that is not there, with the nearest names; of its first part that is not."""
-    names = dict.fromkeys(wanted) | {f.rsplit('.', n)[0]: None for f in wanted for n in (1, 2) if f.count('.') >= n}
-    parts = field.split('.')
-    field = next(('.'.join(parts[:n]) for n in range(1, len(parts)) if '.'.join(parts[:n]) not in names), field)
-    part, _, name = field.rpartition('.')
-    here = [n for n in names if n.rpartition('.')[0] == part]
-    owners = [e.name for n in NAMED if n.section == part for e in n.registry.values() if name in e.settings]
-    if owners:
-        named = next(n for n in NAMED if n.section == part)
+    """What to say of a field that is not there, with the nearest names."""
+    words = field.split('.')
+    sections = {'', *('.'.join(f.split('.')[:i]) for f in wanted for i in range(1, f.count('.') + 1))}
+    depth = max(i for i in range(len(words)) if '.'.join(words[:i]) in sections)
+    part, name = '.'.join(words[:depth]), words[depth]
+    here = {f.split('.')[depth] for f in wanted if f.split('.')[:depth] == words[:depth]}
+    entries = {e.name: (n, e.settings) for n in NAMED if n.section == part for e in n.registry.values()}
+    owners = [owner for owner, (_, fields) in entries.items() if name in fields]
+    if owners and name not in here:
+        named = entries[owners[0]][0]
         return f'{field}: no such field here, expected {_dotted(part, named.field)} to be {" or ".join(owners[:4])}'
-    near = difflib.get_close_matches(name, [f.rpartition('.')[2] for f in here], 2)
+    near = difflib.get_close_matches(name, sorted(here.union(*(fields for _, fields in entries.values()))), 2)
     hint = f'; did you mean {" or ".join(_dotted(part, n) for n in near)}?' if near else ''
     return f'{field}: no such field{hint}'
 

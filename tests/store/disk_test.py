@@ -14,6 +14,7 @@ from w2s_jax.graph import Phase
 from w2s_jax.models import tokens
 from w2s_jax.models.modes import Model
 from w2s_jax.phases import kinds
+from w2s_jax.phases.context import Context
 from w2s_jax.runtime import sharding
 from w2s_jax.store import arrays as disk
 from w2s_jax.store.artifacts import Artifact, Store
@@ -161,16 +162,19 @@ def test_texts_become_labels_without_ever_being_in_memory_together(tmp_path, fol
     used = peak(encode)
     assert made[0]['tokens'].nbytes == whole and mapped(made[0]['tokens']) and used < whole / 3
     pool = store.save('tokens', 'ab', {}, {}, made.pop())
-    model = Model('tiny', lambda key, pretrained=None: {'w': jnp.ones(2)}, apply, 2, {}, 1e-3)
+    identity = {'model': 'tiny', 'weights': ''}
+    model = Model('tiny', lambda key, pretrained=None: {'w': jnp.ones(2)}, apply, 2, identity, 1e-3)
     execution = types.SimpleNamespace(eval_batch_size=BATCH, shapes=2, runs='vmap', memory=None, driver='jit')
-    context = kinds.Context(None, {'teacher': model}, sharding.make_mesh(), execution, lambda *a: None)
+    context = Context({'teacher': model}, sharding.make_mesh(), execution, lambda *a: None)
     teacher = types.SimpleNamespace(params=lambda: {'w': np.array([1, 2], np.float32)})
-    phase = Phase('label', {'labels': 'soft', 'num_classes': 2, 'seed': 0}, {}, 'labels')
-    inputs = {'inputs': pool, 'rows': np.arange(N), 'teacher': teacher}
+    section = {'model': identity, 'labels': 'soft', 'num_classes': 2,
+               'hyper': {'seed': 0, 'temperature': 1.0, 'noise': 0.0}}
+    phase = Phase('predict', section, {}, 'labels')
+    inputs = {'inputs': pool, 'rows': np.arange(N), 'model': teacher}
     found = []
 
     def label():
-        found.extend(kinds.label([phase], [inputs], context, tmp_path))
+        found.extend(kinds.run([phase], [inputs], tmp_path, context=context))
     used = peak(label)
     labels = found[0][1]['labels']
     share = np.array([text.count('c') / len(text) for text in texts[:].ravel()])

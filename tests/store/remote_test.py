@@ -14,7 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from w2s_jax import graph
+from w2s_jax.engine import execute
 from w2s_jax.errors import StoreError
 from w2s_jax.graph import Phase, Source
 from w2s_jax.store import command
@@ -241,11 +241,11 @@ def test_a_graph_runs_on_it_and_then_never_again(machine):
         ran.extend(p.kind for p in phases)
         return [({'found': i['teacher'].metrics['found'] + 1 if 'teacher' in i else 1}, ARRAYS, None) for i in inputs]
     one = machine('one')
-    assert graph.execute([first], one, run, report=lambda text: None)[first.id].metrics == {'found': 1}
+    assert execute.execute([first], one, run, report=lambda text: None)[first.id].metrics == {'found': 1}
     other = machine('other')
-    assert graph.execute([second], other, run, report=lambda text: None)[second.id].metrics == {'found': 2}
+    assert execute.execute([second], other, run, report=lambda text: None)[second.id].metrics == {'found': 2}
     forget_lists(one)
-    assert graph.execute([second], one, run, report=lambda text: None)[second.id].metrics == {'found': 2}
+    assert execute.execute([second], one, run, report=lambda text: None)[second.id].metrics == {'found': 2}
     assert ran == ['teacher', 'student'] and not list(one.folder.glob('pending/*'))
 
 
