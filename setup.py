@@ -6,9 +6,9 @@ CORE = [
     'absl-py>=2.1,<3',
     'chex>=0.1.90,<0.2',
     'datasets>=4,<6',
-    'filelock>=3',
     'flax>=0.12,<0.13',
     'fsspec>=2025.2',
+    'huggingface_hub>=1.3,<3',
     'jax>=0.10,<0.13',
     'jinja2>=3.1,<4',
     'matplotlib>=3.9,<4',
@@ -23,6 +23,7 @@ CORE = [
     'scikit-learn>=1.5,<2',
     'scipy>=1.14,<2',
     'tensorboardX>=2.6,<3',
+    'threadpoolctl>=3.1',
     'tqdm>=4.66,<5',
     'transformers>=5,<6',
 ]
@@ -32,8 +33,9 @@ CHESS = ['chess>=1.11,<2', 'zstandard>=0.23']
 
 EXTRAS = {
     'chess': CHESS,
-    'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', *CHESS],
-    'ray': ['ray>=2.50,<3'],
+    'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', 'tokenizers>=0.22', *CHESS],
+    'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
+    'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],
     's3': ['s3fs'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
@@ -51,5 +53,5 @@ setup(
     package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['w2s=w2s_jax.store.command:w2s']},
+    entry_points={'console_scripts': ['w2s=w2s_jax.engine.commands:main']},
 )

@@ -46,7 +46,7 @@ def main() -> None:
     options = {'address': RAY_ADDRESS.value, 'resources': {'num_cpus': CPUS.value, 'num_gpus': GPUS.value},
                'retries': RETRIES.value} if EXECUTOR.value == 'ray' else {}
     grid.run(CONFIG.value, cells, workdir, executor=EXECUTOR.value, store=STORE.value, **options)
-    if multihost.leads():
+    if multihost.is_coordinator():
         print(f'report: {workdir}/report.html  tables: {workdir}/results.csv, runs.csv, results.tex')
 
 

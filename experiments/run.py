@@ -22,7 +22,7 @@ def main() -> None:
             raise ConfigError(f'--{flag.name}: missing, expected for example '
                               '--config=configs/quickstart.py --workdir=runs/quickstart')
     experiment.run(CONFIG.value, str(WORKDIR.value))
-    if multihost.leads():
+    if multihost.is_coordinator():
         print(f'report: {WORKDIR.value}/report.html  results: {WORKDIR.value}/results.json')
 
 

@@ -1,4 +1,9 @@
-"""What scripts and notebooks call: an experiment or a grid in, tables out. What is done already is not done again."""
+"""What scripts and notebooks call: an experiment or a grid in, tables out. What is done already is not done again.
+
+Nothing of the process is changed: hooks, signals, logging, warnings, JAX's settings and malloc's are the caller's. Only
+the commands (cli.py) change them; a script that trains small models on a CPU may do as they do, for speed:
+`w2s_jax.runtime.process.keep_freed_memory()`.
+"""
 from __future__ import annotations
 
 import dataclasses
@@ -61,7 +66,6 @@ def run(config, workdir: str | pathlib.Path, stream: TextIO | None = None) -> Re
     Raises UserError (errors.py) for what the user can mend, in one line.
     """
     from w2s_jax.engine import experiment
-    _set_up()
     experiment.run(config, workdir, stream)
     return Results(pathlib.Path(workdir).expanduser().absolute())
 
@@ -75,15 +79,8 @@ def grid(config, cells: list[dict[str, Any]], workdir: str | pathlib.Path, strea
     Raises UserError; a cell whose run breaks down has its reason in the tables.
     """
     from w2s_jax.engine import grid as grids
-    _set_up()
     grids.run(config, cells, workdir, stream, executor, **options)
     return Results(pathlib.Path(workdir).expanduser().absolute())
-
-
-def _set_up() -> None:
-    from w2s_jax.runtime import process
-    process.quiet()
-    process.keep_freed_memory()
 
 
 def values(field: str, options: Iterable) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the entry points share: flags in, one clean line and exit status 2 where the user can mend it."""
+"""What the entry points share: flags in, one clean line and exit status 2 if the user can mend it."""
 import ast
 import contextlib
 import errno
@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from absl import app, flags
@@ -73,18 +74,18 @@ def run(main: Callable[[], None]) -> None:
         join_hosts()
         together(main)
     except Preempted as e:
-        leave(f'stopped by SIGTERM ({e}); run the same command again to go on', multihost.STOPPED)
+        leave(f'stopped by SIGTERM ({e}); run the same command again to resume', multihost.STOPPED)
     except HostsError as e:
-        leave(f'stopped: {e}; run the same command on every host to go on', multihost.STOPPED)
+        leave(f'stopped: {e}; run the same command on every host to resume', multihost.STOPPED)
     except UserError as e:
         leave(f'error: {e}', 2)
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         leave(f'error: {e.filename or "disk"}: cannot be written ({e.strerror}); free space, and run the same command '
-              'again to go on', 2)
+              'again to resume', 2)
     except KeyboardInterrupt:
-        leave('interrupted; run the same command again to go on', 130)
+        leave('interrupted; run the same command again to resume', 130)
 
 
 def leave(message: str, status: int) -> None:
@@ -122,7 +123,7 @@ class Composing(flags.ArgumentParser):
     name (`--config.method.name=...`), so that these may set the fields that come with it."""
 
     def __init__(self, parser, argv: list[str]):
-        self.parser = parser.parser if isinstance(parser, Composing) else parser
+        self.parser: Any = parser.parser if isinstance(parser, Composing) else parser
         found = (re.match(r'--?(no)?config\.([\w.]+)(?:=(.*))?', arg, re.DOTALL) for arg in argv[1:])
         self.overrides = [(m[2], m[3]) for m in found if m]
 

@@ -6,6 +6,7 @@ what it names: `method.chain` exists only if the method has it. `compose` brings
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -15,7 +16,7 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.labels.sources import SOURCES
 from w2s_jax.labels.transforms import TRANSFORMS
 from w2s_jax.losses import LOSSES
-from w2s_jax.methods import METHODS
+from w2s_jax.methods.registry import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
@@ -27,7 +28,7 @@ from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
 MANY = 10**9
-RATE = {'low': 0, 'high': 1e3, 'traced': True}
+RATE: dict[str, Any] = {'low': 0, 'high': 1e3, 'traced': True}
 
 
 def _how(default, **options) -> Setting:
@@ -87,8 +88,8 @@ SECTIONS: dict[str, dict[str, Setting]] = {
               'keep': _how('all', choices=('all', 'teacher'), doc='whose parameters are stored: all, or those needed'),
               'shapes': _how(4, low=1, high=64, doc='lengths that texts are padded to; one program each'),
               'window': Setting(8, 1, 10**6, doc='batches of texts dealt out by length together'),
-              'runs': _how('auto', choices=('auto', 'vmap', 'map'), doc='how runs share a program: side by side, in turn'),
-              'driver': _how('jit', choices=('jit', 'pmap'), doc='of training steps: a mesh, or the devices of one host'),
+              'runs': _how('auto', choices=('auto', 'vmap', 'map'), doc='runs of a program: side by side, or in turn'),
+              'driver': _how('jit', choices=('jit', 'pmap'), doc='of training steps: a mesh, or the devices of a host'),
               'remat': _how('auto', choices=('auto', *REMATS), doc='what is kept for the backward pass'),
               'attention': _how('auto', choices=tuple(ATTENTIONS), doc='xla, cudnn (NVIDIA, bfloat16), splash (TPU)'),
               'memory': _how(None, low=0, high=1e6, ends='(]', doc='gigabytes for the runs of a program; None: most')},
@@ -118,7 +119,10 @@ class _Both(Mapping):
         self.parts = parts
 
     def __getitem__(self, name: str) -> Entry:
-        return next(part for part in self.parts if name in part)[name] if name in self else {}[name]
+        for part in self.parts:
+            if name in part:
+                return part[name]
+        raise KeyError(name)
 
     def __iter__(self):
         return (name for part in self.parts for name in part)
@@ -271,7 +275,7 @@ def validate(config) -> ml_collections.ConfigDict:
         known('student.stopping.name', config.student.stopping.name, STOPPING)
     _labels(config)
     for role, name in method_models(config).items():
-        zoo.check_name(f'method ({role})', name)
+        zoo.check_name(f'method.{role.partition("/")[0]}', name)
     if config.train.batch_size % config.train.accumulate:
         raise ConfigError(f'train.accumulate: {config.train.accumulate} does not divide '
                           f'train.batch_size {config.train.batch_size}')
@@ -291,7 +295,7 @@ def _labels(config) -> None:
 
 
 def method_models(config) -> dict[str, str]:
-    """Role -> model of those that the method has beside teacher and student."""
+    """Role -> model of those that the method has beside teacher and student; a role `FIELD/K` is of a setting FIELD."""
     entry = METHODS[config.method.name]
     make = entry.options.get('models')
     return make(chosen(config, 'method')[1]) if make else {}

@@ -1,6 +1,7 @@
 """From predictions and the truth of the test sets to the numbers of results.json."""
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,12 @@ class Answers:
     def __init__(self, section: dict, needs: Mapping, test: str = 'test'):
         self.section, self.needs, self.test, self.truth = section, needs, test, needs[f'truth/{test}']
 
-    def of(self, role: str, label: str | None = None) -> list[dict] | None:
-        """The answers of a target in the order of the seeds; None if it did not answer this test set."""
+    def of(self, role: str, label: str | None = None) -> Any:
+        """The answers of a target in the order of the seeds, a list; None if it did not answer this test set."""
         found = {t['seed']: predictions(self.needs[f'target/{i}'], self.test)
                  for i, t in enumerate(self.section['targets']) if t['role'] == role and label in (None, t['label'])}
         runs = [found.get(seed) for seed in self.section['seeds']]
-        return None if None in runs else runs  # type: ignore[return-value]
+        return None if None in runs else runs
 
     def needs_of(self, role: str, label: str | None = None) -> list:
         """The artifacts, or given labels, of a target in the order of the seeds."""
@@ -127,14 +128,14 @@ def learned(artifacts: list) -> dict:
         values = np.array([one[name] for one in logged], np.float64)
         found[name] = metrics.summarise(values.tolist()) if values.ndim == 1 else {
             'values': values.mean(0).tolist(), 'seeds': values.tolist()}
-    stopped = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
+    stopped: list[Any] = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
     more = {'stopped': {'steps': [s['step'] for s in stopped]}} if all(stopped) else {}
     return ({'aux': found} if found else {}) | more
 
 
-def predictions(need, test: str = 'test') -> dict[str, np.ndarray] | None:
+def predictions(need, test: str = 'test') -> Any:
     """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data
-    (of the main test set only)."""
+    (of the main test set only, else None)."""
     if hasattr(need, 'arrays'):
         return {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
     if test != 'test':

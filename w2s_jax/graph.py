@@ -101,13 +101,14 @@ class Phase:
 
     @functools.cached_property
     def group(self) -> str:
-        """Phases of one group may share a program: same kind, role, static section and inputs, as many rows if that is known
-        before they run."""
+        """Phases of one group may share a program: same kind, role, static section and inputs, as many rows if that is
+        known before they run."""
         static = {k: v for k, v in self.section.items() if k != 'hyper'}
         rows = self.needs.get('rows')
         size = len(rows.value) if isinstance(rows, Source) else None
         same = {k: v.id for k, v in self.needs.items() if k == 'inputs' or k.startswith('predict/')}
-        return digest([self.kind, self.role, static, sorted(self.section.get('hyper', {})), size, same, sorted(self.needs)])
+        traced = sorted(self.section.get('hyper', {}))
+        return digest([self.kind, self.role, static, traced, size, same, sorted(self.needs)])
 
     def before(self) -> list['Phase']:
         """The phases that it needs."""

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Entry, Registry, Settings, known
 
@@ -52,6 +53,18 @@ class Objective(NamedTuple):
     update: Callable = keep_state
     predict: Callable = predict
     per_example: bool = False
+
+
+class Columns(dict):
+    """The columns of a batch. One that is not there is an error that names the objective."""
+
+    def __init__(self, columns: dict, of: str):
+        super().__init__(columns)
+        self.of = of
+
+    def __missing__(self, name: str):
+        raise ConfigError(f'objective {self.of!r}: reads column {name!r}, expected one of {", ".join(sorted(self))} '
+                          '(a method gives more by fit(columns=...))')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Whoever registers declares what can be set; from that come config fields, their checks, what is traced, `w2s list` and
 the reference in the docs. Code from outside (`config.plugins`) registers with the same call and has the same rights.
 """
+import ast
 import dataclasses
 import difflib
 import hashlib
@@ -54,7 +55,8 @@ class Setting:
             self._check_range(field, value)
 
     def _check_range(self, field: str, value) -> None:
-        low, high = (-float('inf') if self.low is None else self.low), (float('inf') if self.high is None else self.high)
+        low = -float('inf') if self.low is None else self.low
+        high = float('inf') if self.high is None else self.high
         inside = low < value < high or (value == low and self.ends[0] == '[') or (value == high and self.ends[1] == ']')
         if not inside:
             raise ConfigError(f'{field}: {value}, expected a number in {self.ends[0]}{low:g}, {high:g}{self.ends[1]}')
@@ -117,10 +119,10 @@ class Registry(Mapping):
         return len(self.entries)
 
     def __setitem__(self, name: str, fn) -> None:
-        raise ConfigError(f'{self.what} {name!r}: registries take no assignment, expected .register({name!r}) above the '
-                          'function')
+        raise ConfigError(f'{self.what} {name!r}: registries take no assignment, expected .register({name!r}) above '
+                          'the function')
 
-    def register(self, name: str, version: int = 1, **fields) -> Callable:
+    def register(self, name: str, version: int = 1, **fields: Any) -> Callable:
         """A decorator that adds a function under `name`; in `fields` are its settings and the registry's options.
 
         Raises ConfigError for a name that is taken, or a setting that is none.
@@ -178,20 +180,28 @@ def source_hash(fn: Callable) -> str:
 
 
 def _sources(path: pathlib.Path) -> list[str]:
-    """The texts of a module's file and of the loaded modules in the same folder and below that it uses, in order."""
+    """The texts of a module's file and of the modules in its folder, or below, that it imports, in order."""
     folder, found, todo = path.resolve().parent, {}, [path.resolve()]
-    by_file = {pathlib.Path(f).resolve(): m for m in list(sys.modules.values()) if (f := getattr(m, '__file__', None))}
     while todo:
         file = todo.pop()
         if file in found:
             continue
         found[file] = file.read_text()
-        used = vars(by_file[file]).values() if file in by_file else ()
-        names = {v.__name__ if inspect.ismodule(v) else getattr(v, '__module__', None) for v in list(used)}
-        files = [pathlib.Path(f).resolve() for n in names if isinstance(n, str) and not n.startswith('w2s_jax')
-                 and (f := getattr(sys.modules.get(n), '__file__', None))]
-        todo += [f for f in files if f.is_relative_to(folder) and f.suffix == '.py' and 'site-packages' not in f.parts]
+        todo += [f for name in _imports(found[file]) for f in (folder / f'{name}.py', folder / name / '__init__.py')
+                 if f.exists() and 'site-packages' not in f.parts]
     return [found[f] for f in sorted(found)]
+
+
+def _imports(text: str) -> list[str]:
+    """The modules that a source imports, as paths below its folder; this package's own versions count for it."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = f'{node.module}.' if node.module else ''
+            names += [node.module or '', *(f'{base}{alias.name}' for alias in node.names)]
+    return [n.replace('.', '/') for n in names if n and n.partition('.')[0] != 'w2s_jax']
 
 
 def _plain(value):

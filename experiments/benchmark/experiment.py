@@ -8,7 +8,7 @@ import tempfile
 from experiments.benchmark.train import Found, ratios
 from experiments.benchmark.worker import command, timed
 from w2s_jax import config as configs
-from w2s_jax.methods import naive
+from w2s_jax import data
 from w2s_jax.models import hf
 from w2s_jax.tasks import TASKS
 
@@ -54,8 +54,8 @@ def changed(config) -> dict:
 
 def torch_spec(config, options) -> dict:
     """The same rows, models and numbers for `torch_loop.experiment`."""
-    dataset = TASKS[config.task.name](config.task, lambda line: None)
-    halves = naive.trimmed_halves(dataset.pool.group, config.method.share, config.seeds[0])
+    dataset = TASKS[config.task.name].fn(config.task, lambda line: None)
+    halves = data.halves(dataset.pool.group, config.method.share, config.seeds[0])
     parts = dict(zip(('a', 'b', 'test'), (*map(dataset.pool.take, halves), dataset.test), strict=True))
     rows = {k: [[str(text), int(truth)] for text, truth in zip(p.inputs['text'][:, 0], p.truth, strict=True)]
             for k, p in parts.items()}

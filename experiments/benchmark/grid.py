@@ -148,7 +148,7 @@ def chess(numbers: list[int]):
     plan = plans.prepare(c, lambda line: None)
     ceilings = [p for p in plan.phases if p.role == 'ceiling']
     rows = np.stack([p.needs['rows'].value for p in ceilings]).repeat(RATES, 0)
-    targets = plan.dataset.pool.truth[rows]
+    targets = np.asarray(plan.dataset.pool.truth)[rows]
     rate = np.tile(np.geomspace(1e-4, 2e-3, RATES), SEEDS).astype(np.float32)
     rest = (np.full(len(rate), x, np.float32) for x in (0, .999, 1, .05))
     pool = plan.dataset.pool.inputs

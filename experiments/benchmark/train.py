@@ -185,4 +185,4 @@ def arithmetic(options: SimpleNamespace, parts) -> tuple[int, int]:
     if parts.family != 'chess':
         rows['length'] = jax.ShapeDtypeStruct((options.batch, 1), np.int32)
     static = steps.Static('xent', TOTAL, options.batch, subjects.classes(options.model), options.accumulate)
-    return memory.run_bytes(subjects.bound(options.model, parts), static, rows)
+    return memory.run_bytes(subjects.bound(options.model, parts), static, steps.hyper(1e-3), rows)

@@ -101,7 +101,7 @@ def test_a_host_that_dies_ends_the_others_and_any_number_goes_on(victim, alone, 
     began = time.monotonic()
     (status, said), = finish(processes[1 - victim])
     assert status == 75 and time.monotonic() - began < 60
-    assert said.startswith('stopped: ') and said.endswith('run the same command on every host to go on')
+    assert said.startswith('stopped: ') and said.endswith('run the same command on every host to resume')
     assert victim == 0 or 'host 1 gave no sign of life' in said
     finish(processes[victim])
     assert finish(start(tmp_path, 2, LONG))[0][0] == 0  # one process, and half the devices

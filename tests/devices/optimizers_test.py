@@ -60,7 +60,8 @@ def batch(seed, size=32):
 
 def steps(name, mesh, rates=(3e-3, 1e-3), number=5, how='vmap', repeat=False, **changes):
     static, runs = stepping.Static('xent', 100, 32, 2, optimizer=name), len(rates)
-    states = program.compiled_init(init, static, mesh)(hyper(rates, **changes), np.zeros(runs, np.uint32), None, None, 1)
+    states = program.compiled_init(init, static, mesh)(hyper(rates, **changes), np.zeros(runs, np.uint32), None,
+                                                          None, 1)
     step, losses = program.compiled_step(apply, static, how, mesh), []
     for i in range(number):
         inputs, targets = batch(0 if repeat else i)

@@ -20,6 +20,7 @@ CONFIG = f'--config={ROOT}/configs/salient_concept.py'
 CHESS = f'--config={ROOT}/configs/chess.py'
 SMALL = (CONFIG, '--config.seeds=(0, 3)', '--config.task.train_size=200', '--config.task.test_size=60',
          '--config.train.epochs=2', '--config.train.batch_size=20', '--config.report.html=False')
+CONFIDENT = '--config.student.loss.name=confidence'
 needs_puzzles = pytest.mark.skipif(not puzzles.PUZZLES.exists(), reason=f'{puzzles.PUZZLES} is not there')
 
 
@@ -106,7 +107,10 @@ def test_an_error_in_a_process_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(('args', 'expected'), [
     (['--config.student.modle=x'], r'^student.modle: no such field; did you mean .*student.model'),
-    (['--config.student.loss.alfa=.5'], r'^student.loss.alfa: no such field; did you mean student.loss.alpha'),
+    (['--config.student.loss.nam=.5'], r'^student.loss.nam: no such field; did you mean student.loss.name'),
+    (['--config.student.loss.alpha=.5'], r'^student.loss.alpha: no such field here, expected student.loss.name to be '),
+    (['--config.student.loss.name=confidence', '--config.student.loss.alfa=.5'],
+     r'^student.loss.alfa: no such field; did you mean student.loss.alpha'),
     (['--noconfig.report.htm'], r'^report.htm: no such field; did you mean report.html\?'),
     (['--config.train.epochs=two'], r"--config.train.epochs=two: .*'two'"),
     (['--config.train.epochs=2.5'], r"--config.train.epochs=2.5: .*'2.5'"),
@@ -167,13 +171,16 @@ def test_a_config_file_that_is_not_there(cli, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'expected'), [
-    (['--config.student.loss.alpha=2'], 'student.loss.alpha: 2.0, expected a number in [0, 1]'),
-    (['--config.student.loss.alpha=nan'], 'student.loss.alpha: nan, expected a number in [0, 1]'),
-    (['--config.student.loss.name=confidense'], "student.loss.name: unknown loss 'confidense'"),
+    ([CONFIDENT, '--config.student.loss.alpha=2'],
+     'student.loss.alpha: 2.0, expected a number in [0, 1]'),
+    ([CONFIDENT, '--config.student.loss.alpha=nan'],
+     'student.loss.alpha: nan, expected a number in [0, 1]'),
+    (['--config.student.loss.name=confidense'], "student.loss.name: unknown 'confidense'"),
     (['--config.student.model=mlp-129'], "student.model: unknown 'mlp-129'"),
     (['--config.task.name=salient'], "task.name: unknown 'salient'"),
     (['--config.student.model=chess-xs'], "student.model: 'chess-xs' does not fit task 'salient_concept'"),
-    (['--config.teacher.model=chess-xs'], "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
+    (['--config.labels.source=teacher', '--config.teacher.model=chess-xs'],
+     "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
     (['--config.train.batch_size=101'], 'train.batch_size: 101, expected at most the 100 training examples'),
     (['--config.task.train_size=3'], 'task.train_size: 3'),
     (['--config.task.seed=-1'], 'task.seed: -1'),
@@ -195,8 +202,8 @@ def test_a_plugin_with_an_error_in_it(cli, tmp_path, monkeypatch):
 
 @needs_puzzles
 def test_given_labels_that_the_task_does_not_bring(cli, tmp_path):
-    line = error(cli(f'{CHESS}:given,chess-xs', f'--workdir={tmp_path}'))
-    assert line == "teacher.model: 'given', but task 'chess' brings no weak labels"
+    line = error(cli(f'{CHESS}:chess-xs,chess-xs', f'--workdir={tmp_path}', '--config.labels.source=column'))
+    assert line == "labels.source: 'column', but task 'chess' brings no weak labels"
 
 
 def test_a_data_file_that_is_not_there(cli, tmp_path):
@@ -262,7 +269,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_without_it(cli
         assert cli(*args)[0] == 130
     kept = [p for p in tmp_path.glob('store/pending/*/checkpoint/*') if p.name.isdigit()]
     newest = max(kept, key=lambda p: int(p.name))
-    for file in newest.glob('default/ocdbt.process_0/d/*'):
+    for file in newest.glob('trees/ocdbt.process_0/d/*'):
         file.write_bytes(bytes(255 - b for b in file.read_bytes()))
     assert error(cli(*args)).startswith(f'{newest}: unreadable checkpoint')
     shutil.rmtree(newest)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from w2s_jax import graph
+from w2s_jax.engine import execute as execution
 from w2s_jax.graph import Phase, Source
 from w2s_jax.store.artifacts import Store
 
@@ -13,8 +14,10 @@ INPUTS, TEST = Source('in', 'all inputs'), Source('test', 'test inputs')
 
 
 def fit(kind='student', label='a', targets=None, rows='rows', **section) -> Phase:
-    section = {'seed': 0, 'learning_rate': .1, 'alpha': .5, 'loss': 'xent', 'epochs': 2} | section
-    needs = {'inputs': INPUTS, 'test': TEST, 'rows': Source(rows, rows)}
+    hyper = {'seed': 0, 'learning_rate': .1, 'alpha': .5}
+    hyper |= {k: section.pop(k) for k in list(section) if k in hyper}
+    section = {'hyper': hyper, 'loss': 'xent', 'epochs': 2} | section
+    needs = {'inputs': INPUTS, 'predict/test': TEST, 'rows': Source(rows, rows)}
     return Phase(kind, section, needs | {'targets': targets or Source('truth', 'truth')}, label)
 
 
@@ -23,7 +26,7 @@ def small_graph(seeds=(0, 1, 2), losses=('xent', 'confidence')) -> Phase:
     needs: dict[str, Phase | Source] = {'truth': Source('t', 'test truth')}
     for seed in seeds:
         teacher = fit('teacher', seed=seed, rows=f'a{seed}')
-        labels = Phase('label', {'seed': seed}, {'inputs': INPUTS, 'teacher': teacher}, 'labels')
+        labels = Phase('label', {'hyper': {'seed': seed}}, {'inputs': INPUTS, 'teacher': teacher}, 'labels')
         needs[f'weak/{seed}'] = teacher
         for loss in losses:
             student = fit(label=f'student {loss}', targets=labels, rows=f'b{seed}', seed=seed, loss=loss)
@@ -44,7 +47,7 @@ class Recorder:
         (folder / 'checkpoint').mkdir(exist_ok=True)
         if self.fail is not None and self.fail in (p.kind for p in phases):
             raise RuntimeError('killed')
-        return [({'kind': p.kind, 'company': len(phases)}, {'id': np.array(p.section.get('seed', -1))}, None)
+        return [({'kind': p.kind, 'company': len(phases)}, {'id': np.array(-1 if p.seed is None else p.seed)}, None)
                 for p in phases]
 
 
@@ -54,7 +57,7 @@ def store(tmp_path):
 
 
 def execute(target, store, run, **kwargs):
-    return graph.execute([target], store, run, report=lambda text: None, **kwargs)
+    return execution.execute([target], store, run, report=lambda text: None, **kwargs)
 
 
 def artifacts(store) -> set[str]:
@@ -73,7 +76,7 @@ def pending(store) -> list:
     fit(targets=fit('teacher')), fit(targets=Source('labels', 'truth')),
     dataclasses.replace(fit(), needs=fit().needs | {'extra': INPUTS}),
     dataclasses.replace(fit(), needs={k: v for k, v in fit().needs.items() if k != 'rows'}),
-    dataclasses.replace(fit(), needs=fit().needs | {'inputs': TEST, 'test': INPUTS})])
+    dataclasses.replace(fit(), needs=fit().needs | {'inputs': TEST, 'predict/test': INPUTS})])
 def test_an_id_depends_on_kind_section_and_needs(other):
     assert other.id != fit().id
 
@@ -238,7 +241,7 @@ def test_killed_before_it_could_tidy_up_nothing_runs_twice_and_nothing_is_left(s
         raise KeyboardInterrupt
     target, run = small_graph(), Recorder()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(graph, '_tidy', die)
+        patch.setattr(execution, 'tidy', die)
         execute(target, store, run)
     (store.folder / 'pending' / '.gone-half-removed' / 'checkpoint').mkdir(parents=True)
     assert len(run.units) == 1 and len(pending(store)) == 2

@@ -2,6 +2,7 @@
 import dataclasses
 import functools
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from ml_collections import ConfigDict
 from configs import salient_concept
 from w2s_jax import config as configs
 from w2s_jax import data, graph
+from w2s_jax.engine import execute as execution
 from w2s_jax.engine import experiment
+from w2s_jax.engine import plan as plans
 from w2s_jax.errors import StoreError
-from w2s_jax.methods import METHODS
 from w2s_jax.phases import kinds
+from w2s_jax.phases.context import make_context
 from w2s_jax.store.artifacts import Store
 from w2s_jax.tasks import TASKS, synthetic
 from w2s_jax.train import memory
@@ -30,7 +33,7 @@ def small(**task) -> ConfigDict:
     c.seeds = (0, 1)
     c.task.train_size, c.task.test_size, c.train.epochs = 800, 400, 2
     c.task.update(task)
-    return c
+    return configs.compose(c)
 
 
 @pytest.fixture(scope='module')
@@ -41,6 +44,11 @@ def short(tmp_path_factory):
 @pytest.fixture(scope='module')
 def long(tmp_path_factory):
     return run(salient_concept.get_config('long'), tmp_path_factory.mktemp('long'))
+
+
+def students_of(folder):
+    ids = [i for s in json.loads((folder / 'results.json').read_text())['students'] for i in s['ids']]
+    return [folder / 'store' / f'fit-{i}' / 'predictions.npz' for i in ids]
 
 
 def student(results, label):
@@ -73,7 +81,7 @@ def test_where_memory_is_short_no_step_is_dispatched_ahead_and_no_number_changes
     monkeypatch.setattr(memory, 'PLACES', 10 ** 12)
     run(small(), tmp_path / 'scarce')
     assert seen == {0, 1}
-    losses = [[np.load(f)['loss'] for f in sorted(tmp_path.glob(f'{name}/store/student-*/predictions.npz'))]
+    losses = [[np.load(f)['loss'] for f in students_of(tmp_path / name)]
               for name in ('plenty', 'scarce')]
     assert len(losses[0]) == 2
     np.testing.assert_array_equal(*losses)
@@ -90,20 +98,26 @@ def test_permuted_weak_labels_recover_nothing(tmp_path, monkeypatch):
         dataset = synthetic.load(task, log)
         given = np.random.default_rng(0).permutation(dataset.pool.given)
         return dataclasses.replace(dataset, pool=dataclasses.replace(dataset.pool, given=given))
-    monkeypatch.setitem(TASKS, 'salient_concept', permuted)
+    entry = dataclasses.replace(TASKS['salient_concept'], fn=permuted)
+    monkeypatch.setitem(TASKS.entries, 'salient_concept', entry)
     results = run(salient_concept.get_config(), tmp_path)
     assert max(student(results, 'xent')['pgr_seeds']) <= 0
 
 
 def plan(config, dataset):
-    models = experiment.load_models(config, dataset)
-    target = METHODS['naive'](config, dataset, models)
-    context = kinds.make_context(config, dataset, {m.name: m for m in models.values()}, lambda *a: None)
-    return target, functools.partial(kinds.run, context=context)
+    key = json.dumps(configs.flat(config.task), sort_keys=True)
+    config = configs.validate(config)
+    made = plans.prepare(config, lambda line: None, {key: dataset})
+    context = make_context(config, made.models, lambda *a: None)
+    return made, functools.partial(kinds.run, context=context)
 
 
-def students(target, artifacts):
-    return {name: artifacts[need.id] for name, need in target.needs.items() if name.startswith('student/')}
+def phases_of(made, role):
+    return {(t.label, t.seed): t.need for t in made.targets if t.role == role}
+
+
+def students(made, artifacts):
+    return {name: artifacts[need.id] for name, need in phases_of(made, 'student').items()}
 
 
 def test_the_hidden_truth_does_not_reach_the_student(tmp_path):
@@ -113,18 +127,19 @@ def test_the_hidden_truth_does_not_reach_the_student(tmp_path):
     shuffle = np.random.default_rng(0).permutation
     other = dataclasses.replace(
         dataset, pool=dataclasses.replace(dataset.pool, truth=shuffle(dataset.pool.truth)),
-        test=dataclasses.replace(dataset.test, truth=shuffle(dataset.test.truth)))
+        tests={'test': dataclasses.replace(dataset.test, truth=shuffle(dataset.test.truth))})
     found = []
     for name, each in (('a', dataset), ('b', other)):
         target, execute = plan(config, each)
-        artifacts = graph.execute([target], Store(tmp_path / name), execute, lambda *a: None)
+        artifacts = execution.execute([target.target], Store(tmp_path / name), execute, lambda *a: None)
         found.append((target, students(target, artifacts), artifacts))
     (target, before, all_before), (other_target, after, all_after) = found
     for name in before:
         assert before[name].path.name == after[name].path.name
         for file in ('params/model.safetensors', 'predictions.npz'):
             assert (before[name].path / file).read_bytes() == (after[name].path / file).read_bytes()
-    ceilings = [a[t.needs['ceiling/0'].id].path for t, a in ((target, all_before), (other_target, all_after))]
+    both = (target, all_before), (other_target, all_after)
+    ceilings = [a[phases_of(t, 'ceiling')['ceiling', 0].id].path for t, a in both]
     assert ceilings[0].name != ceilings[1].name  # the truth was permuted indeed, and the ceiling does see it
     assert len({(c / 'params/model.safetensors').read_bytes() for c in ceilings}) == 2
 
@@ -132,16 +147,16 @@ def test_the_hidden_truth_does_not_reach_the_student(tmp_path):
 def test_what_a_student_receives_holds_no_truth(tmp_path):
     config = small()
     dataset = synthetic.load(config.task)
-    target, _ = plan(config, dataset)
-    secret = {data.fingerprint(dataset.test.truth)} | {
-        target.needs[f'labels_truth/{s}'].id for s in config.seeds}
-    for phase in graph.order([target]):
-        sees = {need.id for need in phase.needs.values() if isinstance(need, graph.Source)}
-        if phase.kind in ('student', 'label', 'zero_shot'):
-            assert not sees & secret
-        if phase.kind in ('teacher', 'ceiling'):
+    made, _ = plan(config, dataset)
+    secret = {data.fingerprint(x.truth) for x in (dataset.test, dataset.pool)} | {
+        data.fingerprint(dataset.pool.truth[need.needs['rows'].value]) for need in phases_of(made, 'ceiling').values()}
+    for phase in made.phases:
+        sees = {need.id for need in phase.needs.values() if not isinstance(need, graph.Phase)}
+        if phase.role in ('student', 'label', 'zero_shot'):
+            assert not sees & secret and not any(isinstance(n, graph.Sealed) for n in phase.needs.values())
+        if phase.role in ('teacher', 'ceiling'):
             assert data.fingerprint(dataset.test.truth) not in sees
-    assert secret <= {n.id for n in target.needs.values()}  # evaluate reads it
+    assert secret & {n.id for n in made.target.needs.values()}  # evaluate reads it
 
 
 def test_one_and_eight_devices_agree(tmp_path):
@@ -155,8 +170,8 @@ def test_one_and_eight_devices_agree(tmp_path):
         dataset = synthetic.load(config.task)
         target, execute = plan(config, dataset)
         context = dataclasses.replace(execute.keywords['context'], mesh=mesh)
-        artifacts = graph.execute([target], Store(tmp_path / str(devices)),
-                                  functools.partial(kinds.run, context=context), lambda *a: None)
+        artifacts = execution.execute([target.target], Store(tmp_path / str(devices)),
+                                      functools.partial(kinds.run, context=context), lambda *a: None)
         results[devices] = {k: a.params() for k, a in students(target, artifacts).items()}
     for name, one in results[1].items():
         for layer, parameters in one.items():
@@ -192,9 +207,9 @@ def test_adding_a_seed_trains_only_that_seed(tmp_path):
         target, execute = plan(config, synthetic.load(config.task))
 
         def record(unit, inputs, folder, execute=execute):
-            ran.append([p.section.get('seed') for p in unit])
+            ran.append([p.seed for p in unit])
             return execute(unit, inputs, folder)
-        graph.execute([target], Store(tmp_path), record, lambda *a: None)
+        execution.execute([target.target], Store(tmp_path), record, lambda *a: None)
     assert ran == [[0], [0], [None], [1], [1], [None]]
 
 
@@ -208,14 +223,14 @@ def test_a_loss_from_outside_the_package(tmp_path, monkeypatch):
     results = run(config, tmp_path / 'w')
     assert [s['label'] for s in results['students']] == ['xent', 'squared']
     assert student(results, 'squared')['accuracy']['mean'] > .7
-    configs.losses.LOSSES.pop('squared')
+    del configs.LOSSES.entries['squared']
 
 
 def readme_loss() -> str:
     """The first Python block of the README that adds a loss."""
     import pathlib
     text = (pathlib.Path(__file__).parents[2] / 'README.md').read_text()
-    return next(block.split('```')[0] for block in text.split('```python\n')[1:] if 'LOSSES[' in block)
+    return next(block.split('```')[0] for block in text.split('```python\n')[1:] if 'LOSSES.register' in block)
 
 
 README_LOSS = readme_loss()

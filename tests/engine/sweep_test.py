@@ -4,7 +4,6 @@ import pytest
 from w2s_jax import config as configs
 from w2s_jax.engine import sweep
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import TRACED_FIELDS
 
 TEACHERS = sweep.values('teacher.model', ['chess-xs', 'chess-s'])
 RATES = sweep.values('student.learning_rate', [1e-3, 1e-4])
@@ -53,10 +52,17 @@ def test_what_is_no_sweep_is_refused(cells):
         sweep.check(cells)
 
 
-def test_every_traced_field_is_a_field():
-    values = configs.flat(configs.default_config())
-    assert TRACED_FIELDS.keys() <= values.keys()
-    assert sweep.traced('seeds') and sweep.traced('student.loss.alpha') and not sweep.traced('train.epochs')
+def test_traced_fields():
+    config = sweep.apply(configs.default_config(), {'student.loss.name': 'confidence'})
+    assert sweep.traced(config, 'seeds') and sweep.traced(config, 'student.loss.alpha')
+    assert not sweep.traced(config, 'train.epochs') and not sweep.traced(config, 'student.loss.beta')
+
+
+def test_what_is_named_is_set_before_its_settings():
+    config = sweep.apply(configs.default_config(), {'student.loss.alpha': .3, 'student.loss.name': 'confidence'})
+    assert config.student.loss.alpha == .3
+    with pytest.raises(ConfigError, match=r'student\.loss\.alpha: no such field here, expected student\.loss\.name'):
+        sweep.apply(configs.default_config(), {'student.loss.alpha': .3})
 
 
 def test_names_are_folders_and_differ():

@@ -27,10 +27,10 @@ def test_a_host_that_dawdles_between_programs_is_seen(streaming):
     found, x = {}, jnp.ones((256, 256))
     for pause in (0, .03):
         with streaming.Device().watched() as device:
-            program, pending = program.Program(some_work), []
+            compiled, pending = program.Program(some_work), []
             for _ in range(12):
                 time.sleep(pause if not pending else max(pause, 0))
-                pending.append(program(x))
+                pending.append(compiled(x))
                 if pause:  # as a loop does that reads each result before it makes the next batch
                     pending[-1].block_until_ready()
             jax.block_until_ready(pending)

@@ -102,8 +102,10 @@ def _row(name, student, right, weak, ceiling, ids, parameters):
            'pgr': metrics.pgr_interval(weak, right, ceiling, resamples=100),
            'pgr_seeds': [metrics.pgr(w, r, c) for w, r, c in zip(*(x.mean(1).tolist() for x in (weak, right, ceiling)),
                                                                  strict=True)],
-           'gain': metrics.paired_difference(right, weak, resamples=100), 'ece': metrics.summarise([.1, .11, .12]),
-           'agreement': {k: metrics.summarise([v - .01, v, v + .01])
+           'gain': metrics.paired_difference(right, weak, resamples=100), 'measures': {
+               'ece': {'title': 'calibration error (ECE)', 'factor': 1, 'digits': 3} | metrics.summarise(
+                   [.1, .11, .12][:len(right)])},
+           'agreement': {k: metrics.summarise([v - .01, v, v + .01][:len(right)])
                          for k, v in zip(('all', 'weak_right', 'weak_wrong'), agree, strict=True)}}
     row |= {'ids': ids} if ids else {}
     row |= {'parameters': SIZES[student]} if parameters else {}

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from w2s_jax import graph
+from w2s_jax.engine.execute import execute
 from w2s_jax.errors import UserError
 from w2s_jax.graph import Phase, Source
 from w2s_jax.store.artifacts import Artifact, Store, write_json
@@ -23,19 +23,22 @@ def toy_graph(seeds=(0, 1), models=('s', 'm', 'l'), kind='student') -> Phase:
     """Per seed and model a teacher, its labels and a student of each size above; then the evaluation."""
     pool, needs = Source('pool', 'pool'), {}
     for seed in seeds:
-        teachers = {m: Phase('teacher', {'seed': seed, 'model': m}, {'inputs': pool}, f'teacher {m}') for m in models}
-        labels = {m: Phase('label', {'seed': seed, 'model': m}, {'inputs': pool, 'teacher': t}, f'labels {m}')
+        teachers = {m: Phase('teacher', section(seed, m), {'inputs': pool}, f'teacher {m}') for m in models}
+        labels = {m: Phase('label', section(seed, m), {'inputs': pool, 'teacher': t}, f'labels {m}')
                   for m, t in teachers.items()}
         for i, weak in enumerate(models):
             for strong in models[i:]:
-                section = {'seed': seed, 'model': strong}
-                needs[f'{weak}/{strong}/{seed}'] = Phase(kind, section, {'inputs': pool, 'targets': labels[weak]},
-                                                         f'student {strong}')
+                given = {'inputs': pool, 'targets': labels[weak]}
+                needs[f'{weak}/{strong}/{seed}'] = Phase(kind, section(seed, strong), given, f'student {strong}')
     return Phase('evaluate', {'seeds': list(seeds)}, needs, 'evaluation')
 
 
+def section(seed: int, model: str) -> dict:
+    return {'model': {'model': model}, 'hyper': {'seed': seed}}
+
+
 class Toy:
-    """A `run` of graph.execute.
+    """A `run` of execute.execute.
 
     It writes a line into `events` for each phase that is begun, also where the store has it, and for each step.
     """
@@ -101,4 +104,4 @@ def repeated(store: Store) -> int:
 if __name__ == '__main__':
     place = Store(pathlib.Path(sys.argv[1]))
     place.clear_parts()
-    graph.execute([toy_graph()], place, Toy(place, float(sys.argv[2])), report=lambda text: None)
+    execute([toy_graph()], place, Toy(place, float(sys.argv[2])), report=lambda text: None)

@@ -14,8 +14,9 @@ from configs import bootstrap as shipped
 from w2s_jax import config as configs
 from w2s_jax import data, graph
 from w2s_jax.engine import experiment
+from w2s_jax.engine import plan as plans
 from w2s_jax.errors import ConfigError, DataError
-from w2s_jax.methods import METHODS, bootstrap, naive
+from w2s_jax.methods import bootstrap
 from w2s_jax.tasks import TASKS, synthetic
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def config(chain=('mlp-4', 'mlp-32'), student='mlp-256', **method):
     c.seeds, c.student.model, c.report.html = (0, 1, 2), student, False
     c.task.train_size, c.task.test_size, c.optimizer.learning_rate = 2000, 4000, 2e-3
     c.method.update(chain=chain, **method)
-    return c
+    return configs.compose(c)
 
 
 def small(chain=('mlp-4', 'mlp-32'), student='mlp-32', **method):
@@ -41,14 +42,18 @@ def run(c, folder):
     return experiment.run(c, folder, io.StringIO())
 
 
-def plan(c, dataset=None) -> graph.Phase:
-    configs.validate(c)
-    dataset = dataset or synthetic.load(c.task)
-    return METHODS['bootstrap'](c, dataset, experiment.load_models(c, dataset))
+def plan(c, dataset=None) -> plans.Plan:
+    c = configs.validate(c)
+    key = json.dumps(configs.flat(c.task), sort_keys=True)
+    return plans.prepare(c, lambda line: None, {key: dataset or synthetic.load(c.task)})
 
 
-def of_kind(target, *kinds):
-    return [p for p in graph.order([target]) if p.kind in kinds]
+def of_role(made, *roles):
+    return [p for p in made.phases if p.role in roles]
+
+
+def target(made, label, seed):
+    return next(t.need for t in made.targets if (t.label, t.seed) == (label, seed))
 
 
 def accuracies(results, label):
@@ -97,40 +102,44 @@ def test_equal_widths_gain_nothing(tmp_path):
 
 def test_chains_that_begin_alike_share_their_rungs():
     short, long = (plan(small(chain)) for chain in (('mlp-4', 'mlp-32'), ('mlp-4', 'mlp-32', 'mlp-256')))
-    shared = {p.id for p in of_kind(short, 'rung', 'label', 'ceiling')}
+    shared = {p.id for p in of_role(short, 'rung', 'label', 'ceiling')}
     assert len(shared) == 2 * (2 + 2 + 1)
-    assert shared < {p.id for p in of_kind(long, 'rung', 'label', 'ceiling')}
-    direct, end = (f'student/{x} xent/0' for x in ('direct', 'bootstrap'))
-    assert short.needs[direct].id == long.needs[direct].id and short.needs[end].id != long.needs[end].id
+    assert shared < {p.id for p in of_role(long, 'rung', 'label', 'ceiling')}
+    assert target(short, 'direct xent', 0).id == target(long, 'direct xent', 0).id
+    assert target(short, 'bootstrap xent', 0).id != target(long, 'bootstrap xent', 0).id
     other = plan(small(('mlp-32', 'mlp-4')))
-    assert not {p.id for p in of_kind(other, 'rung')} & shared
+    assert not {p.id for p in of_role(other, 'rung')} & shared
 
 
 def test_rungs_serve_every_loss_of_the_student():
     one, two = small(), small()
     two.student.loss.name = 'confidence'
-    rungs = [{p.id for p in of_kind(plan(c), 'rung', 'label')} for c in (one, two)]
+    rungs = [{p.id for p in of_role(plan(c), 'rung', 'label')} for c in (one, two)]
     assert rungs[0] == rungs[1]
-    assert len(of_kind(plan(two), 'student')) == 2 * len(of_kind(plan(one), 'student'))
-    assert {p.id for p in of_kind(plan(small(chain_loss='product')), 'rung')}.isdisjoint(rungs[0])
+    assert len(of_role(plan(two), 'student')) == 2 * len(of_role(plan(one), 'student'))
+    assert {p.id for p in of_role(plan(small(chain_loss='product')), 'rung')}.isdisjoint(rungs[0])
 
 
 def test_the_direct_student_is_the_naive_one():
     c = small()
-    target, dataset = plan(c), synthetic.load(c.task)
-    plain = METHODS['naive'](c, dataset, experiment.load_models(c, dataset))
-    assert target.needs['student/direct xent/1'].id == plain.needs['student/xent/1'].id
+    plain = small()
+    plain.method.name = 'naive'
+    plain.method.chain = ()
+    assert target(plan(c), 'direct xent', 1).id == target(plan(plain), 'xent', 1).id
 
 
 def shuffled(dataset):
     shuffle = np.random.default_rng(0).permutation
     return dataclasses.replace(
         dataset, pool=dataclasses.replace(dataset.pool, truth=shuffle(dataset.pool.truth)),
-        test=dataclasses.replace(dataset.test, truth=shuffle(dataset.test.truth)))
+        tests={'test': dataclasses.replace(dataset.test, truth=shuffle(dataset.test.truth))})
 
 
-def contents(folder, kind):
-    return {(p.name, file): (p / file).read_bytes() for p in (folder / 'store').glob(f'{kind}-*')
+def contents(folder, *labels):
+    results = json.loads((folder / 'results.json').read_text())
+    ids = [i for row in [*results['students'], results['ceiling'] | {'label': 'ceiling'}] for i in row['ids']
+           if row['label'].startswith(labels)]
+    return {(i, file): (folder / 'store' / f'fit-{i}' / file).read_bytes() for i in ids
             for file in ('params/model.safetensors', 'predictions.npz')}
 
 
@@ -139,43 +148,44 @@ def test_the_hidden_truth_reaches_no_rung(tmp_path, monkeypatch, fresh):
     """Permuting all truth leaves the ids and the parameters of rungs and students bit-identical."""
     c = small(('mlp-4', 'mlp-4'), 'mlp-4', fresh=fresh)
     run(c, tmp_path / 'a')
-    monkeypatch.setitem(TASKS, 'salient_concept', lambda task, log: shuffled(synthetic.load(task, log)))
+    entry = dataclasses.replace(TASKS['salient_concept'], fn=lambda task, log: shuffled(synthetic.load(task, log)))
+    monkeypatch.setitem(TASKS.entries, 'salient_concept', entry)
     run(c, tmp_path / 'b')
-    for kind, number in (('rung', 4), ('student', 4)):
-        before, after = (contents(tmp_path / name, kind) for name in 'ab')
+    for labels, number in (('rung',), 4), (('direct', 'bootstrap'), 4):
+        before, after = (contents(tmp_path / name, *labels) for name in 'ab')
         assert len(before) == 2 * number and before == after
     ceilings = [contents(tmp_path / name, 'ceiling') for name in 'ab']
     assert not ceilings[0].keys() & ceilings[1].keys()  # the truth was permuted indeed
 
 
 @pytest.mark.parametrize('fresh', [False, True])
-@pytest.mark.parametrize('teacher', ['given', 'mlp-4'])
-def test_only_teacher_and_ceiling_receive_truth(teacher, fresh):
+@pytest.mark.parametrize('source', ['column', 'teacher'])
+def test_only_teacher_and_ceiling_receive_truth(source, fresh):
     c = small(fresh=fresh)
-    c.teacher.model = teacher
+    c.labels.source, c.teacher.model = source, 'mlp-4'
     dataset = synthetic.load(c.task)
     marked = dataclasses.replace(dataset, pool=dataclasses.replace(  # truth that no other array can equal
         dataset.pool, truth=np.arange(len(dataset.pool), dtype=np.int32)))
-    target = plan(c, marked)
-    for phase in of_kind(target, 'rung', 'label', 'student'):
+    made = plan(c, marked)
+    for phase in of_role(made, 'rung', 'label', 'student'):
         assert all(isinstance(v, graph.Phase) or v.value.dtype != np.int32
-                   for k, v in phase.needs.items() if k not in ('inputs', 'test'))
-    truths = {v.id for p in of_kind(target, 'teacher', 'ceiling') for k, v in p.needs.items() if k == 'targets'}
-    assert len(truths) == (2 if teacher == 'given' else 4)
-    for phase in of_kind(target, 'rung', 'label', 'student'):
+                   for k, v in phase.needs.items() if k not in ('inputs', 'predict/test'))
+    truths = {v.id for p in of_role(made, 'teacher', 'ceiling') for k, v in p.needs.items() if k == 'targets'}
+    assert len(truths) == (2 if source == 'column' else 4)
+    for phase in of_role(made, 'rung', 'label', 'student'):
         assert not truths & {v.id for v in phase.needs.values()}
 
 
 def test_every_rung_learns_what_the_one_before_it_said():
-    target = plan(small(('mlp-4', 'mlp-32', 'mlp-4')))
+    made = plan(small(('mlp-4', 'mlp-32', 'mlp-4')))
     for seed in (0, 1):
-        before = target.needs[f'labels/{seed}']
-        rows = target.needs[f'student/direct xent/{seed}'].needs['rows'].id
+        before = target(made, 'direct xent', seed).needs['targets']
+        rows = target(made, 'direct xent', seed).needs['rows'].id
         for name in ('rung 1: mlp-4', 'rung 2: mlp-32', 'rung 3: mlp-4', 'bootstrap xent'):
-            phase = target.needs[f'student/{name}/{seed}']
+            phase = target(made, name, seed)
             targets = phase.needs['targets']
             assert phase.needs['rows'].id == rows
-            assert (targets.needs['teacher'] is before) if isinstance(targets, graph.Phase) else targets is before
+            assert (targets.needs['model'] is before) if isinstance(targets, graph.Phase) else targets.id == before.id
             if isinstance(targets, graph.Phase):
                 assert targets.needs['rows'].id == rows
             before = phase
@@ -183,21 +193,19 @@ def test_every_rung_learns_what_the_one_before_it_said():
 
 def test_fresh_rungs_share_no_row():
     c = small(fresh=True)
-    c.teacher.model = 'mlp-4'
-    target = plan(c)
-    sizes = set()
+    c.labels.source, c.teacher.model = 'teacher', 'mlp-4'
+    made, sizes = plan(c), set()
     for seed in c.seeds:
-        half = target.needs[f'ceiling/{seed}'].needs['rows'].value
-        phases = [target.needs[f'student/{name}/{seed}'] for name in ('rung 1: mlp-4', 'rung 2: mlp-32',
-                                                                      'bootstrap xent')]
+        half = target(made, 'ceiling', seed).needs['rows'].value
+        phases = [target(made, name, seed) for name in ('rung 1: mlp-4', 'rung 2: mlp-32', 'bootstrap xent')]
         for phase in phases:  # each learns labels of just its rows
-            assert phase.needs['targets'].kind == 'label'
+            assert phase.needs['targets'].role == 'label'
             assert phase.needs['targets'].needs['rows'].id == phase.needs['rows'].id
         rows = [p.needs['rows'].value for p in phases]
         assert len(set(np.concatenate(rows))) == sum(map(len, rows)) and set(np.concatenate(rows)) <= set(half)
         sizes |= {len(r) for r in rows}
-        assert [p.needs['targets'].needs['teacher'] for p in phases[1:]] == phases[:2]
-        assert phases[0].needs['targets'].needs['teacher'] is target.needs[f'weak/{seed}']
+        assert [p.needs['targets'].needs['model'] for p in phases[1:]] == phases[:2]
+        assert phases[0].needs['targets'].needs['model'] is target(made, 'weak', seed)
     assert sizes == {400 // 3}
 
 
@@ -234,7 +242,7 @@ def test_what_cannot_be_chained_is_refused_in_one_line():
     text = message(small(('mlp-4', 'mlp-33')))
     assert text.startswith("method.chain: unknown 'mlp-33'") and "did you mean 'mlp-32'?" in text
     assert message(small(('chess-s',))).startswith("method.chain: 'chess-s' with the settings of student")
-    assert message(small(chain_loss='xnt')).startswith("method.chain_loss: unknown loss 'xnt'")
+    assert message(small(chain_loss='xnt')).startswith("method.chain_loss: unknown 'xnt'")
     c = small(('mlp-4',) * 5, fresh=True)
     c.task.train_size = 8
     assert message(c).startswith('method.fresh: a half of 4 examples')
@@ -242,42 +250,38 @@ def test_what_cannot_be_chained_is_refused_in_one_line():
 
 @pytest.mark.parametrize(('field', 'value'), [('temperature', 2.5), ('label_noise', .1)])
 def test_given_labels_are_not_changed(field, value):
-    assert message(small(**{field: value})).startswith(f'method.{field}: {value}, but teacher.model')
+    assert message(small(**{field: value})).startswith(f'method.{field}: {value}, but labels.source')
 
 
 def label_sections(**method):
     c = small(**method)
-    c.teacher.model = 'mlp-4'
-    phases = of_kind(plan(c), 'label')
-    teachers = [p.section for p in phases if p.needs['teacher'].kind == 'teacher']
-    return teachers, [p.section for p in phases if p.needs['teacher'].kind == 'rung']
+    c.labels.source, c.teacher.model = 'teacher', 'mlp-4'
+    phases = of_role(plan(c), 'label')
+    return tuple([p.section['hyper'] for p in phases if p.needs['model'].role == role] for role in ('teacher', 'rung'))
 
 
-def test_labels_name_only_what_is_not_plain():
-    teachers, rungs = label_sections()
-    assert len(teachers) == 2 and len(rungs) == 4
-    for section in teachers + rungs:
-        assert set(section) == {'model', 'num_classes', 'labels', 'seed'}
+def test_noise_is_the_teacher_s_and_hard_labels_have_no_temperature():
     teachers, rungs = label_sections(temperature=.5, label_noise=.25)
-    assert all(s['temperature'] == .5 and s['label_noise'] == .25 for s in teachers)
-    assert all(s['temperature'] == .5 and 'label_noise' not in s for s in rungs)  # noise is the teacher's
+    assert len(teachers) == 2 and len(rungs) == 4
+    assert all(s['temperature'] == .5 and s['noise'] == .25 for s in teachers)
+    assert all(s['temperature'] == .5 and s['noise'] == 0 for s in rungs)
     teachers, rungs = label_sections(temperature=.5, labels='hard')
-    assert all('temperature' not in s for s in teachers + rungs)  # an answer has none
+    assert all(s['temperature'] == 1 for s in teachers + rungs)  # an answer has none
 
 
 def test_models_of_a_chain_are_trained_as_the_student_is():
     c = small(('mlp-4', 'mlp-32'))
     c.student.learning_rate, c.student.epochs = 1e-2, 3
-    for phase in of_kind(plan(c), 'rung'):
-        assert phase.section['learning_rate'] == 1e-2 and phase.section['epochs'] == 3
+    for phase in of_role(plan(c), 'rung'):
+        assert phase.section['hyper']['learning_rate'] == 1e-2 and phase.section['epochs'] == 3
     c.student.learning_rate, c.optimizer.learning_rate = None, None
-    models = experiment.load_models(c, synthetic.load(c.task))
-    assert set(models) == {'student', 'rung/0', 'rung/1'} and models['rung/1'] is models['student']
-    assert {p.section['learning_rate'] for p in of_kind(plan(c), 'rung')} == {models['rung/0'].learning_rate}
+    models = plan(c).models
+    assert set(models) == {'student', 'chain/0', 'chain/1'} and models['chain/1'] is models['student']
+    rates = {p.section['hyper']['learning_rate'] for p in of_role(plan(c), 'rung')}
+    assert rates == {models['chain/0'].learning_rate}
 
 
-def test_inputs_are_the_same_objects_for_all_models():
-    c = small()
-    dataset = synthetic.load(c.task)
-    s = naive.setting(c, dataset, experiment.load_models(c, dataset))
-    assert {part['inputs'].id for part in s.inputs.values()} == {data.fingerprint(dataset.pool.inputs['features'])}
+def test_inputs_are_the_same_for_all_models():
+    made = plan(small())
+    inputs = {p.needs['inputs'].id for p in of_role(made, 'student', 'rung', 'ceiling', 'label')}
+    assert inputs == {data.fingerprint(made.dataset.pool.inputs['features'])}

@@ -63,7 +63,7 @@ def test_attention_of_bfloat16_is_that_of_float32_but_for_its_rounding():
 
 
 def hyper():
-    return steps.hyper(*(jnp.float32(x) for x in (3e-3, 0., .99, 1., 0.)), alpha=jnp.float32(.5), alpha_warmup=jnp.float32(.2))
+    return jax.tree.map(jnp.float32, steps.hyper(3e-3, 0., .99, 1., 0., alpha=.5, alpha_warmup=.2))
 
 
 def products(jaxpr):

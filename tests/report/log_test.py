@@ -131,8 +131,8 @@ def test_runs_that_broke_down_are_counted():
     Log(stream=stream).progress('student', 1, 2, metrics([np.nan, .5]))
     Log(stream=stream).progress('student', 1, 2, metrics([np.nan, np.inf]))
     Log(stream=stream).progress('features', 1, 2, {})
-    assert stream.getvalue().splitlines() == ['  student: step 1/2 loss 0.5000 (1 of 2 runs broke down)',
-                                              '  student: step 1/2 no finite loss (2 of 2 runs broke down)',
+    assert stream.getvalue().splitlines() == ['  student: step 1/2 loss 0.5000 (1 of 2 runs diverged)',
+                                              '  student: step 1/2 no finite loss (2 of 2 runs diverged)',
                                               '  features: step 1/2 ']
 
 

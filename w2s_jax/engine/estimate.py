@@ -35,8 +35,8 @@ def dry_run(config, cells: sweep.Sweep, workdir, where: str | None = None) -> st
 
 def _cells(planned: grid.Grid, done: set[str]) -> list[str]:
     axes = sweep.axes([c.overrides for c in planned.cells])
-    lines = [f'{field} ({"traced" if sweep.traced(planned.config, field) else "static"}): {", ".join(map(str, options))}'
-             for field, options in axes.items()]
+    how = {field: 'traced' if sweep.traced(planned.config, field) else 'static' for field in axes}
+    lines = [f'{field} ({how[field]}): {", ".join(map(str, options))}' for field, options in axes.items()]
     width = max(len(c.name) for c in planned.cells)
     for cell in planned.cells:
         missing = sum(p.id not in done for p in cell.plan.phases)

@@ -23,7 +23,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     config = plans.ready(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
     multihost.agree('config', configs.flat(config) | results.versions())
-    if not multihost.leads():
+    if not multihost.is_coordinator():
         runner.follow([plans.prepare(config, runner.quiet)], Store(workdir / 'store'))
         return json.loads((workdir / 'results.json').read_text())
     store = Store(workdir / 'store')

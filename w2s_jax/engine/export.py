@@ -25,14 +25,15 @@ def find(workdir: pathlib.Path, role: str, label: str, seed: int, phase: str = '
             name = f'{who[1]} seed {one}' if role == 'student' else f'seed {one}'
             if who[0] == role:
                 known.append(name)
-            if identity == phase or (not phase and who[0] == role and one == seed and (role != 'student' or who[1] == label)):
+            asked = who[0] == role and one == seed and (role != 'student' or who[1] == label)
+            if identity == phase or (not phase and asked):
                 found[identity] = Artifact(workdir / 'store' / f'fit-{identity}')
     wanted = f'{role} {phase}' if phase else f'{role}{f" {label!r}" if role == "student" else ""} with seed {seed}'
     if not found:
         raise StoreError(f'{workdir}: no {wanted}, expected one of: {", ".join(dict.fromkeys(known)) or "none"}')
     if len(found) > 1:
-        ids = ', '.join(f'{i} ({_section(a)["model"]["model"]})' for i, a in found.items())
-        raise StoreError(f'{workdir}: {len(found)} times {wanted}, expected --phase, one of: {ids}')
+        several = ', '.join(f'{i} ({_section(a)["model"]["model"]})' for i, a in found.items())
+        raise StoreError(f'{workdir}: {len(found)} times {wanted}, expected --phase, one of: {several}')
     return next(iter(found.values()))
 
 
@@ -67,7 +68,8 @@ def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
     folders = [language.find(name, f'{part}.model') for name in names if '/' in name or pathlib.Path(name).is_dir()]
     same = [folder for folder in folders if hf.fingerprint(folder) == section['model']['weights']]
     if not same:
-        raise StoreError(f'{", ".join(map(str, folders))}: not the weights that {section["model"]["model"]!r} was trained from')
+        raise StoreError(f'{", ".join(map(str, folders))}: not the weights that {section["model"]["model"]!r} was '
+                         'trained from')
     return same[0]
 
 
@@ -83,7 +85,9 @@ def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.P
     params = artifact.params()
     backbone = params['backbone'] if 'backbone' in params else hf.load(folder)
     if ADAPTERS in params:
-        backbone = lora.merge(backbone, params[ADAPTERS], section['model']['lora']['alpha'] / section['model']['lora']['rank'])
+        factors = section['model']['lora']
+        backbone = lora.merge(backbone, params[ADAPTERS], factors['alpha'] / factors['rank'])
     hf.export(out, backbone, hf.read(folder))
     [(path, kernel)] = flax.traverse_util.flatten_dict(params['head']).items()
-    trees.save(out / HEAD, {path[0]: kernel}, metadata={'read_out': section['model']['read_out'], 'phase': digest(section)})
+    trees.save(out / HEAD, {path[0]: kernel},
+               metadata={'read_out': section['model']['read_out'], 'phase': digest(section)})

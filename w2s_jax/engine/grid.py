@@ -70,7 +70,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
     multihost.agree('config', configs.flat(config) | {'cells': json.dumps(cells)} | results.versions())
-    if not multihost.leads():
+    if not multihost.is_coordinator():
         runner.follow(plan(config, cells, runner.quiet).plans, place)
         return json.loads((workdir / 'grid.json').read_text())
     with contextlib.closing(experiment.make_log(config, workdir, stream)) as log:
@@ -133,8 +133,8 @@ def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
             found['pairs'].append(pair)
             found['needs'] |= {p.id: p for p in [*row['phases'], *base['phases']]}
     resamples = grid.config.report.resamples
-    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'evaluation', True)
-            for t in tests.values() if t['pairs']]
+    return [Phase('compare', {'pairs': t['pairs'], 'resamples': resamples}, t['needs'], 'comparisons', 'compare',
+                  True) for t in tests.values() if t['pairs']]
 
 
 def _rows(grid: Grid, outcomes: dict) -> list[dict]:
@@ -147,6 +147,7 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
             continue
         for label in dict.fromkeys(t.label for t in plan.targets if t.role == 'student' and not t.row.get('oracle')):
             mine = {t.seed: t for t in plan.targets if t.role == 'student' and t.label == label}
+            plain = configs.SECTIONS['method']['name'].default
             row, phases = mine[config.seeds[0]].row, [mine[seed].need for seed in config.seeds]
             weak = next(t.row['model'] for t in plan.targets if t.role == 'weak')
             rows.append({
@@ -154,7 +155,7 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
                 'settings': {k: v for k, v in cell.overrides.items() if k not in _COLUMNS},
                 'like': {k: v for k, v in cell.overrides.items() if not _of_the_student(k, config)},
                 'method': row['method'], 'loss': row['loss'], 'label': label, 'ids': [p.id for p in phases],
-                'phases': phases, 'plain': (row['method'] != 'naive', row['loss'] != 'xent'),
+                'phases': phases, 'plain': (row['method'] != plain, row['loss'] != 'xent'),
                 'truth': plan.target.needs['truth/test']})
     for row in rows:
         like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]
@@ -178,8 +179,8 @@ def summary(grid: Grid, outcomes: dict, done: set[str], compared: list[Phase], s
     needed = collections.Counter(p.id for plan in grid.plans for p in plan.phases)
     return {
         'name': grid.config.task.name, 'seeds': list(grid.config.seeds), 'axes': sweep.axes(swept),
-        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}', 'failed': _reason(c, outcomes)}
-                  for c in grid.cells],
+        'cells': [{'name': c.name, 'overrides': c.overrides, 'folder': f'cells/{c.name}',
+                   'failed': _reason(c, outcomes)} for c in grid.cells],
         'phases': [_spent(p, outcomes[p.id]) | {'skipped': p.id in done, 'cells': needed[p.id]} for p in grid.phases],
         'comparisons': [found for p in compared for found in outcomes[p.id].metrics['comparisons']],
         'timing': {'total_seconds': seconds}, 'versions': results.versions()}
@@ -195,7 +196,7 @@ def _spent(phase: Phase, outcome) -> dict:
     measured = {} if isinstance(outcome, Failure) else outcome.metrics
     runs = measured.get('runs', 1)
     share = {k: measured[k] / runs if k in measured else None for k in ('seconds', 'compile_seconds')}
-    return {'id': phase.id, 'kind': phase.kind, 'name': phase.label, 'role': phase.role, 'model': phase.model or None,
+    return {'id': phase.id, 'kind': phase.role or phase.kind, 'name': phase.label, 'model': phase.model or None,
             'seed': phase.seed, **share, 'runs': runs,
             **{k: measured.get(k) for k in ('examples', 'tokens', 'programs')}}
 

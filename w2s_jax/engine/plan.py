@@ -96,12 +96,14 @@ def more_models(config, dataset: Dataset) -> dict[str, Model]:
     """The models that the method names by role, with the student's settings; equal names share one."""
     found: dict[str, Model] = {}
     wanted = configs.method_models(config)
-    for name in dict.fromkeys(wanted.values()):
+    for role, name in wanted.items():
+        if name in found:
+            continue
         part = config.student.copy_and_resolve_references()
         part.model = name
         try:
             found[name] = zoo.get(part, 'student', dataset, config.train)
         except ConfigError as e:
-            raise ConfigError(f'method {config.method.name}: {name!r} with the settings of student cannot be used ({e})'
-                              ) from None
+            raise ConfigError(f'method.{role.partition("/")[0]}: {name!r} with the settings of student cannot be used '
+                              f'({e})') from None
     return {role: found[name] for role, name in wanted.items()}

@@ -1,8 +1,9 @@
 """A graph on a Ray cluster: the driver holds the graph, a group of runs is a task, the store is the memory.
 
 A worker process plans once, then finds the phases of each task by their ids and runs them as any other process does
-(execution.finish): under a lease, with the checkpoints of killed processes. A task whose worker or machine dies is started
-again elsewhere; a driver that dies is started again by the same command. What is in the store is never run twice.
+(execution.finish): under a lease, with the checkpoints of killed processes. A task whose worker or machine dies is
+started again elsewhere; a driver that dies is started again by the same command. What is in the store is never run
+twice.
 """
 import contextlib
 import functools

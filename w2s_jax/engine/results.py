@@ -29,7 +29,7 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
         task['tokens'] = tokens
     return {'task': task, **annotated(measured, plan),
             'timing': {'total_seconds': seconds, 'phases': [
-                {'kind': p.kind, 'name': p.label, 'seed': p.seed, 'skipped': p.id in done,
+                {'kind': p.role or p.kind, 'name': p.label, 'seed': p.seed, 'skipped': p.id in done,
                  **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs', 'runs') if k in m}} for p, m in timed]},
             'alarms': alarms(task, measured), 'versions': versions()}
 

@@ -54,8 +54,8 @@ def traced(config, field: str) -> bool:
 
 def apply(config, overrides: dict) -> ml_collections.ConfigDict:
     """A copy of a config with overrides: first those that name something, which bring fields of their own. Raises
-    ConfigError for a field that is not there (with the nearest names), one that decides how and not what is computed, or
-    a value of another type."""
+    ConfigError for a field that is not there (with the nearest names), one that decides how and not what is computed,
+    or a value of another type."""
     out = ml_collections.ConfigDict(config.copy_and_resolve_references())
     for field in sorted(overrides, key=lambda f: not configs.naming(f)):
         out = configs.compose(out)

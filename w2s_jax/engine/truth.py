@@ -5,7 +5,7 @@ import numpy as np
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import Phase, Rows, Sealed, Source, order
+from w2s_jax.graph import Phase, Rows, Sealed, Source
 from w2s_jax.methods.parts import Halves, Target
 from w2s_jax.phases.kinds import KINDS
 
@@ -18,7 +18,7 @@ def check(target: Phase, targets: list[Target], dataset: Dataset, halves: dict[i
     Truth goes to teachers (of their own half), ceilings, the evaluation and comparisons. A student descends from no
     ceiling and no evaluation, and no source that it or its labels come from tells the truth row by row.
     """
-    for phase in order([target]):
+    for phase in everyone(target):
         _sealed(phase, halves)
         if not phase.sees_truth:
             _sources(phase, dataset)
@@ -27,6 +27,18 @@ def check(target: Phase, targets: list[Target], dataset: Dataset, halves: dict[i
             _descent(found)
         if found.role == 'ceiling' and isinstance(found.need, Phase) and found.need.role != 'ceiling':
             raise ConfigError(f'ceiling: {found.need.label} was fitted as {found.need.role}, expected a ceiling')
+
+
+def everyone(target: Phase) -> list[Phase]:
+    """A phase and all that it needs. Not by their ids: a student on truth has that of the ceiling."""
+    found: dict[int, Phase] = {}
+    todo = [target]
+    while todo:
+        phase = todo.pop()
+        if id(phase) not in found:
+            found[id(phase)] = phase
+            todo += phase.before()
+    return list(found.values())
 
 
 def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
@@ -44,10 +56,11 @@ def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
 
 
 def _descent(found: Target) -> None:
-    for phase in order([found.need]):
+    assert isinstance(found.need, Phase)
+    for phase in everyone(found.need):
         if phase.sees_truth and phase.role != 'teacher':
-            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth of '
-                              'its rows or of the test set; an oracle must be marked as one')
+            raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth '
+                              'of its rows or of the test set; an oracle must be marked as one')
     if found.need.role == 'teacher':
         raise ConfigError(f'student {found.label!r}: was fitted as a teacher, on truth')
 
@@ -66,7 +79,8 @@ def _sources(phase: Phase, dataset: Dataset) -> None:
 def _truths(value: np.ndarray, rows, dataset: Dataset) -> Iterable[tuple[str, np.ndarray]]:
     """The truths that an array could be about: of the rows beside it, the pool, a test set; (whose, `[n]`)."""
     index = rows.value if isinstance(rows, Source) else rows.index if isinstance(rows, Rows) else None
-    parts = {'its rows': None if index is None else dataset.pool.truth[index], 'the pool': dataset.pool.truth,
+    pool = dataset.pool.truth
+    parts = {'its rows': None if index is None or pool is None else pool[index], 'the pool': pool,
              **{f'the test set {k!r}': v.truth for k, v in dataset.tests.items()}}
     return [(whose, truth) for whose, truth in parts.items() if truth is not None and len(truth) == len(value)]
 

@@ -9,9 +9,11 @@ cells of a grid. Only the teacher and the ceiling see truth.
 """
 import numpy as np
 
+from w2s_jax import objectives
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Rows
-from w2s_jax.methods.parts import METHODS, Labels, Parts
+from w2s_jax.methods.parts import Labels, Parts
+from w2s_jax.methods.registry import METHODS
 from w2s_jax.registry import Setting
 
 
@@ -19,7 +21,8 @@ def models(settings) -> dict[str, str]:
     """The models of the chain by role, with the settings of the student."""
     if not settings.chain:
         raise ConfigError('method.chain: (), expected one or more models between the supervisor and the student')
-    return {f'rung/{k}': name for k, name in enumerate(settings.chain)}
+    objectives.entry(settings.chain_loss, 'method.chain_loss')
+    return {f'chain/{k}': name for k, name in enumerate(settings.chain)}
 
 
 @METHODS.register('bootstrap', models=models,
@@ -35,13 +38,14 @@ def bootstrap(b: Parts) -> None:
         b.weak(weak, labels)
         b.ceiling(b.fit('ceiling', b.student, b.halves[seed].student, b.truth))
         rungs, rest, last = climb(b, weak, labels, slices(b, seed))
-        for name, rung in zip(names, rungs, strict=True):
-            b.students([rung], method='bootstrap rung', label=name)
         for loss in b.losses:
             direct = b.fit('student', b.student, b.halves[seed].student, labels, loss)
             b.students([direct], method='naive', label=f'direct {loss}')
+        for loss in b.losses:
             b.students([b.fit('student', b.student, rest, last, loss, label=f'student bootstrap {loss}')],
                        label=f'bootstrap {loss}')
+        for name, rung in zip(names, rungs, strict=True):
+            b.students([rung], method='bootstrap rung', label=name)
 
 
 def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):
@@ -54,8 +58,9 @@ def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):
     if b.settings.fresh:
         labels = b.supervisor_labels(weak, learned[0])
     for k in range(len(b.settings.chain)):
-        model = b.models[f'rung/{k}']
-        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=f'rung {k + 1} {model.name}'))
+        model = b.models[f'chain/{k}']
+        label = f'rung {k + 1} {model.name}'
+        rungs.append(b.fit('rung', model, learned[k], labels, b.settings.chain_loss, label=label))
         labels = b.label(rungs[-1], learned[k + 1], name=f'labels of rung {k + 1}')
     return rungs, learned[-1], labels
 

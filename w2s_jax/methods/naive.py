@@ -4,7 +4,8 @@ The teacher learns the truth of its half of the pool and labels the other half; 
 ceiling is the student's model on the truth of that other half. A seed draws the halves, the new parameters and the
 order of the data, so that students of one seed differ in their loss alone.
 """
-from w2s_jax.methods.parts import METHODS, Parts
+from w2s_jax.methods.parts import Parts
+from w2s_jax.methods.registry import METHODS
 
 
 @METHODS.register('naive')

@@ -16,9 +16,8 @@ from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.models.modes import Model
-from w2s_jax.registry import Registry, Settings
+from w2s_jax.registry import Settings
 
-METHODS = Registry('method', options=('models',))  # models: (settings) -> role -> name of further models
 SEES_TRUTH = ('teacher', 'ceiling')
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
@@ -44,7 +43,7 @@ class Target:
     phase, or given labels.  row: what results.json says of it before it is measured."""
     role: str
     label: str
-    seed: int
+    seed: int | None
     need: Phase | Source
     row: dict = dataclasses.field(default_factory=dict)
 
@@ -55,7 +54,8 @@ class Parts:
 
     def __init__(self, config, dataset: Dataset, models: dict[str, Model], truth: dict[str, Truth]):
         self.config, self.dataset, self.models, self.sealed = config, dataset, models, truth
-        self.truth, self.seeds, self.targets = truth['pool'], tuple(config.seeds), []
+        self.truth, self.seeds = truth['pool'], tuple(config.seeds)
+        self.targets: list[Target] = []
         self.settings = configs.chosen(config, 'method')[1]
         self.losses = list(dict.fromkeys([*config.method.baselines, config.student.loss.name]))
         self.labels_of: dict[int, Labels] = {}
@@ -83,9 +83,9 @@ class Parts:
 
         Args:
           role: teacher and ceiling may be given truth, any other (student, rung ...) may not.
-          rows: of the pool, or of `inputs`; None: all of `inputs`.  targets: `b.truth`, labels (`b.label` ...), a phase
-            with a column `labels`, or a source.  loss: name of a loss or objective; '': cross-entropy, and for a teacher
-            the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
+          rows: of the pool, or of `inputs`; None: all of `inputs`.  targets: `b.truth`, labels (`b.label` ...), a
+            phase with a column `labels`, or a source.  loss: name of a loss or objective; '': cross-entropy, and for a
+            teacher the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
           columns: further columns of the batch, name -> labels or source `[n, ...]`.  inputs: a phase with texts or
             other inputs to learn from in place of the pool's.  stopping: whether the config's rule chooses the step;
             None: for students.
@@ -122,11 +122,12 @@ class Parts:
     def label(self, phase: Phase, rows: Rows, *, noise: float = 0.0, name: str = 'labels') -> Labels:
         """What a trained model answers on rows of the pool, as `method.labels` and temperature say."""
         method, model = self.config.method, self.model_of(phase)
-        hyper = {'seed': rows.seed, 'temperature': 1.0 if method.labels == 'hard' else method.temperature, 'noise': noise}
+        temperature = 1.0 if method.labels == 'hard' else method.temperature
+        hyper = {'seed': rows.seed, 'temperature': temperature, 'noise': noise}
         section = {'model': model.identity, 'num_classes': self.dataset.num_classes, 'labels': method.labels,
                    'objective': phase.section['objective'], 'hyper': hyper}
         needs = {'inputs': self.prepared(model, 'inputs'), 'rows': rows.source, 'model': phase}
-        return Labels(Phase('predict', section, needs, name, 'labels'), rows)
+        return Labels(Phase('predict', section, needs, name, 'label'), rows)
 
     def column(self, rows: Rows) -> Labels:
         """The weak labels that came with the data."""
@@ -147,7 +148,7 @@ class Parts:
         needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
         if entry.options.get('features'):
             needs['features'] = self.features(self.student)
-        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'labels'), labels.rows, True)
+        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True)
 
     def features(self, model: Model) -> Phase | Source:
         """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
@@ -184,8 +185,8 @@ class Parts:
     def _target(self, target: Target) -> None:
         key = (target.role, target.label, target.seed)
         if any((t.role, t.label, t.seed) == key for t in self.targets):
-            raise ConfigError(f'method {self.config.method.name!r}: {target.role} {target.label!r} of seed {target.seed} '
-                              'is there twice, expected a label of its own for each')
+            raise ConfigError(f'method {self.config.method.name!r}: {target.role} {target.label!r} of seed '
+                              f'{target.seed} is there twice, expected a label of its own for each')
         self.targets.append(target)
 
     def evaluation(self) -> Phase:
@@ -203,9 +204,10 @@ class Parts:
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
                    'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,
                    'examples': report.examples, 'resamples': report.resamples,
-                   'diagnostics': [e.identity(s) for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
+                   'diagnostics': [e.identity(s)
+                                   for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
         weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
-        return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluation', True)
+        return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluate', True)
 
     def zero_shot(self, model: Model) -> Phase:
         """What a pretrained model answers on the test sets before any training."""
@@ -248,6 +250,7 @@ class Parts:
 
     def _targets(self, rows: Rows | None, targets) -> dict:
         if isinstance(targets, Truth):
+            assert rows is not None, 'truth is of rows of the pool'
             return {'rows': rows.source, 'targets': targets[rows.index]}
         if isinstance(targets, Labels):
             return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
@@ -281,7 +284,7 @@ def loss_of(config, role: str, name: str):
     own, values = configs.chosen(config, f'{role}.loss')
     if name == own.name:
         return own, values
-    entry = configs.AIMS[name] if name in configs.AIMS else configs.known(f'{role}.loss.name', name, configs.AIMS)
+    entry = configs.AIMS[configs.known(f'{role}.loss.name', name, configs.AIMS)]
     return entry, Settings({k: s.default for k, s in entry.settings.items()})
 
 

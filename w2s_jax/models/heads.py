@@ -44,15 +44,6 @@ class RewardHead(nn.Module):
         return _exact(1)(x)[..., 0]
 
 
-class LanguageHead(nn.Module):
-    """`[..., D]` to `[..., V]`: next-token logits in float32, with its own table."""
-    vocab_size: int
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(self.vocab_size, use_bias=False, dtype=jnp.float32)(x)
-
-
 # A gather's gradient is a scatter, which XLA runs one row at a time on a CPU; here it is a gather too.
 _FORWARD = np.concatenate([chess_moves.PAIR_INDEX, chess_moves.STEP_INDEX])  # steps stand in both parts
 _PAIR_AT = np.full(chess_moves.NUM_SQUARES ** 2, len(_FORWARD), np.int32)

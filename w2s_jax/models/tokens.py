@@ -31,12 +31,15 @@ def load(folder: pathlib.Path) -> Tokenizer:
         raise WeightsError(f'{folder}: no tokenizer, expected one of {", ".join(_FILES)}')
     os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that there is no torch
     import transformers  # seconds, and only language models need it
-    transformers.logging.set_verbosity_error()
+    verbosity = transformers.logging.get_verbosity()
     try:
+        transformers.logging.set_verbosity_error()
         found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as e:  # whatever a damaged file makes it raise
         reason = f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
         raise WeightsError(f'{folder}: unreadable tokenizer ({reason})') from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
     if not found.is_fast:
         raise WeightsError(f'{folder}: only a slow tokenizer, expected a tokenizer.json')
     backend = found.backend_tokenizer

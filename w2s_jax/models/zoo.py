@@ -141,7 +141,8 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
     if ours:
         found = modes.computing(found, part.dtype, **{k: execution[k] for k in ('remat', 'attention') if execution})
     try:
-        return _identified(modes.bind(found, part.mode, tuple(part.lora.items()) if part.mode == 'lora' else ()), name, part)
+        factors = tuple(part.lora.items()) if part.mode == 'lora' else ()
+        return _identified(modes.bind(found, part.mode, factors), name, part)
     except ConfigError as e:
         raise ConfigError(f'{field}.{e}') from None
 

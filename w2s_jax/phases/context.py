@@ -96,8 +96,9 @@ def shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
 
 def trainer(section: dict, context: Context, static: Static, *inputs: dict, how: str = '', ahead: int = 1) -> Trainer:
     """A Trainer of a section's model, in this context."""
-    return Trainer(model_of(section, context.models), static, context.mesh, how or context.execution.runs,
-                   context.execution.eval_batch_size, shapes(section, context, *inputs), context.execution.driver, ahead)
+    execution = context.execution
+    return Trainer(model_of(section, context.models), static, context.mesh, how or execution.runs,
+                   execution.eval_batch_size, shapes(section, context, *inputs), execution.driver, ahead)
 
 
 def bound(section: dict) -> objectives.Bound:

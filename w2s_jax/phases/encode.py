@@ -29,8 +29,8 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
         began, section = time.perf_counter(), phase.section
         tokenizer = next(m.tokenizer for m in context.models.values()
                          if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer'])
-        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'], section['truncate'],
-                                      folder)
+        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'],
+                                      section['truncate'], folder)
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 
@@ -73,7 +73,7 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
                 rows = [np.asarray(out)[:real] for (_, real), out in itertools.islice(made, len(parts[path]))]
                 _keep_part(path, np.concatenate(rows))
             log(min((number + 1) * PART, len(batches)), len(batches), {})
-    return in_order(list(parts), order, folder) if multihost.leads() else np.zeros(0)
+    return in_order(list(parts), order, folder) if multihost.is_coordinator() else np.zeros(0)
 
 
 def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path) -> np.ndarray:
@@ -89,7 +89,7 @@ def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path)
 
 
 def _keep_part(path: pathlib.Path, part: np.ndarray) -> None:
-    if multihost.leads():
+    if multihost.is_coordinator():
         with open(path.with_suffix('.part'), 'wb') as file:
             np.save(file, part)
         path.with_suffix('.part').rename(path)

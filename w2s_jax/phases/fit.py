@@ -41,8 +41,8 @@ def choose(phases: list[Phase], inputs: list[dict], context: Context) -> list[Ph
     same = [p for p, s in zip(phases, sizes, strict=True) if s == sizes[0]]
     section, needs = phases[0].section, inputs[0]
     pool, *tests = common.inputs(needs, 'inputs', *common.tests(needs))
-    state, activations = common.run_bytes(section, context, static_of(section, needs, context), hyper_of(phases[:1], one=True),
-                                          pool, *tests)
+    state, activations = common.run_bytes(section, context, static_of(section, needs, context),
+                                          hyper_of(phases[:1], one=True), pool, *tests)
     room = memory.room(state, activations, context.execution.runs == 'vmap', memory.budget(context.execution.memory))
     return same[:max(room, 1)]
 
@@ -100,7 +100,8 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict) ->
         held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)))
     learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
     return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper_of(phases), watch,
-                section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs), held)
+                section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs),
+                held)
 
 
 def start_of(section: dict, inputs: list[dict]):
@@ -125,7 +126,7 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
     try:
         params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
-        predicted = {}
+        predicted: dict[str, np.ndarray] = {}
         for name, test in zip(names, tests, strict=True):  # while the last checkpoint is being written
             found = trainer.predict(params, test, reduce=common.best)
             predicted |= {f'{name.removeprefix("predict/")}.{k}': v for k, v in found.items()}

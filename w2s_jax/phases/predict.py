@@ -44,7 +44,7 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context) -> list
     model = trainer.model  # its adapters, if it has any, change nothing yet
     init = jax.jit(lambda pretrained: sharding.constrain(context.mesh, model.init(jax.random.key(0), pretrained)))
     params = jax.tree.map(lambda x: x[None], init(model.load(trainer.shardings)))
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, test in zip(names, tests, strict=True):
         found = trainer.predict(params, test, reduce=common.best)
         arrays |= {f'{name.removeprefix("predict/")}.{k}': v[0] for k, v in found.items()}

@@ -47,7 +47,7 @@ def style() -> AbstractContextManager:
 
 
 def figure(draws: Sequence[Callable], height: float, columns: int | None = None):
-    """A matplotlib figure of one axes per function in `draws`, which draws on it; `height` in inches is that of a row."""
+    """A matplotlib figure of one axes per function in `draws`; `height` in inches is that of a row."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -134,7 +134,7 @@ def shortened(label: str, width: int) -> str:
     return label if len(label) <= width else f'{label[:width - 1]}…'
 
 
-def name_rows(ax, labels: Sequence[str], width: int = 22) -> None:
+def name_rows(ax, labels: Sequence[str], width: int = 26) -> None:
     """Labels down the left side of an axes, one per row, the first on top."""
     ax.set_yticks(range(len(labels)), [textwrap.fill(label, width, max_lines=2, placeholder=' …') for label in labels])
     ax.set_ylim(len(labels) - 0.5, -0.65)

@@ -37,7 +37,7 @@ class Running:
 class Log:
     """Writes lines, progress and metrics; several groups may run at once.
 
-    Where there is no terminal each group has a line every `period` seconds.
+    If there is no terminal each group has a line every `period` seconds.
     """
 
     def __init__(self, path: pathlib.Path | None = None, stream=None, period: float = 10.0,
@@ -54,7 +54,7 @@ class Log:
     def progress(self, label: str, step: int, steps: int, metrics: dict[str, np.ndarray]) -> None:
         """The metrics of a step of a group, each `[R]`, one a run; null in the file where not finite.
 
-        Raises StoreError where they cannot be written.
+        Raises StoreError if they cannot be written.
         """
         runs = {k: np.ravel(v).tolist() for k, v in metrics.items()}
         with self._writing():
@@ -115,7 +115,7 @@ class Log:
 
 
 def tags(runs: dict[str, list[float]]) -> dict[str, float]:
-    """Name -> one number a run, to tag -> number: the mean, and `name/0` ... where there are several runs.
+    """Name -> one number a run, to tag -> number: the mean, and `name/0` ... if there are several runs.
 
     What is not finite is left out.
     """
@@ -135,8 +135,8 @@ def loss_text(losses: list[float]) -> str:
         return ''
     finite = [x for x in losses if math.isfinite(x)]
     text = f'loss {sum(finite) / len(finite):.4f}' if finite else 'no finite loss'
-    broken = len(losses) - len(finite)
-    return f'{text} ({broken} of {len(losses)} runs broke down)' if broken else text
+    diverged = len(losses) - len(finite)
+    return f'{text} ({diverged} of {len(losses)} runs diverged)' if diverged else text
 
 
 def duration(seconds: float) -> str:

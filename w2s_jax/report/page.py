@@ -13,21 +13,7 @@ import pandas as pd
 from w2s_jax import metrics
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
-from w2s_jax.report.tables import (
-    COLUMN_OF,
-    DASH,
-    FOLLOWS,
-    GAIN,
-    Text,
-    described,
-    entries,
-    interval_text,
-    measure_text,
-    pgr_text,
-    shown,
-    students,
-    text,
-)
+from w2s_jax.report.tables import DASH, FOLLOWS, GAIN, interval_text, measure_text, pgr_text, students, text
 
 TEMPLATES = Path(__file__).parent / 'templates'
 LEVEL = .05
@@ -61,9 +47,9 @@ def blocks(grid: Grid) -> list[tuple[str, Grid, pd.DataFrame]]:
     found = []
     for test, view, table in views:
         for task in tasks or ['']:
-            parts = [str(task)] * (len(tasks) > 1) + [f'test set {test}'] * (test != MAIN)
+            parts = [str(task)] * (len(tasks) > 1) + [f'Test set {test}'] * (test != MAIN)
             rows = table[table['task'].fillna('unknown task') == task]
-            found += [(', '.join(parts), view, rows)] if len(rows) or not tasks else []
+            found += [(' · '.join(parts), view, rows)] if len(rows) or not tasks else []
     return found
 
 
@@ -97,7 +83,7 @@ def _pairs(grid: Grid) -> dict[str, dict[str, str]]:
     found = diagnostics.get(grid.cells[0].name, {}) if grid.alone else diagnostics
     data = _shared(c.results.get('task') for c in grid.cells if not c.failed)
     return {'Diagnostics': dict(flat(found)), 'Data': {k: v for k, v in data.items() if k != 'name'},
-            'What was swept': {f: ', '.join(text(shown(v)) for v in values) for f, values in grid.axes.items()},
+            'What was swept': {f: ', '.join(text(tables.shown(v)) for v in values) for f, values in grid.axes.items()},
             'Versions': dict(flat(grid.versions)),
             'Configuration': _shared(c.evaluation.get('config') for c in grid.cells if not c.failed)}
 
@@ -119,7 +105,7 @@ def flat(tree, prefix=''):
 def headline(grid: Grid) -> str:
     """The finding in plain words: how much of the gap is recovered, and whether a student is better than its baseline.
     """
-    said = [recovery(rows, grid.alone, f'{name[0].upper()}{name[1:]}: ' if name else '')
+    said = [recovery(rows, grid.alone, f'{name}: ' if name else '')
             for name, _, rows in blocks(grid)]
     return ' '.join(filter(None, [*said, statement(adjusted(grid), named=3)])) or 'No student has a result.'
 
@@ -174,9 +160,10 @@ def warnings(grid: Grid) -> list[str]:
 
 def _doubts(task: dict) -> list[str]:
     """Labels that the surface of the texts tells, texts cut short."""
-    leak = [w] if (w := (task.get('leak') or {}).get('warning')) else []
-    return leak + [f'{part["of"]}: {part["truncated"]} of {part["texts"]} texts were cut to {part["longest"]} tokens '
-                   '(task.max_length)' for part in task.get('tokens') or [] if part['truncated'] > TOO_MANY * part['texts']]
+    cut = [t for t in task.get('tokens') or [] if t['truncated'] > TOO_MANY * t['texts']]
+    return [*filter(None, [(task.get('leak') or {}).get('warning')]), *(
+        f'{t["of"]}: {t["truncated"]} of {t["texts"]} texts were cut to {t["longest"]} tokens (task.max_length)'
+        for t in cut)]
 
 
 def terminal_table(grid: Grid) -> str:
@@ -193,22 +180,21 @@ def terminal_table(grid: Grid) -> str:
 
 def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
     """A table as lines, a rule below the first; a row that failed ends with the reason."""
-    texts = [columns, *([r.get(c, r.get('failed', '') if i == 0 or columns[i - 1] in r else '') for i, c in
-                         enumerate(columns)] for r in rows)]
+    texts = [columns, *([r[c] for c in columns if c in r] + [r.get('failed', '')] * ('failed' in r) for r in rows)]
     texts = [[' '.join(cell.split()) for cell in row] for row in texts]
-    widths = [max(len(cell) for cell in column if not cell.startswith('failed: ')) for column in zip(*texts, strict=True)]
+    widths = [max(map(len, c)) for c in zip(*(t for t in texts if len(t) == len(columns)), strict=True)]
     head, *body = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in texts]
     return [head, '-' * max(map(len, [head, *body])), *body]
 
 
-def main_table(grid: Grid, table: pd.DataFrame) -> Text:
+def main_table(grid: Grid, table: pd.DataFrame) -> tables.Text:
     """All models of an experiment, or one row per student of a grid beside the models that it is measured by."""
     if not grid.alone:
         return tables.as_text(grid, table)
     there = [m for m in models(grid.cells[0].results) if m[2].get('accuracy')]
-    extra = described(m[2].get('measures') or {} for m in there)
+    extra = tables.described(m[2].get('measures') or {} for m in there)
     looks = figures.styles(label for role, label, _ in there if role == 'student')
-    return Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
+    return tables.Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
         _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra) for role, label, entry in there])
 
 
@@ -216,10 +202,11 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
     """A row of the table of an experiment; `dot` and `detail` are for the page."""
     settings = entry.get('settings') or ({'α': entry['alpha']} if entry.get('alpha') else {})
     model, measures = str(entry.get('model') or ''), entry.get('measures') or {}
-    says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(shown(v))}' for k, v in settings.items())])
-    return {'': label + ' (oracle)' * bool(entry.get('oracle')), 'model': model or DASH,
+    says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(tables.shown(v))}' for k, v in settings.items())])
+    return {'': tables.marked(label, entry.get('oracle')), 'model': model or DASH,
             'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
-            'accuracy %': measure_text(entry['accuracy'], 100, 1), 'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
+            'accuracy %': measure_text(entry['accuracy'], 100, 1),
+            'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
             GAIN: interval_text(entry['gain'], 100, '+.1f') if entry.get('gain') else '',
             FOLLOWS: measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else '',
             **{k: measure_text(measures[name], *look) for k, (name, look) in extra.items() if name in measures}}
@@ -227,7 +214,7 @@ def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
 
 def learned(grid: Grid) -> list[dict[str, str]]:
     """The final values of what objectives logged, a row for each student and name."""
-    table, found = students(on(grid, MAIN)), entries(on(grid, MAIN))
+    table, found = students(on(grid, MAIN)), tables.entries(on(grid, MAIN))
     names = panels.variants(table.assign(who=panels.labels(table)), tables.varying(grid, table))
     return [{'student': who, 'models': f'{r["teacher"]} → {r["student"]}', 'what': name, 'value': measure_text(
                 value, digits=3) if 'mean' in value else ', '.join(text(v) for v in value.get('values') or [])}
@@ -238,11 +225,12 @@ def learned(grid: Grid) -> list[dict[str, str]]:
 def adjusted(grid: Grid) -> list[dict]:
     """The comparisons with 'holm', their p values adjusted for all that have one; None for oracles, which are in no
     family, and without a p value."""
-    oracles = {s.entry['label'] for s in entries(grid) if s.entry.get('oracle')}
+    oracles = {s.entry['label'] for s in tables.entries(grid) if s.entry.get('oracle')}
     family = [number(c.get('p')) is not None and number(c.get('mean')) is not None and _label(c) not in oracles
               for c in grid.comparisons]
     holm = iter(metrics.holm([c['p'] for c, member in zip(grid.comparisons, family, strict=True) if member]))
-    return [c | {'holm': next(holm) if member else None} for c, member in zip(grid.comparisons, family, strict=True)]
+    return [c | {'holm': next(holm) if member else None, 'oracle': _label(c) in oracles}
+            for c, member in zip(grid.comparisons, family, strict=True)]
 
 
 def statement(compared: list[dict], named: int = NAMED) -> str:
@@ -250,7 +238,7 @@ def statement(compared: list[dict], named: int = NAMED) -> str:
     compared = [c for c in compared if c['holm'] is not None]
     if not compared:
         return ''
-    hold = sorted((c for c in compared if c['holm'] < LEVEL), key=lambda c: -abs(c['mean']))
+    hold = sorted(filter(_holds, compared), key=lambda c: -abs(c['mean']))
     alone = sum(c['p'] < LEVEL for c in compared)
     many = 'Of one comparison' if len(compared) == 1 else f'Of {len(compared)} comparisons'
     if not hold:
@@ -270,39 +258,46 @@ def _label(c: dict) -> str:
 
 def who(c: dict) -> str:
     """The student of a comparison: its label, and the method if it is not the plain one."""
-    return _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+    name = _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+    return tables.marked(name, c.get('oracle'))
 
 
 def _settings(c: dict, but=()) -> list[str]:
     """['alpha 0.25'] of a comparison, but the fields in `but` and those that are named anyway."""
-    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in COLUMN_OF}
+    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in tables.COLUMN_OF}
     names = tables.short(list(settings))
-    return [f'{names[k]} {text(shown(v))}' for k, v in settings.items()]
+    return [f'{names[k]} {text(tables.shown(v))}' for k, v in settings.items()]
 
 
 def best(grid: Grid) -> list[dict[str, str]]:
     """For every teacher and student, and settings that the baseline depends on: who was best, how far above it."""
-    compared, table = adjusted(grid), students(on(grid, MAIN))
-    baselines = table[table['label'].isin({c.get('baseline') for c in compared})]
+    compared = [c for c in adjusted(grid) if not c['oracle'] and number(c.get('mean')) is not None]
+    table, against = students(on(grid, MAIN)), {c.get('baseline') for c in compared}
+    baselines = table[table['label'].isin(against) | table['loss'].isin(against)]
     own = [f for f in tables.varying(grid, table) if baselines[f].notna().any()]
     groups: dict[tuple, list[dict]] = {}
     for c in compared:
-        key = c.get('task'), c.get('teacher'), c.get('student'), *((c.get('settings') or {}).get(f, '') for f in own)
+        key = c.get('task'), c.get('teacher'), c.get('student'), *(
+            tables.shown((c.get('settings') or {}).get(f, '')) for f in own)
         groups.setdefault(key, []).append(c)
     columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
-    return [dict(zip(columns, (text(shown(k)) for k in key), strict=True)) | _best(max(group, key=lambda c: c['mean']), own)
-            for key, group in groups.items()]
+    return [dict(zip(columns, (text(k) for k in key), strict=True)) |
+            _best(max(group, key=lambda c: c['mean']), own) for key, group in groups.items()]
 
 
 def _best(top: dict, own: list[str]) -> dict[str, str]:
     better, gain = top['mean'] > 0, interval_text(top, 100, '+.1f')
-    return {'best': ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)',
-            'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
+    first = ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)'
+    return {'best': first, 'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
+
+
+def _holds(c: dict) -> bool:
+    return c['holm'] is not None and c['holm'] < LEVEL
 
 
 def _ps(c: dict) -> dict[str, str]:
     say = lambda p: DASH if number(p) is None else '< .001' if p < .001 else f'{p:.3f}'
-    return {'p': say(c.get('p')), 'p after Holm': say(c.get('holm')) + ' ✓' * (c.get('holm', 1) < LEVEL)}
+    return {'p': say(c.get('p')), 'p after Holm': say(c['holm']) + ' ✓' * _holds(c)}
 
 
 def comparisons(grid: Grid) -> list[dict[str, str]]:
@@ -314,14 +309,30 @@ def comparisons(grid: Grid) -> list[dict[str, str]]:
 
 def time_table(grid: Grid) -> list[dict[str, str]]:
     """What every phase of an experiment took; of a grid every kind of phase, and what cells would have spent alone."""
-    named = _phase if grid.alone and not grid.axes else lambda p: KINDS.get(p['kind'], p['kind'])
-    kinds = {name: [p for p in grid.phases if named(p) == name] for name in dict.fromkeys(map(named, grid.phases))}
-    if grid.alone and not grid.axes:
-        rows = [_spent(name, mine) for name, mine in kinds.items()]
-        total = number(grid.timing.get('total_seconds'))
-        return rows + ([] if total is None else [{'phases': 'this run', 'time': duration(total)}])
-    rows = [_spent(name, mine) | _shares(mine) for name, mine in kinds.items()]
-    return rows + ([_spent('sum', grid.phases) | _shares(grid.phases)] if len(rows) > 1 else [])
+    if not grid.phases:
+        return []
+    spent, many = phase_times(grid), len(grid.cells) > 1 or bool(grid.axes)
+    rows = spent.groupby('kind' if many else 'name', sort=False).sum(numeric_only=True)
+    if many:
+        rows.loc['sum'] = rows.sum()
+    elif total := number(grid.timing.get('total_seconds')):
+        rows.loc['this run', 'seconds'] = total
+    columns = {'time': rows['seconds'].map(duration), 'of which compiling': rows['compile_seconds'].map(duration)}
+    if many:
+        counts = {'phases': 'phases', 'programs': 'programs', 'examples': 'examples seen', 'tokens': 'tokens seen'}
+        columns |= {'each cell alone': rows['alone'].map(duration)} | {
+            title: rows[k].map('{:,.0f}'.format) for k, title in counts.items() if rows[k].any()}
+    return [{'': str(name), **row} for name, row in pd.DataFrame(columns).iterrows()]
+
+
+def phase_times(grid: Grid) -> pd.DataFrame:
+    """One row per phase: kind and name as text, what it took as numbers; phases say how many runs a program had."""
+    told = ('seconds', 'compile_seconds', 'examples', 'tokens')
+    return pd.DataFrame([{
+        'kind': KINDS.get(p['kind'], p['kind']), 'name': _phase(p), 'phases': 1,
+        **{k: number(p.get(k)) or 0 for k in told},
+        'alone': (number(p.get('seconds')) or 0) * (number(p.get('cells')) or 1),
+        'programs': 1 / (number(p.get('runs')) or 1)} for p in grid.phases])
 
 
 def _phase(phase: dict) -> str:
@@ -329,37 +340,15 @@ def _phase(phase: dict) -> str:
     return f'{phase.get("name") or phase["kind"]}{seed}{" (done in an earlier run)" if phase.get("skipped") else ""}'
 
 
-def _spent(name: str, phases: list[dict]) -> dict[str, str]:
-    return {'phases': name, 'time': duration(total(phases, 'seconds')),
-            'of which compiling': duration(total(phases, 'compile_seconds'))}
-
-
-def _shares(phases: list[dict]) -> dict[str, str]:
-    """Programs: each phase says how many runs shared its own."""
-    seen = {f'{k} seen': f'{total(phases, k):,.0f}' for k in ('examples', 'tokens') if total(phases, k)}
-    return {'how many': str(len(phases)), 'programs': f'{sum(1 / (number(p.get("runs")) or 1) for p in phases):.0f}',
-            'each cell alone': duration(alone_seconds(phases)), **seen}
-
-
-def total(phases: list[dict], key: str) -> float:
-    """The sum of what phases say."""
-    return sum(number(p.get(key)) or 0 for p in phases)
-
-
-def alone_seconds(phases: list[dict]) -> float:
-    """The time of all phases if every cell had run its own."""
-    return sum((number(p.get('seconds')) or 0) * (number(p.get('cells')) or 1) for p in phases)
-
-
 def sharing(grid: Grid) -> str:
     """What it saved that cells share phases."""
-    spent, alone = total(grid.phases, 'seconds'), alone_seconds(grid.phases)
-    if not spent or len(grid.cells) == 1:
+    if not grid.phases or len(grid.cells) == 1:
         return ''
+    spent, alone = phase_times(grid)[['seconds', 'alone']].sum()
     before = sum(bool(p.get('skipped')) for p in grid.phases)
     together = max(number(p.get('runs')) or 1 for p in grid.phases)
     return (f'Had each of the {len(grid.cells)} cells run all its phases, it would have taken {duration(alone)}; '
-            f'with every phase run once it took {duration(spent)}, {100 * (1 - spent / alone):.0f} % less.'
+            f'with every phase run once it took {duration(spent)}, {100 * (1 - spent / (alone or 1)):.0f} % less.'
             + (' Times are shares of the programs that runs trained in together (up to '
                f'{together:.0f} in one), which is a saving of its own that is not counted here.') * (together > 1)
             + f' {before} of the {len(grid.phases)} phases were done before this command.' * bool(before))
@@ -367,7 +356,7 @@ def sharing(grid: Grid) -> str:
 
 def duration(seconds: float) -> str:
     """'1 h 05 min', '3 min 20 s' or '12.5 s'; nothing of nothing."""
-    if seconds < 59.95:
-        return f'{seconds:.1f} s' if seconds else ''
+    if not seconds >= 59.95:
+        return f'{seconds:.1f} s' if seconds > 0 else ''
     minutes, rest = divmod(round(seconds), 60)
     return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'

@@ -5,7 +5,7 @@ differs in beside teacher and size. Nothing is averaged over settings: what diff
 """
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from w2s_jax.report import figures as plots
 from w2s_jax.report.reading import Grid, models, number
-from w2s_jax.report.tables import Student, entries, short, text, varying
+from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
 COLOURS = {'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING, 'teacher': plots.WEAK}
@@ -53,15 +53,15 @@ def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
     return [f for f in made if f.panels]
 
 
-def _limited(name: str, title: str, panels: list[Callable], height: float, note: str, most: int = MOST) -> Figure:
-    return Figure(name, title, panels[:most], height, note, max(0, len(panels) - most))
+def _limited(name: str, title: str, panels: Sequence[Callable], height: float, note: str, most: int = MOST) -> Figure:
+    return Figure(name, title, [*panels[:most]], height, note, max(0, len(panels) - most))
 
 
 def labels(table: pd.DataFrame) -> list[str]:
     """What each student is called: its label, with the method if labels alone do not tell them apart."""
     alone = len(table.drop_duplicates(['method', 'label'])) == table['label'].nunique(dropna=False)
     keys = ['label'] if alone else ['method', 'label']
-    return [' · '.join(filter(None, (text(r[k]) for k in keys))) for _, r in table.iterrows()]
+    return [marked(' · '.join(filter(None, (text(r[k]) for k in keys))), r['oracle']) for _, r in table.iterrows()]
 
 
 def variants(table: pd.DataFrame, fields: list[str]) -> list[str]:
@@ -78,13 +78,14 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     bars = {role: (COLOURS[role], [100 * r[role] for _, _, r in shown]) for role in ('weak', 'zero_shot', 'ceiling')}
     if grid.alone:
         colours, bars = {name: colour for name, colour, _ in shown}, {}
-        people = [(label, COLOURS.get(role) or colours.get(label, plots.INK), entry['accuracy'])
-                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')]
+        people = [(name, COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
+                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')
+                  for name in [marked(label, entry.get('oracle'))]]
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
                   1.6 + .46 * len(people),
-                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: single'
-                  ' seeds.', len(table) - len(shown))
+                  'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: '
+                  'single seeds.', len(table) - len(shown))
 
 
 def accuracy_panel(ax, people: list[tuple[str, str, dict]], bars: dict[str, tuple[str, list[float]]]) -> None:
@@ -136,17 +137,30 @@ def pgr_limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def _sizes(grid: Grid, table: pd.DataFrame) -> Figure:
-    xs, styles = positions(grid, table), plots.styles(table['teacher'])
-    limits = _limits(table)
-    panels = [partial(size_panel, rows=rows, title=name, xs=xs, styles=styles, limits=limits)
-              for name, rows in table.groupby('variant', sort=False)]
-    return _limited('sizes', 'Accuracy against the size of the student', panels, 4.4,
+    xs = positions(grid, table)
+    draw = partial(against_panel, x='student', xs=xs, by='teacher', styles=plots.styles(table['teacher']),
+                   limits=_limits(table), name='student' + ', by number of parameters' * (max(xs.values()) > 99))
+    return _limited('sizes', 'Accuracy against the size of the student',
+                    [partial(draw, rows=rows, title=name) for name, rows in table.groupby('variant', sort=False)], 4.4,
                     'One line per teacher; dotted in its colour: the teacher itself. Green: the same students trained'
                     ' on ground truth. Bands: standard errors over seeds.')
 
 
+def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
+    others, name = [f for f in fields if f != field], short(fields)[field]
+    found = dict.fromkeys(table[field].dropna())
+    numeric = all(number(v) is not None for v in found)
+    xs = {v: float(v) for v in sorted(found)} if numeric else {v: float(place) for place, v in enumerate(found)}
+    draw = partial(against_panel, x=field, xs=xs, by='who', styles=plots.styles(table['who']), limits=_limits(table),
+                   name=name)
+    return _limited(f'axis_{name}', f'Accuracy against {name}',
+                    [partial(draw, rows=rows, title=title) for title, rows in facets(table, others)], 4.4,
+                    'Green: the ceiling. Orange: the weak supervisor. A line across: a student that does not depend on '
+                    f'{name}. Bands: standard errors over seeds.')
+
+
 def positions(grid: Grid, table: pd.DataFrame) -> dict[str, float]:
-    """Student model -> x: its number of parameters where all are known and differ, else its place in the order."""
+    """Student model -> x: its number of parameters if all are known and differ, else its place in the order."""
     known = table.groupby('student', sort=False)['student_parameters'].first()
     if known.notna().all() and (known > 0).all() and known.nunique() == len(known) > 1:
         return known.sort_values().to_dict()
@@ -160,23 +174,28 @@ def in_order(grid: Grid, table: pd.DataFrame, column: str) -> list[str]:
     return [*(m for m in swept if m in found), *(m for m in found if m not in swept)]
 
 
-def size_panel(ax, rows: pd.DataFrame, title: str, xs: dict[str, float], styles: dict, limits) -> None:
-    """Test accuracy of a variant against the student's size: a line a teacher, the ceiling, the teachers themselves."""
-    ceilings = rows[rows['student'] == rows['ceiling_of']]  # a rung of a chain is measured by another model's ceiling
-    _line(ax, ceilings, 'student', 'ceiling', xs, {'color': plots.CEILING, 'marker': 's'}, 'ceiling')
-    for teacher, style in styles.items():
-        mine = rows[rows['teacher'] == teacher]
-        _line(ax, mine, 'student', 'accuracy', xs, style, f'taught by {teacher}')
-        for weak in dict.fromkeys(mine['weak']):
-            ax.axhline(100 * weak, color=style['color'], linewidth=1.3, linestyle=':')
-    slanted = _model_axis(ax, xs)
-    ax.set(title=title, ylabel='test accuracy, %', ylim=limits)
-    plots.legend(ax, below=8 if slanted else 6)
+def against_panel(ax, rows: pd.DataFrame, title: str, x: str, xs: dict, by: str, styles: dict, limits: tuple,
+                  name: str) -> None:
+    """Test accuracy against column `x`: a line for each value of `by`, the ceiling, the weak models dotted."""
+    there = rows[rows[x].notna()]
+    ceilings = there[there['student'] == there['ceiling_of']]  # a rung is measured by another model's ceiling
+    _line(ax, ceilings, x, 'ceiling', xs, {'color': plots.CEILING, 'marker': 's'}, 'ceiling')
+    for teacher, mine in there.groupby('teacher', sort=False):
+        colour = styles[teacher]['color'] if by == 'teacher' else plots.WEAK
+        _line(ax, mine, x, 'weak', xs, {'color': colour, 'linestyle': ':'}, '_' if by == 'teacher' else 'weak')
+    for value, mine in rows.groupby(by, sort=False):
+        label = f'taught by {value}' if by == 'teacher' else value
+        _line(ax, mine[mine[x].notna()], x, 'accuracy', xs, styles[value], label)
+        for flat in mine.loc[mine[x].isna(), 'accuracy']:
+            ax.axhline(100 * flat, color=styles[value]['color'], linestyle='--', linewidth=1.3, label=label)
+    below = _ticks(ax, xs)
+    ax.set(title=title, xlabel=name, ylabel='test accuracy, %', ylim=limits)
+    plots.legend(ax, below=below)
 
 
 def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
-    """A line with a band of one standard error, in per cent, broken where a value of `xs` has no row; error bars where
-    there is but one point."""
+    """A line with a band of one standard error, in per cent, broken if a value of `xs` has no row; error bars of a
+    single point."""
     if rows.empty:
         return
     found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
@@ -187,21 +206,20 @@ def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: 
         ax.errorbar(at, mean, yerr=sem, color=style['color'], capsize=3)
 
 
-def _model_axis(ax, xs: dict[str, float]) -> bool:
-    """Names models on the x axis, with their sizes where there is room. Returns whether the names are slanted."""
-    parameters = max(xs.values()) > len(xs)
-    if parameters:
+def _ticks(ax, xs: dict[Any, float]) -> float:
+    """Names what is on the x axis, models with their sizes if there is room; returns how far below a legend may be."""
+    at = [*xs.values()]
+    wide = min(at) > 0 and max(at) >= 5 * min(at)
+    gaps = np.diff(np.log10(at) if wide else at)
+    slanted = len(xs) > 4 or (len(gaps) > 0 and min(gaps) < .2 * sum(gaps))
+    sizes = wide and not slanted and isinstance(next(iter(xs)), str)
+    if wide:
         ax.set_xscale('log')
         ax.minorticks_off()
-    gaps = np.diff(np.log10([*xs.values()]) if parameters else [*xs.values()])
-    close = len(xs) > 4 or (len(gaps) > 0 and min(gaps) < .2 * sum(gaps))
-    names = [plots.shortened(name, 14) for name in xs]
-    if parameters and not close:
-        names = [f'{name}\n{plots.amount(x)}' for name, x in zip(names, xs.values(), strict=True)]
-    ax.set_xticks(list(xs.values()), names, **plots.SLANTED if close else {})
-    ax.set_xlabel('student, by number of parameters' if parameters else 'student')
+    ax.set_xticks(at, [plots.shortened(text(v), 14) + f'\n{plots.amount(x)}' * sizes for v, x in xs.items()],
+                  **plots.SLANTED if slanted else {})
     ax.margins(x=.08)
-    return close
+    return 8 if slanted else 6 if sizes else 4.5
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -223,7 +241,7 @@ def _heat_maps(grid: Grid, table: pd.DataFrame) -> Figure:
 
 
 def heat_panel(ax, rows: pd.DataFrame, title: str, teachers: list[str], students: list[str]) -> None:
-    """PGR of a variant, teachers down and students across. A colour only where it is defined, a word where not."""
+    """PGR of a variant, teachers down and students across. A colour only if it is defined, a word if not."""
     cells = {(r['teacher'], r['student']): r for _, r in rows.iterrows()}
     for y, teacher in enumerate(teachers):
         for x, student in enumerate(students):
@@ -270,61 +288,23 @@ def facets(table: pd.DataFrame, fields: list[str]) -> Iterator[tuple[str, pd.Dat
 
 
 def _covers(key: tuple, other: tuple) -> bool:
-    """Whether settings are those of `key`, where they are any."""
+    """Whether settings are those of `key`, if they are any."""
     return all(b in ('', a) for a, b in zip(key, other, strict=True))
-
-
-def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
-    others, name = [f for f in fields if f != field], short(fields)[field]
-    styles, limits, xs = plots.styles(table['who']), _limits(table), _axis_positions(table[field])
-    panels = [partial(axis_panel, rows=rows, title=title, field=field, name=name, xs=xs, styles=styles, limits=limits)
-              for title, rows in facets(table, others)]
-    return _limited(f'axis_{name}', f'Accuracy against {name}', panels, 4.4,
-                    'Green: the ceiling. Orange: the weak supervisor. A line across: a student that does not depend on '
-                    f'{name}. Bands: standard errors over seeds.')
-
-
-def _axis_positions(values: pd.Series) -> dict[Any, float]:
-    """Value -> x: itself where all are numbers, else its place."""
-    found = dict.fromkeys(values.dropna())
-    if all(number(v) is not None for v in found):
-        return {v: float(v) for v in sorted(found)}
-    return {v: float(place) for place, v in enumerate(found)}
-
-
-def axis_panel(ax, rows: pd.DataFrame, title: str, field: str, name: str, xs: dict, styles: dict, limits) -> None:
-    """Test accuracy against a swept field: a line per student, with the weak model and the ceiling."""
-    there = rows[rows[field].notna()]
-    for column, colour in (('ceiling', plots.CEILING), ('weak', plots.WEAK)):
-        _line(ax, there.drop_duplicates([field, column]), field, column, xs, {'color': colour, 'marker': '.'}, column)
-    for label, mine in rows.groupby('who', sort=False):
-        _line(ax, mine[mine[field].notna()], field, 'accuracy', xs, styles[label], label)
-        for flat in mine.loc[mine[field].isna(), 'accuracy']:
-            ax.axhline(100 * flat, color=styles[label]['color'], linestyle='--', linewidth=1.3, label=label)
-    numeric = all(number(v) is not None for v in xs)
-    if numeric and min(xs.values()) > 0 and max(xs.values()) > 10 * min(xs.values()):
-        ax.set_xscale('log')
-        ax.minorticks_off()
-    if not numeric or len(xs) <= 8:
-        ax.set_xticks(list(xs.values()), [plots.shortened(text(v), 14) for v in xs],
-                      **plots.SLANTED if len(xs) > 4 else {})
-    ax.set(title=title, xlabel=name, ylabel='test accuracy, %', ylim=limits)
-    plots.legend(ax, below=7 if len(xs) > 4 else 4.5)
 
 
 def _agreements(table: pd.DataFrame, one: bool) -> Figure:
     there = table[table[[*SUBSETS]].notna().any(axis=1)]
-    parts = [('Agreement with the weak supervisor', there)] if one else [*there.groupby('variant', sort=False)]
-    panels = [partial(agreement_panel, rows=rows[:MOST_ROWS], title=title, names=(
-        rows['variant'] if one else rows['teacher'] + ' → ' + rows['student'])[:MOST_ROWS])
+    parts = [('Agreement with the weak model', there)] if one else [*there.groupby('variant', sort=False)]
+    panels = [partial(agreement_panel, title=title, rows=rows[:MOST_ROWS], names=[*(
+        rows['variant'] if one else rows['teacher'] + ' → ' + rows['student'])][:MOST_ROWS])
         for title, rows in parts if len(rows)]
     most = max((len(rows[:MOST_ROWS]) for _, rows in parts), default=0)
-    return _limited('agreement', 'Whom the students followed', panels, 1.7 + .38 * most,
+    return _limited('agreement', 'Whom the students followed', panels, 1.9 + .38 * most,
                     'How often a student says what its supervisor says. One that only imitates agrees everywhere; one '
                     'that generalises agrees less if the supervisor is wrong.')
 
 
-def agreement_panel(ax, rows: pd.DataFrame, title: str, names) -> None:
+def agreement_panel(ax, title: str, rows: pd.DataFrame, names: list[str]) -> None:
     """Agreement with the supervisor: over all examples, if it is right, if it is wrong; one row per student."""
     for y, (_, found) in enumerate(rows.iterrows()):
         ax.plot([100 * found['agreement_weak_wrong'], 100 * found['agreement_weak_right']], [y, y], color=plots.RULE,
@@ -333,13 +313,13 @@ def agreement_panel(ax, rows: pd.DataFrame, title: str, names) -> None:
         ax.errorbar(100 * rows[subset], range(len(rows)), xerr=100 * rows[f'{subset}_sem'].fillna(0), fmt='none',
                     color=colour)
         ax.plot(100 * rows[subset], range(len(rows)), marker, color=colour, markersize=5.5, label=label)
-    plots.name_rows(ax, [*names], width=28)
+    plots.name_rows(ax, names)
     ax.set(title=title, xlabel='% of such test examples', xlim=(-2, 102))
-    plots.legend(ax, columns=3)
+    plots.legend(ax, columns=2)
 
 
 def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Student]) -> Figure:
-    there = table[[bool(found[i].curve) for i in table.index]]
+    there = table.loc[[i for i in table.index if found[i].curve]]
     parts = [('Test accuracy during training', there)] if grid.alone else [*facets(there, fields)] if len(there) else []
     styles = plots.styles(table['who'])
     shown = [(title, rows, _lines(grid, rows, found, styles)) for title, rows in parts]

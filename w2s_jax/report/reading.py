@@ -144,9 +144,11 @@ def test_sets(grid: Grid) -> list[str]:
 
 def on(grid: Grid, test: str) -> Grid:
     """The grid as one test set sees it: entries hold what was measured there; students that were not are left out."""
-    cells = tuple(dataclasses.replace(c, results=_results_on(c.results, test),
-                                      evaluation=c.evaluation if test == MAIN else {})
-                  if not c.failed else c for c in grid.cells if test == MAIN or not c.failed)
+    if grid.test == test != MAIN:
+        return grid
+    seen = lambda c: c.evaluation if test == MAIN else {'config': c.evaluation.get('config')}
+    cells = tuple(c if c.failed else dataclasses.replace(c, results=_results_on(c.results, test), evaluation=seen(c))
+                  for c in grid.cells if test == MAIN or not c.failed)
     return dataclasses.replace(grid, cells=cells, test=test, comparisons=grid.comparisons if test == MAIN else [])
 
 

@@ -253,7 +253,8 @@ def as_text(grid: Grid, table: pd.DataFrame) -> Text:
     rows = []
     for r in table.to_dict('records'):
         row = {short(fields).get(k, k): text(r[k]) or DASH for k in keys}
-        row['label' if labelled else 'loss'] += ' (oracle)' * (r['oracle'] is True)
+        last = 'label' if labelled else 'loss'
+        row[last] = marked(row[last], r['oracle'])
         spread = lambda name, *ends: {'mean': r[name], **{end: r[f'{name}_{end}'] for end in ends}}  # noqa: B023
         found = {k: measure_text(spread(v, 'sem'), 100, 1) for k, v in means.items()} | {
             k: measure_text(spread(name, 'sem'), *look) for k, (name, look) in extra.items()} | {
@@ -261,8 +262,13 @@ def as_text(grid: Grid, table: pd.DataFrame) -> Text:
             GAIN: interval_text(spread('gain', 'low', 'high'), 100, '+.1f')}
         rows.append(row | (found if pd.isna(r['failed']) else {'failed': f'failed: {r["failed"]}'}))
     before = ['zero-shot %'] if table['zero_shot'].notna().any() else []
-    return Text([short(fields).get(k, k) for k in keys], ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS],
-                [*extra], rows)
+    return Text([short(fields).get(k, k) for k in keys],
+                ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS], [*extra], rows)
+
+
+def marked(label: str, oracle: Any) -> str:
+    """A label that says whether its student was chosen by truth."""
+    return f'{label} (oracle)' if oracle is True else label
 
 
 def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[float, int]]]:

@@ -1,7 +1,7 @@
-"""Several processes that compute as one: they start together, agree, follow the first, and notice when one is gone.
+"""Several processes that compute as one: they start together, agree, follow process 0, and notice when one is gone.
 
 Every host runs the same command. Inside a phase all of them run the same programs, each on its share of the batches.
-Between phases the first one leads: it alone reads and writes what is done, and tells the others what comes next
+Between phases process 0 coordinates: it alone reads and writes what is done, and tells the others what comes next
 (`tell`, `hear`). What they say to each other goes through the key-value store of JAX's coordination service.
 """
 import contextlib
@@ -41,7 +41,7 @@ def supervise() -> int:
     status = child.wait()
     if status in (-signal.SIGABRT, -signal.SIGSEGV):
         print('stopped: this host cannot reach the others, of which one is missing or gone; run the same command on '
-              'every host to go on', file=sys.stderr)
+              'every host to resume', file=sys.stderr)
         return STOPPED
     return 128 - status if status < 0 else status
 
@@ -61,13 +61,13 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
     Args:
       coordinator: host:port of process 0, with processes (how many) and process (which of them this is); None each
-        where TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
-    Raises ConfigError where there is nothing to join, HostsError where that fails.
+        if TPU, SLURM, GKE or MPI say so.  seconds: to wait for the others.
+    Raises ConfigError if there is nothing to join, HostsError if that fails.
     """
     global _watch
     given = [x is not None for x in (coordinator, processes, process)]
     if any(given) and not all(given):
-        raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none where TPU, '
+        raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none if TPU, '
                           'SLURM, GKE or MPI tell')
     jax.config.update('jax_enable_recoverability', True)  # else JAX aborts the process when another one is gone
     try:
@@ -85,8 +85,8 @@ def count() -> int:
     return jax.process_count() if _watch else 1
 
 
-def leads() -> bool:
-    """Whether this is the first host, the one that writes."""
+def is_coordinator() -> bool:
+    """Whether this is process 0, the one that writes."""
     return count() == 1 or jax.process_index() == 0
 
 
@@ -96,7 +96,7 @@ def finish() -> None:
     if _watch is not None:
         _client().wait_at_barrier('w2s/finish', 600_000)
         _watch.close()
-        if leads():  # the service ends last: a host that still speaks to it would abort
+        if is_coordinator():  # the service ends last: a host that still speaks to it would abort
             _wait_until_alone()
         _watch = None
         jax.distributed.shutdown()
@@ -113,7 +113,7 @@ def leave(message: str, status: int) -> None:
     if _watch is not None:
         with contextlib.suppress(RuntimeError):
             _client().key_value_set(f'w2s/left/{jax.process_index()}', json.dumps([message, status]))
-            if leads():  # the others read it from here
+            if is_coordinator():  # the others read it from here
                 time.sleep(2 * PERIOD)
 
 
@@ -142,26 +142,26 @@ def agree(what: str, mine: dict[str, Any]) -> None:
 
 
 def same(value):
-    """The first host's `value` (JSON) on all hosts; all of them call it equally often."""
+    """Process 0's `value` (JSON) on all hosts; all of them call it equally often."""
     if count() == 1:
         return value
     key = f'w2s/same/{next(_orders)}'
-    if leads():
+    if is_coordinator():
         _client().key_value_set(key, json.dumps(value))
     return json.loads(_wait_for(key))
 
 
 def share(folder: pathlib.Path) -> None:
-    """Makes sure that all hosts mean the same folder. Raises ConfigError where one of them does not see it."""
+    """Makes sure that all hosts mean the same folder. Raises ConfigError if one of them does not see it."""
     if count() == 1:
         return
     mark = folder / same(f'.hosts-{os.getpid()}-{time.time_ns()}')
-    if leads():
+    if is_coordinator():
         mark.touch()
     _client().wait_at_barrier(f'w2s/{mark.name}', 600_000)
     sees = _appears(mark)
-    agree('work directory', {'folder': True if leads() else sees})
-    if leads():
+    agree('work directory', {'folder': True if is_coordinator() else sees})
+    if is_coordinator():
         mark.unlink()
 
 
@@ -190,7 +190,7 @@ def tell(order) -> None:
 
 
 def hear() -> Any:
-    """What the first host tells, however long that takes."""
+    """What process 0 tells, however long that takes."""
     return json.loads(_wait_for(f'w2s/order/{next(_orders)}'))
 
 
@@ -256,5 +256,5 @@ class Watch:
 
     def _end(self, reason: str, status: int) -> None:
         print(f'stopped: {reason} (this is host {self.index} of {self.number}); run the same command on every host to '
-              'go on', file=sys.stderr, flush=True)
+              'resume', file=sys.stderr, flush=True)
         os._exit(status)

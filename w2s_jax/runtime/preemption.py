@@ -1,4 +1,4 @@
-"""SIGTERM, which clouds send some seconds before they take a machine away: stop where nothing is lost.
+"""SIGTERM, which clouds send some seconds before they take a machine away: stop so that nothing is lost.
 
 On several hosts the notice reaches whichever of them; JAX's coordination service then picks a step that all of them
 stop at.

@@ -16,7 +16,7 @@ _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28))  # arenas, no mmap, tri
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc to keep freed memory in this process; False where there is no glibc."""
+    """Tells glibc's malloc to keep freed memory in this process; False if there is no glibc."""
     if sys.platform != 'linux':
         return False
     libc = ctypes.CDLL(None)
@@ -35,7 +35,7 @@ def return_freed_memory() -> None:
 
 
 def keep_compilations() -> None:
-    """Turns JAX's persistent compilation cache on, in a folder of the user's where JAX_COMPILATION_CACHE_DIR names no
+    """Turns JAX's persistent compilation cache on, in a folder of the user's if JAX_COMPILATION_CACHE_DIR names no
     other ('' turns it off). Programs are machine code: on CPUs each kind of processor has a folder of its own."""
     if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
         return

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; -1 takes the rest. Raises ConfigError where the sizes do not multiply up."""
+    """A mesh over all devices; -1 takes the rest. Raises ConfigError if the sizes do not multiply up."""
     sizes, devices = [data, fsdp, tensor], jax.device_count()
     known = int(np.prod([s for s in sizes if s != -1]))
     if sizes.count(-1) > 1 or known < 1 or devices % known or (-1 not in sizes and known != devices):
@@ -117,7 +117,7 @@ def divides(axis: str, size: int) -> bool:
 
 
 def split(x, *axes: str | None):
-    """An activation, kept split over the mesh that is being traced for; itself where each device works alone.
+    """An activation, kept split over the mesh that is being traced for; itself if each device works alone.
 
     Left alone, XLA may rather split what a product sums over, as the weights are, and give every device all rows.
 
@@ -146,7 +146,7 @@ def per_device(fn, into: tuple, out: tuple):
 
 
 def _shared():
-    """The mesh that is being traced for, where its devices share the work on an array; None where each works alone."""
+    """The mesh that is being traced for, if its devices share the work on an array; None if each works alone."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if mesh.axis_names == AXES and mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto} else None
 
@@ -183,8 +183,8 @@ def place_rows(batch, mesh: Mesh):
 
 
 def place_batch(batch, mesh: Mesh, deals: bool = False):
-    """Puts arrays `[R or U, B, ...]` on the mesh: where it deals runs (`deals_runs`) split by those, a single stream
-    copied; else B split over the data axes where it divides, else copied."""
+    """Puts arrays `[R or U, B, ...]` on the mesh: if it deals runs (`deals_runs`) split by those, a single stream
+    copied; else B split over the data axes if it divides, else copied."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']
 
     def place(x):
@@ -196,7 +196,7 @@ def place_batch(batch, mesh: Mesh, deals: bool = False):
 
 
 def deal_batch(batch, devices: int):
-    """Arrays `[R or U, B, ...]` as `[D, R or U, B / D, ...]`, for pmap. Raises ConfigError where that is no number."""
+    """Arrays `[R or U, B, ...]` as `[D, R or U, B / D, ...]`, for pmap. Raises ConfigError if that is no number."""
     def deal(x):
         if x.shape[1] % devices:
             raise ConfigError(f'train.batch_size: {x.shape[1]}, expected a multiple of the {devices} devices of this '

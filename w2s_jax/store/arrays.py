@@ -50,10 +50,11 @@ class Texts:
     shape: tuple[int, ...]
 
     def __init__(self, rows: Iterable[Sequence[str]] | Iterable[str], folder: pathlib.Path | None = None):
-        written, lengths, count, shape = Growing(np.uint8, folder), array.array('q'), 0, (1,)
+        written, lengths, count = Growing(np.uint8, folder), array.array('q'), 0
+        shape: tuple[int, ...] = (1,)
         for row in rows:
             raw = [text.encode() for text in ([row] if isinstance(row, str) else row)]
-            found: tuple[int, ...] = () if isinstance(row, str) else (len(raw),)
+            found = () if isinstance(row, str) else (len(raw),)
             if count and found != shape:
                 raise ValueError(f'row {count} has shape {found}, the rows before {shape}')
             written.file.write(b''.join(raw))
@@ -172,7 +173,7 @@ def chunks(rows: np.ndarray | Texts, size: int = _ROWS) -> Iterator[np.ndarray]:
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file; LARGE ones that are not compressed are mapped, read-only, after a check of their
-    CRC-32. Nothing is unpickled. Raises what zipfile and NumPy do where the file is damaged."""
+    CRC-32. Nothing is unpickled. Raises what zipfile and NumPy do if the file is damaged."""
     with np.load(path, allow_pickle=False) as found:
         infos = {name: found.zip.getinfo(f'{name}.npy') for name in found.files}
         return {name: found[name] if _small(info) else _mapped(path, found.zip, info) for name, info in infos.items()}

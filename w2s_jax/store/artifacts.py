@@ -42,7 +42,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path):
-    """Keeps other processes out of a folder until the block or the process ends. Raises StoreError where one is in."""
+    """Keeps other processes out of a folder until the block or the process ends. Raises StoreError if one is in."""
     with open(folder / '.lock', 'w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ class Artifact:
         return found
 
     def params(self) -> dict:
-        """The trained parameters, a tree. Raises WeightsError where none were kept."""
+        """The trained parameters, a tree. Raises WeightsError if none were kept."""
         return trees.load(self.file('params/model.safetensors'))
 
     def _read(self, name, read):
@@ -117,12 +117,12 @@ class Store:
         return self.folder / f'{kind}-{identity}'
 
     def find(self, kind: str, identity: str) -> Artifact | None:
-        """The artifact, where it is whole."""
+        """The artifact, if it is whole."""
         path = self.path(kind, identity)
         return Artifact(path) if (path / 'DONE').exists() else None
 
     def failure(self, artifact: Artifact) -> str | None:
-        """Why the run behind an artifact broke down; None where it did not."""
+        """Why the run behind an artifact diverged; None if it did not."""
         return str(artifact.metrics['failed']) if (artifact.path / 'FAILED').exists() else None
 
     def lease(self, name: str):
@@ -146,7 +146,7 @@ class Store:
              arrays: dict[str, Any] | None = None, params=None) -> Artifact:
         """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError.
 
-        metrics: with the reason under 'failed' if the run broke down.  arrays: numbers, or texts as in `disk.column`.
+        metrics: with the reason under 'failed' if the run diverged.  arrays: numbers, or texts as in `disk.column`.
         """
         if arrays is not None:
             arrays = {name: disk.column(name, array) for name, array in arrays.items()}

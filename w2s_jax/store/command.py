@@ -1,6 +1,6 @@
 """Looks after a store: `python -m experiments.store` and `w2s store`; here or at a URL.
 
-  w2s store verify --workdir=runs/grid [--delete]      checks the SHA-256 of every file; status 1 where one is damaged
+  w2s store verify --workdir=runs/grid [--delete]      checks the SHA-256 of every file; status 1 if one is damaged
   w2s store ls     --workdir=runs/grid                 what is in it
   w2s store gc     --workdir=runs/grid [--dry_run]     removes what no run and no grid needs any more
 """
@@ -26,7 +26,7 @@ TIMES = ('mtime', 'LastModified', 'last_modified', 'updated', 'created')  # what
 
 @dataclasses.dataclass
 class Folder:
-    """A folder of a store: an artifact, pending work, a lease, or a rest of a killed process."""
+    """A folder of a store: an artifact, pending work, a lease, or what a killed process left over."""
     name: str
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)  # file -> bytes
     changed: float = 0.0  # seconds since the epoch, of its newest file
@@ -55,7 +55,7 @@ class Inventory:
 
 
 def take_stock(files: Files) -> Inventory:
-    """Reads what is in a store. Raises StoreError where there is none."""
+    """Reads what is in a store. Raises StoreError if there is none."""
     with errors(files.url, 'read'):
         if not files.fs.isdir(''):
             raise StoreError(f'{files.url}: no store there, expected a folder or a URL that holds artifacts')
@@ -82,7 +82,7 @@ def _time(info: dict) -> float:
 
 
 def read_names(files: Files) -> dict[str, str]:
-    """Every id that a run or a grid needs. Raises StoreError where a list is unreadable: it may name anything."""
+    """Every id that a run or a grid needs. Raises StoreError if a list is unreadable: it may name anything."""
     out: dict[str, str] = {}
     with errors(files.url, 'read'):
         paths = files.fs.find('named') if files.fs.isdir('named') else []
@@ -131,7 +131,7 @@ def remove(folder: Folder, files: Files) -> None:
 
 
 def verify(files: Files, delete: bool) -> int:
-    """Checks every artifact. Returns 1 where one is damaged and was not deleted, else 0."""
+    """Checks every artifact. Returns 1 if one is damaged and was not deleted, else 0."""
     whole = [f for f in take_stock(files).artifacts if 'DONE' in f.sizes]
     damaged = {f.name: found for f in whole if (found := damage(f, files))}
     for folder in whole:
@@ -189,7 +189,7 @@ def needed(folder: Folder, named: dict[str, str], files: Files) -> bool:
 
 
 def forget(files: Files, workdir: str) -> None:
-    """Drops the list of what a work directory needs. Raises StoreError where there is none."""
+    """Drops the list of what a work directory needs. Raises StoreError if there is none."""
     name = f'named/{digest(workdir)}.json'
     with errors(files.path(name), 'removed'):
         if not files.fs.exists(name):

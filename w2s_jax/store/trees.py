@@ -13,14 +13,14 @@ from w2s_jax.errors import WeightsError
 
 
 def save(path: pathlib.Path, params, dtype: str | None = None, metadata: dict[str, str] | None = None) -> None:
-    """Writes a tree of arrays, cast to `dtype` where one is given."""
+    """Writes a tree of arrays, cast to `dtype` if one is given."""
     flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep='.')
     arrays = {k: np.ascontiguousarray(v, dtype or v.dtype) for k, v in flat.items()}
     safetensors.numpy.save_file(arrays, str(path), metadata=metadata)
 
 
 def load(path: pathlib.Path, dtype: str = 'float32') -> dict:
-    """Reads a tree of arrays as `dtype`. Raises WeightsError where the file is missing or damaged."""
+    """Reads a tree of arrays as `dtype`. Raises WeightsError if the file is missing or damaged."""
     try:
         flat = safetensors.numpy.load_file(str(path))
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def check(path: pathlib.Path, params: dict, expected) -> None:
 
 
 def file_fingerprint(path: pathlib.Path) -> str:
-    """SHA-256 of a file: the identity of weights in a phase's id. Raises WeightsError where it cannot be read."""
+    """SHA-256 of a file: the identity of weights in a phase's id. Raises WeightsError if it cannot be read."""
     try:
         with open(path, 'rb') as f:
             return hashlib.file_digest(f, 'sha256').hexdigest()

@@ -1,4 +1,6 @@
 """TASKS: name -> `load(task, log) -> Dataset`, task being the config's section with the settings declared here."""
+from typing import Any
+
 from w2s_jax.registry import Registry, Setting
 from w2s_jax.tasks import preference, synthetic
 from w2s_jax.tasks.chess import puzzles
@@ -6,33 +8,34 @@ from w2s_jax.tasks.text import files, nlp
 
 TASKS = Registry('task')
 
-FILES = {
+FILES: dict[str, Any] = {
     'path': Setting('', doc="a file or folder; '' for what is built in, or for the hub"),
     'test_path': Setting('', doc="'' cuts the test set from the same rows"),
     'max_bad_rows': Setting(.01, 0, 1, '[)', doc='the share of unusable rows that is tolerated'),
 }
-TEXTS = {
+TEXTS: dict[str, Any] = {
     **FILES,
     'max_length': Setting(512, 4, 10**6, doc="tokens of a text, at most the model's own limit"),
     'truncate': Setting('', choices=('', 'end', 'start'), doc="which end a longer text loses; '' as the task has it"),
 }
-TEMPLATE = {'template': Setting('', doc="text with {column} in it; '' for the task's own")}
-COLUMNS = {name: Setting('', doc=doc) for name, doc in (
+TEMPLATE: dict[str, Any] = {'template': Setting('', doc="text with {column} in it; '' for the task's own")}
+COLUMNS: dict[str, Any] = {name: Setting('', doc=doc) for name, doc in (
     ('text', 'column of texts'), ('label', 'column of classes'), ('question', 'column of questions'),
     ('options', 'column of lists of answers, or several columns a,b,c'),
     ('answer', "column of right answers: a place, a letter, or an option's text"),
     ('group', 'column that related rows share: they stay in one half'),
     ('weak', 'column of weak labels, for labels.source=column'),
     ('classes', "names in order, separated by commas; '' as they occur"))}
+PAIRS: dict[str, Any] = {
+    name: Setting('', doc=f"column, '' for {name!r}") for name in ('prompt', 'chosen', 'rejected')}
 
 TASKS.register('chess', **FILES, min_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                max_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                positions_per_game=Setting(4, 1, doc='of games'))(puzzles.load)
-TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that makes '
-                                                'the supervisor err is so much larger'))(synthetic.load)
+TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
+                                                'makes the supervisor err is so much larger'))(synthetic.load)
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS)(files.load)
-TASKS.register('preference', **TEXTS, **TEMPLATE, **{
-    name: Setting('', doc=f"column, '' for {name!r}") for name in ('prompt', 'chosen', 'rejected')})(preference.load)
+TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 for _name in nlp.SPECS:
     TASKS.register(_name, **TEXTS, **TEMPLATE)(nlp.load)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax import losses
+from w2s_jax.objectives import Columns
 
 
 def gradients(state, batch, hyper, frozen, *, apply, static, axis: str | None = None):
@@ -34,7 +35,7 @@ def gradients(state, batch, hyper, frozen, *, apply, static, axis: str | None = 
 def batch_loss(forward, params, batch, state, hyper, static):
     """The weighted mean loss over a batch, and aux."""
     per_example, aux = static.objective.objective.losses(
-        forward, params, batch, state.loss_state, static.objective.settings(hyper['loss']),
+        forward, params, Columns(batch, static.bound.name), state.loss_state, static.objective.settings(hyper['loss']),
         state.step / static.steps, jax.random.fold_in(state.rng, state.step))
     return losses.weighted_mean(per_example, batch['weight']), aux
 

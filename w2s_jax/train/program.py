@@ -105,7 +105,7 @@ def compiled_init(init: Callable, static: Static, mesh) -> Callable:
 def step_of(apply: Callable, static: Static, numbers: bool, axis: str | None = None) -> Callable:
     """`train_step` of a model. numbers: its inputs are the numbers of rows of a pool (see `taking`); an objective that
     looks at inputs gets the rows themselves."""
-    if numbers and not static.objective.is_loss:
+    if numbers and not static.bound.is_loss:
         def taken(state, inputs, columns, hyper, at_hand):
             pool, frozen = at_hand
             return steps.train_step(state, rows_of(pool, inputs), columns, hyper, frozen, apply=apply, static=static,

@@ -20,8 +20,9 @@ class Runs:
     inputs: the pool, each `[N, ...]`.  rows: `[R, n]` the pool rows of each run.  targets: `[R, n, K]`
     float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: a `train.Hyper`, leaves `[R]`.
     columns: further `[R, n, ...]` float32 that the objective reads.  start: parameters to go on from, stacked, or None.
-    held: what a stopping rule looks at, or None.  watch: inputs, each `[M, ...]`, to predict at every evaluation.  evaluations: how many, evenly spread, the last
-    after the last step.  window: how many batches of texts are dealt out by length together (`data.epoch_batches`).
+    held: what a stopping rule looks at, or None.  watch: inputs, each `[M, ...]`, to predict at every evaluation.
+    evaluations: how many, evenly spread, the last after the last step.  window: how many batches of texts are
+    dealt out by length together (`data.epoch_batches`).
     """
     inputs: data.Inputs
     rows: np.ndarray
@@ -89,9 +90,9 @@ class Held:
 class History:
     """What a training run reports, filled in as it goes.
 
-    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.  scores: `[E, R]`
-    float32 of a stopping rule.  aux: name -> what the objective logged last, a list over runs.  final: name -> `[R, ...]`,
-    what it remembers after the last step.
+    loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.  scores:
+    `[E, R]` float32 of a stopping rule.  aux: name -> what the objective logged last, a list over runs.  final: name ->
+    `[R, ...]`, what it remembers after the last step.
     """
     loss: np.ndarray
     watched: np.ndarray

@@ -25,8 +25,9 @@ from w2s_jax.train.gradients import gradients
 class Static:
     """What a program is compiled for.
 
-    objective: one with its settings, or the name of one at its defaults.  columns: (name, shape of a row) of the batch beside its inputs, if its objective
-    asks; rows: n, how many rows a run has; stops: whether parameters are kept on the way (stopping.py)."""
+    objective: one with its settings, or the name of one at its defaults.  columns: (name, shape of a row) of the batch
+    beside its inputs, if its objective asks; rows: n, how many rows a run has; stops: whether parameters are kept on
+    the way (stopping.py)."""
     objective: Bound | str
     steps: int
     batch_size: int
@@ -41,6 +42,12 @@ class Static:
     def __post_init__(self):
         if isinstance(self.objective, str):
             object.__setattr__(self, 'objective', bind(self.objective))
+
+    @property
+    def bound(self) -> Bound:
+        """The objective with its settings."""
+        assert isinstance(self.objective, Bound)
+        return self.objective
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Column -> shape of a row, without its axis of rows."""
@@ -71,10 +78,10 @@ def init_state(hyper: dict, seed, pretrained, start=None, *, init: Callable, sta
         gives, a part of the tree.
     """
     init_key, rng = jax.random.split(jax.random.key(seed))
-    objective = static.objective.objective
+    objective = static.bound.objective
     params = overlay(objective.init(init, init_key, pretrained), start)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
-    settings = static.objective.settings(hyper['loss'])
+    settings = static.bound.settings(hyper['loss'])
     loss_state = objective.init_state(static.shapes(), static.rows, settings)
     kept = {'params': params, 'score': jnp.float32(-jnp.inf)} if static.stops else ()
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), rng, loss_state, kept)
@@ -106,7 +113,7 @@ def train_step(state: TrainState, inputs, columns, hyper: dict, frozen=None, *, 
                                    axis=axis)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
     params, opt_state = optimizers.step(tx, grads, state.opt_state, state.params)
-    bound = static.objective
+    bound = static.bound
     loss_state = bound.objective.update(state.loss_state, params, aux, bound.settings(hyper['loss']))
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **{k: v for k, v in aux.items() if k != 'state'}}
     return TrainState(state.step + 1, params, opt_state, state.rng, loss_state, state.kept), metrics
@@ -131,7 +138,7 @@ def keep_better(state: TrainState, scores) -> TrainState:
         return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
     kept = {'params': jax.tree.map(choose, state.params, state.kept['params']),
             'score': jnp.where(better, scores, state.kept['score'])}
-    return state.replace(kept=kept)
+    return TrainState(state.step, state.params, state.opt_state, state.rng, state.loss_state, kept)
 
 
 def hyper(learning_rate, weight_decay=0.0, beta2=.999, clip=1.0, warmup=0.0, **loss) -> dict:

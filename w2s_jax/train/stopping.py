@@ -1,7 +1,8 @@
 """STOPPING: name -> a rule that scores a model during training, without truth; the parameters of the best are kept.
 
-A rule is `fn(probabilities, labels, settings) -> score`: numpy, `[M, K]` both, of rows that are held out of training and
-have weak labels like those that are trained on. The higher score is the better one; of equal ones the first is kept.
+A rule is `fn(probabilities, labels, settings) -> score`: numpy, `[M, K]` both, of rows that are held out of training
+and have weak labels like those that are trained on. The higher score is the better one; of equal ones the first is
+kept.
 """
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ def likelihood(probabilities: np.ndarray, labels: np.ndarray, settings: Settings
 
 
 def scores(rule: Callable, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """`[R]` float32: the rule's score of each run. probabilities: `[R, M, K]`; targets: the same, or classes `[R, M]`."""
+    """`[R]` float32: the rule's score of each run. probabilities `[R, M, K]`; targets the same, or classes `[R, M]`."""
     if targets.ndim == 2:
         targets = (targets[..., None] == np.arange(probabilities.shape[-1])).astype(np.float32)
     return np.array([rule(p, t) for p, t in zip(probabilities, targets, strict=True)], np.float32)

@@ -129,9 +129,9 @@ class Trainer:
 
         Args:
           checkpoint: a `checkpoint.Checkpoint` or None.  log: called as log(step, steps, metrics).
-        Returns: (params with a leading run axis, History). A run whose loss becomes NaN has diverged: it stays beside the
-        others and does not affect them (`History.broken`); when all have, training stops. Raises Preempted, once all is
-        saved, if the process is asked to stop.
+        Returns: (params with a leading run axis, History). A run whose loss becomes NaN has diverged: it stays beside
+        the others and does not affect them (`History.broken`); when all have, training stops. Raises Preempted,
+        once all is saved, if the process is asked to stop.
         """
         state, history = self.init(runs), History.empty(self.static.steps, runs)
         if checkpoint is not None:
@@ -140,7 +140,7 @@ class Trainer:
         pending: list[tuple[int, dict]] = []
         start, (program, frozen) = int(multihost.fetch(state.step)[0]), self.at_hand(runs)
         deals = self.driver == 'jit' and sharding.deals_runs(self.mesh, len(runs.seeds), runs.streams)
-        rows = not self.static.objective.is_loss
+        rows = not self.static.bound.is_loss
 
         def make(step):
             batch = runs.batch(step, self.static.batch_size, program is not self.step, rows)
@@ -171,9 +171,10 @@ class Trainer:
         """An evaluation on the way: what the models say of the watched rows, and, with a stopping rule, how they score
         on the held-out ones. Returns the states, with the parameters kept that score best so far."""
         history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
+        held = runs.held
         if not self.static.stops:
             return state
-        held = runs.held
+        assert held is not None
         found = self.predict(state.params, runs.inputs, held.rows)
         history.scores[at] = stopping.scores(held.rule, found, held.targets)
         return compiled_keep(self.mesh)(state, history.scores[at])

@@ -83,7 +83,8 @@ def _asked(task, options: list[str], template: str) -> dict[str, str]:
     """column -> the field that asks for it."""
     asked = {name: 'task.template' for name in statements.fields_of(template)
              if not (name == 'answer' and task.question)}
-    asked |= {getattr(task, f): f'task.{f}' for f in ('text', 'label', 'question', 'answer', 'group', 'weak') if task[f]}
+    columns = ('text', 'label', 'question', 'answer', 'group', 'weak')
+    asked |= {getattr(task, f): f'task.{f}' for f in columns if task[f]}
     return asked | dict.fromkeys(options, 'task.options')
 
 

@@ -2,6 +2,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -62,7 +64,8 @@ def test_numbers_are_those_of_the_cells(tmp_path):
         assert [found[k] for k in ('gain', 'gain_low', 'gain_high')] == [*entry['gain'].values()]
         assert [found[k] for k in ('pgr', 'pgr_low', 'pgr_high')] == [entry['pgr'][k] for k in ('mean', 'low', 'high')]
         assert found['agreement_weak_wrong'] == entry['agreement']['weak_wrong']['mean']
-        assert np.isnan(found['auroc']) and found['student_parameters'] == 12_000_000 and found['seeds'] == 3
+        assert np.isnan(found['auroc']) and found['ece'] == pytest.approx(.11)
+        assert found['student_parameters'] == 12_000_000 and found['seeds'] == 3
 
 
 def test_rows_of_seeds_average_to_the_students(tmp_path):
@@ -129,7 +132,7 @@ def test_csv_reads_back(tmp_path):
     _, table = _students(tmp_path, axes=RATES, failed=(1,))
     paths = tables.write(tmp_path)
     assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('*.tmp'))
-    back = pd.read_csv(paths[0], dtype={'pgr_defined': 'boolean'})
+    back = pd.read_csv(paths[0], dtype={'pgr_defined': 'boolean', 'oracle': 'boolean'})
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     with open(paths[1], newline='') as file:
         rows = [*csv.DictReader(file)]
@@ -158,7 +161,7 @@ def test_latex_is_well_formed_whatever_the_names(tmp_path):
 def test_latex_says_what_failed_and_what_is_undefined(tmp_path):
     synthetic_grid.write(tmp_path, failed=(3,))
     table = (tables.write(tmp_path)[2]).read_text()
-    assert table.count(r'\multicolumn{4}{l}{failed: NonFiniteError') == 1 and '& undefined' in table
+    assert table.count(r'\multicolumn{5}{l}{failed: NonFiniteError') == 1 and '& undefined' in table
 
 
 @pytest.mark.parametrize(('damage', 'said'), [
@@ -181,3 +184,92 @@ def test_a_damaged_grid_is_named_in_one_line(tmp_path, damage, said):
 def test_a_folder_of_nothing_is_named(tmp_path):
     with pytest.raises(StoreError, match=r'results\.json: not found'):
         tables.load(tmp_path)
+
+
+def _student(label, loss='confidence', mean=.3, **more):
+    """A student of results.json whose measured numbers all equal those of others of that mean."""
+    return {'method': 'naive', 'label': label, 'loss': loss, 'model': 'chess-m', 'accuracy': {
+        'mean': mean, 'sem': .01, 'seeds': [mean - .01, mean, mean + .01]}, 'pgr': {
+            'mean': .5, 'low': .4, 'high': .6, 'defined': True}, **more}
+
+
+def _alone(tmp_path, *students, **more):
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
+    folder = tmp_path / 'cells' / '000'
+    _edit(folder / 'results.json', lambda r: r.update(students=[*students], **more))
+    return folder
+
+
+@pytest.mark.parametrize('ids', [{}, {'ids': ['a', 'b', 'c']}])
+def test_two_labels_of_one_loss_are_two_rows(tmp_path, ids):
+    folder = _alone(tmp_path, _student('confidence', **ids), _student('confidence, alpha .9', **ids))
+    paths = tables.write(folder)
+    for path, rows in zip(paths[:2], (1, 3), strict=True):
+        table = pd.read_csv(path)
+        assert table['label'].tolist() == ['confidence'] * rows + ['confidence, alpha .9'] * rows
+        assert set(table['loss']) == {'confidence'}
+    assert 'loss & label &' in paths[2].read_text() and '& confidence, alpha .9 &' in paths[2].read_text()
+    plain = tables.write(_alone(tmp_path / 'plain', _student('confidence')))[2].read_text()
+    assert 'label' not in plain
+
+
+def test_measures_of_an_unknown_plugin_are_columns(tmp_path):
+    title = {'title': 'Bregman gap', 'factor': 100, 'digits': 2}
+    folder = _alone(tmp_path, _student('a', measures={'bregman': title | {'mean': .123, 'sem': .004}, 'pgr': title | {
+        'mean': 7., 'sem': None}}), _student('b'))
+    _edit(folder / 'results.json', lambda r: r['weak'].update(measures={'labels': {'mean': .8, 'sem': None}}))
+    paths = tables.write(folder)
+    table = pd.read_csv(paths[0])
+    assert table['bregman'][0] == .123 and table['bregman_sem'][0] == .004 and np.isnan(table['bregman'][1])
+    assert table['pgr'].tolist() == [.5, .5] and table['measure_pgr'][0] == 7  # no measure takes a column's place
+    assert table['weak_labels'].tolist() == [.8, .8]
+    assert 'Bregman gap' in paths[2].read_text() and r'12.30 $\pm$ 0.40' in paths[2].read_text()
+
+
+def test_a_row_for_every_test_set(tmp_path):
+    shifted = {'accuracy': {'mean': .2, 'sem': .01, 'seeds': [.19, .2, .21]}, 'pgr': {'mean': .1, 'defined': True}}
+    folder = _alone(tmp_path, _student('a', tests={'shifted': shifted, 'test': shifted}, gain={'mean': .3}, measures={
+        'far': {'mean': 1., 'test': 'shifted'}, 'near': {'mean': 2.}}), _student('b'))
+    _edit(folder / 'results.json', lambda r: [r[k].update(tests={'shifted': {'accuracy': {
+        'mean': m, 'seeds': [m] * 3}}}) for k, m in (('weak', .15), ('ceiling', .4))])
+    grid = tables.load(folder)
+    table = tables.students(grid)
+    assert [*zip(table['label'], table['test'], strict=True)] == [('a', 'test'), ('b', 'test'), ('a', 'shifted')]
+    there = table.iloc[2]
+    assert there[['weak', 'accuracy', 'ceiling', 'pgr']].tolist() == [.15, .2, .4, .1] and np.isnan(there['gain'])
+    assert there['far'] == 1 and np.isnan(there['near']) and table['near'][0] == 2 and np.isnan(table['far'][0])
+    assert tables.runs(grid).groupby('test')['accuracy'].mean().to_dict() == pytest.approx({'test': .3, 'shifted': .2})
+    pd.testing.assert_frame_equal(tables.students(tables.on(grid, 'shifted')).dropna(axis=1, how='all'),
+                                  table[2:].reset_index(drop=True).dropna(axis=1, how='all'))
+
+
+def test_an_oracle_is_marked(tmp_path):
+    paths = tables.write(_alone(tmp_path, _student('a'), _student('best epoch', oracle=True)))
+    assert pd.read_csv(paths[0])['oracle'].tolist() == [False, True]
+    assert 'best epoch (oracle)' in paths[2].read_text() and 'a (oracle)' not in paths[2].read_text()
+
+
+def test_old_files_have_the_columns_of_new_ones(tmp_path):
+    _, table = _students(tmp_path, axes={'student.loss.name': ['xent']})
+    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['students'][0].pop('measures'))
+    old = tables.students(tables.load(tmp_path))
+    assert [*old] == [*table] and np.isnan(old['ece'][0])
+
+
+@pytest.mark.parametrize('damage', [
+    lambda r: r['students'][0].update(measures=[1]), lambda r: r['weak'].update(measures={'a': 1}),
+    lambda r: r['students'][0].update(tests={'shifted': {}}), lambda r: r['students'][0].update(aux={'a': 3}),
+    lambda r: r.update(alarms=['leak']), lambda r: r.update(alarms=[{'code': 'leak'}]),
+])
+def test_new_fields_of_another_shape_are_named_in_one_line(tmp_path, damage):
+    folder = _alone(tmp_path, _student('a'))
+    _edit(folder / 'results.json', damage)
+    with pytest.raises(StoreError, match=r'results\.json: damaged') as caught:
+        tables.load(folder)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_report_imports_no_jax():
+    code = 'import sys; from w2s_jax.report import page; print([m for m in sys.modules if m.startswith(("jax", ' \
+           '"w2s_jax.train", "w2s_jax.engine", "w2s_jax.config", "w2s_jax.methods"))])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from w2s_jax.errors import StoreError
-from w2s_jax.report import grid_figures, grid_page, tables
+from w2s_jax.report import page as report
+from w2s_jax.report import panels, tables
 
 EVIL = '<script>alert("x")</script> & $\\no{$'
 SMALL = {'student.model': ['chess-s', 'chess-m'], 'student.loss.name': ['xent', 'confidence']}
@@ -24,11 +25,11 @@ def whole(tmp_path_factory):
     axes = {'teacher.model': ['chess-xs', 'chess-s'], 'student.model': ['chess-xs', 'chess-s', 'chess-m'],
             'student.loss.name': ['xent', 'confidence']}
     folder = synthetic_grid.write(tmp_path_factory.mktemp('grid'), axes=axes, failed=(3,))
-    return grid_page.write(folder).read_text(encoding='utf-8'), folder
+    return report.write(folder).read_text(encoding='utf-8'), folder
 
 
 def _page(workdir, **options):
-    return grid_page.html(tables.load(synthetic_grid.write(workdir, **options)))
+    return report.html(tables.load(synthetic_grid.write(workdir, **options)))
 
 
 def _edit(path, change):
@@ -39,13 +40,13 @@ def _edit(path, change):
 
 def test_page_has_every_section_in_order(whole):
     page, folder = whole
-    titles = ['Accuracy against the size of the student', 'Performance gap recovered', 'Which loss was best',
-              'Whom the students followed', 'How they got there', 'Which differences are real', 'Time and tokens']
+    titles = ['Accuracy against the size of the student', 'Performance gap recovered', 'Whom the students followed',
+              'How they got there', 'Beyond accuracy', 'Which differences are real', 'Time and tokens']
     at = [page.index(f'>{title}</h') for title in titles]
     assert at == sorted(at) and page.index('<table') < at[0]
     # A panel a loss for accuracy, PGR and agreement, and one a pair of models for the curves.
     assert page.count('<svg') == 3 * 2 + 6
-    for name in ('sizes', 'pgr', 'agreement', 'curves'):
+    for name in ('sizes', 'pgr', 'agreement', 'learning_curves'):
         assert (folder / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     assert not list(folder.glob('*.tmp'))
 
@@ -58,7 +59,7 @@ def test_page_holds_the_numbers_of_the_table(whole):
         else:
             assert f'<td>{100 * row["accuracy"]:.1f} ± {100 * row["accuracy_sem"]:.1f}</td>' in page
             assert np.isnan(row['pgr']) or f'{row["pgr"]:.2f} [{row["pgr_low"]:.2f}, {row["pgr_high"]:.2f}]' in page
-    assert '1 of 12 cells failed' in page and page.count('<td>undefined</td>') == 2
+    assert '1 of 12 cells failed' in page and page.count('<td>undefined (gap within noise)</td>') == 2
 
 
 def test_page_asks_nobody_for_anything(whole):
@@ -78,7 +79,7 @@ def test_drawings_are_well_formed(whole):
 
 def test_same_grid_same_page(tmp_path):
     grid = tables.load(synthetic_grid.write(tmp_path, axes=SMALL))
-    assert grid_page.html(grid) == grid_page.html(grid)
+    assert report.html(grid) == report.html(grid)
 
 
 def test_whatever_users_name_is_escaped(tmp_path):
@@ -89,7 +90,7 @@ def test_whatever_users_name_is_escaped(tmp_path):
     _edit(tmp_path / 'grid.json', lambda g: (
         g.update(name=EVIL, versions={EVIL: EVIL}), g['cells'][3].update(failed=EVIL), g['axes'].update({EVIL: [EVIL]}),
         g['comparisons'][0].update(loss=EVIL, teacher=EVIL, settings={EVIL: EVIL}), g['phases'][0].update(kind=EVIL)))
-    page = grid_page.write(tmp_path).read_text()
+    page = report.write(tmp_path).read_text()
     assert '<script' not in page and '&lt;script&gt;' in page
 
 
@@ -98,9 +99,10 @@ def test_everything_optional_may_be_missing(tmp_path):
     for path in (tmp_path / 'cells').glob('*/*.json'):
         _edit(path, lambda r: [r.pop(k, None) for k in ('timing', 'versions', 'curves', 'config', 'examples')])
     for path in (tmp_path / 'cells').glob('*/results.json'):
-        _edit(path, lambda r: [s.pop(k) for s in r['students'] for k in ('agreement', 'gain', 'ece', 'method', 'pgr')])
+        _edit(path, lambda r: [s.pop(k) for s in r['students'] for k in (
+            'agreement', 'gain', 'measures', 'method', 'pgr')])
     _edit(tmp_path / 'grid.json', lambda g: [g.pop(k) for k in ('phases', 'comparisons', 'timing', 'versions', 'name')])
-    page = grid_page.write(tmp_path).read_text()
+    page = report.write(tmp_path).read_text()
     assert 'None' not in page and '>nan' not in page and page.count('<svg') == 4  # accuracy and undefined PGR
 
 
@@ -112,7 +114,7 @@ def test_one_seed_has_no_error_bars_and_a_warning(tmp_path):
 
 def test_a_grid_that_failed_altogether_has_a_page(tmp_path):
     page = _page(tmp_path, axes=SMALL, failed=(0, 1, 2, 3))
-    assert 'No cell of this grid has a result.' in page and '4 of 4 cells failed' in page
+    assert 'No student has a result.' in page and '4 of 4 cells failed' in page
 
 
 @pytest.mark.parametrize(('before', 'said'), [(.99, True), (.01, False)])
@@ -121,7 +123,7 @@ def test_students_that_fine_tuning_harmed_are_counted(tmp_path, before, said):
     for path in (tmp_path / 'cells').glob('*/results.json'):
         _edit(path, lambda r: r.update(zero_shot={'model': 'chess-m', 'accuracy': {'mean': before, 'sem': None}}))
     grid = tables.load(tmp_path)
-    found = grid_page.warnings(grid, tables.students(grid))
+    found = report.warnings(grid)
     assert any('2 of 2 students are right less often' in w for w in found) == said
 
 
@@ -134,12 +136,13 @@ def test_a_line_is_broken_where_a_cell_failed(tmp_path):
 def test_a_block_a_task(tmp_path):
     axes = {'task.name': ['chess', 'boolq'], 'student.loss.name': ['xent', 'confidence']}
     folder = synthetic_grid.write(tmp_path, axes=axes)
-    page = grid_page.write(folder).read_text()
+    page = report.write(folder).read_text()
     assert [page.count(f'<h2>{task}</h2>') for task in ('chess', 'boolq')] == [1, 1]
     assert {p.name for p in (folder / 'plots').iterdir()} == {
-        f'{task}-{name}.png' for task in ('chess', 'boolq') for name in ('accuracy', 'agreement', 'curves')}
-    best = re.findall(r'Which loss was best.*?</table>', page, re.DOTALL)
-    assert [b.count('<tr>') for b in best] == [2, 2]
+        f'{task}-{name}.png' for task in ('chess', 'boolq')
+        for name in ('accuracy_pgr', 'agreement', 'learning_curves')}
+    best = re.search(r'<table[^>]*>\s*<thead><tr><th>task</th><th>teacher.*?</table>', page, re.DOTALL)
+    assert best[0].count('<tr>') == 1 + 2
 
 
 def _lines(figure, panel):
@@ -152,7 +155,7 @@ def _lines(figure, panel):
 def _figures(workdir, **options):
     grid = tables.load(synthetic_grid.write(workdir, **options))
     table = tables.students(grid)
-    return table, {f.name: f for f in grid_figures.figures(grid, table)}
+    return table, {f.name: f for f in panels.figures(grid, table)}
 
 
 def test_the_main_figure_has_a_line_a_teacher_over_parameters(tmp_path):
@@ -170,17 +173,17 @@ def test_the_main_figure_has_a_line_a_teacher_over_parameters(tmp_path):
 
 
 def test_a_rung_of_a_chain_is_no_student_of_its_own_ceiling(tmp_path):
-    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']}, parameters=False)
+    synthetic_grid.write(tmp_path, axes={'student.model': ['chess-m', 'chess-l']}, parameters=False)
     _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: (
         r.update(zero_shot={'model': 'chess-m', 'accuracy': {'mean': .9, 'sem': None}}),
         r['students'].append(r['students'][0] | {'method': 'rung', 'label': 'rung', 'model': 'chess-s', 'ids': ['x']})))
     grid = tables.load(tmp_path)
     table = tables.students(grid)
-    figure = {f.name: f for f in grid_figures.figures(grid, table)}['sizes']
-    panels = [_lines(figure, i) for i in (0, 1)]
-    assert [ax.get_title(loc='left') + ax.get_title() for ax, _ in panels] == ['naive · xent', 'rung · xent']
-    assert 'ceiling' in panels[0][1] and 'ceiling' not in panels[1][1]
-    assert grid_page.warnings(grid, table)[0].startswith('1 of 2 students')
+    figure = {f.name: f for f in panels.figures(grid, table)}['sizes']
+    drawn = [_lines(figure, i) for i in (0, 1)]
+    assert [ax.get_title(loc='left') + ax.get_title() for ax, _ in drawn] == ['xent', 'rung']
+    assert 'ceiling' in drawn[0][1] and 'ceiling' not in drawn[1][1]
+    assert report.warnings(grid)[0].startswith('1 of 3 students')
 
 
 def test_students_of_unknown_size_stand_in_the_order_of_the_sweep(tmp_path):
@@ -215,39 +218,39 @@ def test_other_axes_are_never_averaged_over(tmp_path):
     assert ax.get_xscale() == 'linear' and len(figures['axis_alpha'].panels) == 3
     alone = table[table['loss'].eq('xent') & table['optimizer.learning_rate'].eq(1e-4)]
     np.testing.assert_allclose(lines['xent'][1], 100 * alone['accuracy'].item())  # a line across
-    shown = [t.get_text() for t in _lines(figures['accuracy'], 0)[0].get_yticklabels()]
+    shown = [t.get_text() for t in _lines(figures['accuracy_pgr'], 0)[0].get_yticklabels()]
     assert len(shown) == len(table) == 9
 
 
 def test_curves_mark_where_training_might_have_stopped(tmp_path):
     synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
     grid = tables.load(tmp_path)
-    figure = {f.name: f for f in grid_figures.figures(grid, tables.students(grid))}['curves']
-    ax, _ = _lines(figure, 0)
+    figure = {f.name: f for f in panels.figures(grid, tables.students(grid))}['learning_curves']
+    ax, _ = _lines(figure, 1)
     marks = {line.get_marker(): line.get_data() for line in ax.get_lines() if len(line.get_xdata()) == 1}
     stops = grid.cells[0].evaluation['curves'][0]['stops']
-    for name, (marker, _) in grid_figures.STOPS.items():
+    for name, (marker, _) in panels.STOPS.items():
         assert marks[marker][1][0] == pytest.approx(100 * stops[name]['accuracy'])
         assert marks[marker][0][0] == pytest.approx(max(.01, stops[name]['step'] / 100))
 
 
 def test_panels_beyond_the_most_are_said_to_be_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid_figures, 'MOST_CURVES', 2)
+    monkeypatch.setattr(panels, 'MOST_CURVES', 2)
     axes = {'teacher.model': ['chess-xs', 'chess-s'], 'student.model': ['chess-s', 'chess-m']}
     _, figures = _figures(tmp_path, axes=axes)
-    assert len(figures['curves'].panels) == 2 and figures['curves'].left_out == 2
-    assert '2 more are left out here' in grid_page.html(tables.load(tmp_path))
+    assert len(figures['learning_curves'].panels) == 2 and figures['learning_curves'].left_out == 2
+    assert '2 more are left out here' in report.html(tables.load(tmp_path))
 
 
 def test_the_headline_names_the_surest_student_not_the_noisiest(whole):
     table = tables.students(tables.load(whole[1])).query('accuracy.notna()').copy()
     table[['pgr', 'pgr_low', 'pgr_high']] = np.nan
-    assert 'undefined for all 11 students' in grid_page.recovery(table, '')
+    assert 'undefined for all 11 students' in report.recovery(table)
     table.loc[table.index[:2], ['pgr', 'pgr_low', 'pgr_high']] = [[.9, -3., 4.], [.4, .3, .5]]
-    said = grid_page.recovery(table, 'chess: ')
+    said = report.recovery(table, prefix='chess: ')
     assert said.startswith('chess: 2 of 11 students') and 'more than 65 %' in said
     assert f'{table["loss"].iloc[1]}, ' in said and 'with 40 % (interval 30 to 50 %)' in said
-    assert grid_page.recovery(table[:1], '').startswith('The student recovers 90 %')
+    assert report.recovery(table[:1]).startswith('The student (xent) recovers 90 %')
 
 
 def _compared(*ps):
@@ -256,17 +259,17 @@ def _compared(*ps):
 
 
 def _adjusted(*ps):
-    return grid_page.adjusted(tables.Grid('g', {}, (), [], _compared(*ps), {}, {}))
+    return report.adjusted(tables.Grid('g', {}, (), [], _compared(*ps), {}, {}))
 
 
 def test_the_statement_counts_how_many_were_compared():
-    assert grid_page.statement([]) == ''
-    said = grid_page.statement(_adjusted(.001, .03, .04))
+    assert report.statement([]) == ''
+    said = report.statement(_adjusted(.001, .03, .04))
     assert said.startswith('Of 3 comparisons with a baseline, 1 holds') and 'l0 is above xent' in said
     assert 'l1' not in said
-    said = grid_page.statement(_adjusted(.03, .04, None))
+    said = report.statement(_adjusted(.03, .04, None))
     assert 'Of 2 comparisons' in said and 'none holds' in said and '2 would alone' in said
-    said = grid_page.statement(_adjusted(*[1e-6] * 9))
+    said = report.statement(_adjusted(*[1e-6] * 9))
     assert '9 hold' in said and '3 more' in said and said.index('l8') < said.index('l7')
 
 
@@ -274,18 +277,20 @@ def test_time_is_what_phases_took_and_would_have_taken():
     phases = [{'kind': 'teacher', 'seconds': 100., 'compile_seconds': 10., 'cells': 6, 'runs': 3, 'tokens': 50},
               {'kind': 'student', 'seconds': 50., 'compile_seconds': None, 'cells': 1, 'runs': 1, 'tokens': None,
                'skipped': True}]
-    rows = {r['kind']: r for r in grid_page.time_rows(phases)}
-    assert rows['teachers']['alone_seconds'] == 600 and rows['sum']['alone_seconds'] == 650
-    assert rows['sum']['seconds'] == 150 and rows['teachers']['tokens'] == '50' and rows['students']['tokens'] == ''
     cells = tuple(tables.Cell(str(i), {}, {}, {}, None) for i in range(6))
-    said = grid_page.sharing(tables.Grid('g', {}, cells, phases, [], {}, {}))
+    grid = tables.Grid('g', {}, cells, phases, [], {}, {})
+    rows = {r['']: r for r in report.time_table(grid)}
+    assert rows['teachers']['each cell alone'] == '10 min 00 s' and rows['sum']['each cell alone'] == '10 min 50 s'
+    assert rows['sum']['time'] == '2 min 30 s' and rows['teachers']['tokens seen'] == '50'
+    assert rows['students']['tokens seen'] == '0' and rows['students']['of which compiling'] == ''
+    said = report.sharing(grid)
     assert '10 min 50 s' in said and '2 min 30 s' in said and '77 % less' in said and '1 of the 2 phases' in said
-    assert grid_page.duration(4000) == '1 h 06 min' and grid_page.duration(59.99) == '1 min 00 s'
+    assert report.duration(4000) == '1 h 06 min' and report.duration(59.99) == '1 min 00 s'
 
 
 def test_terminal_table_is_aligned_and_has_what_failed(whole):
     grid = tables.load(whole[1])
-    lines = grid_page.terminal_table(grid).splitlines()
+    lines = report.terminal_table(grid).splitlines()
     start = lines[0].index('student %')
     rows = [line for line in lines[2:-1] if 'failed' not in line]
     assert len(rows) == 11 and all(re.match(r'\d+\.\d ± ', line[start:]) for line in rows)
@@ -295,7 +300,7 @@ def test_terminal_table_is_aligned_and_has_what_failed(whole):
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']}) / 'plots').write_text('a file')
     with pytest.raises(StoreError, match='plots: cannot write the report'):
-        grid_page.write(tmp_path)
+        report.write(tmp_path)
 
 
 def test_command_makes_page_and_tables_of_a_grid(tmp_path):
@@ -303,6 +308,33 @@ def test_command_makes_page_and_tables_of_a_grid(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'experiments.report', f'--workdir={tmp_path}'], capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
-    assert grid_page.terminal_table(tables.load(tmp_path)) in done.stdout
+    assert report.terminal_table(tables.load(tmp_path)) in done.stdout
     assert f'report: {tmp_path / "report.html"}' in done.stdout
     assert {p.name for p in tmp_path.glob('*.*')} >= {'results.csv', 'runs.csv', 'results.tex', 'report.html'}
+
+
+def test_no_comparison_is_dropped_and_each_is_told_apart(tmp_path):
+    axes = {'method.name': ['naive', 'ensemble'], 'student.loss.name': ['xent', 'confidence']}
+    synthetic_grid.write(tmp_path, axes=axes)
+    who = {'task': 'chess', 'teacher': 'chess-xs', 'student': 'chess-m', 'loss': 'confidence', 'baseline': 'xent',
+           'low': .0, 'high': .1, 'settings': {}}
+    compared = [
+        who | {'method': 'naive', 'label': 'confidence', 'settings': {'method.name': 'naive'}, 'mean': .01, 'p': .2},
+        who | {'method': 'ensemble', 'label': 'confidence', 'settings': {'method.name': 'ensemble'}, 'mean': .02,
+               'p': .01},
+        who | {'method': 'naive', 'label': 'confidence, alpha .9', 'mean': .03, 'p': None},
+        who | {'method': 'naive', 'label': 'best epoch', 'mean': .09, 'p': 1e-9}]
+    _edit(tmp_path / 'grid.json', lambda g: g.update(comparisons=compared))
+    path = tmp_path / 'cells' / '000' / 'results.json'
+    oracle = {'label': 'best epoch', 'oracle': True, 'ids': ['o']}
+    _edit(path, lambda r: r['students'].append(r['students'][0] | oracle))
+    grid = tables.load(tmp_path)
+    rows = report.comparisons(grid)
+    assert [r['difference'].partition(' − ')[0] for r in rows] == [
+        'confidence', 'ensemble · confidence', 'confidence, alpha .9', 'best epoch (oracle)']
+    assert [r['p after Holm'] for r in rows] == ['0.200', '0.020 ✓', '–', '–']
+    assert [r['best'] for r in report.best(grid)] == ['confidence, alpha .9']  # the best but for the oracle
+    said = report.headline(grid)
+    assert 'Of 2 comparisons' in said and 'ensemble · confidence is above xent' in said and 'best epoch' not in said
+    page = report.html(grid)
+    assert all(f'<td>{r["difference"]}</td>' in page for r in rows)
