@@ -38,7 +38,9 @@ def test_results_have_the_documented_shape(workdir):
         assert student['pgr'].keys() == {'mean', 'low', 'high', 'defined'}
         assert student['agreement'].keys() == {'all', 'weak_right', 'weak_wrong'}
     phases = results['timing']['phases']
-    assert sorted({p['kind'] for p in phases}) == ['ceiling', 'label', 'student', 'teacher', 'zero_shot']
+    assert sorted({(p['kind'], p['name']) for p in phases}) == [
+        ('fit', 'ceiling'), ('fit', 'student confidence'), ('fit', 'student xent'), ('fit', 'teacher'),
+        ('predict', 'labels'), ('predict', 'zero-shot')]
     assert len(phases) == 2 * 5 + 1
 
 

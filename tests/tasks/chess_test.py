@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+import sections
 
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import chess_moves as vocabulary
@@ -14,13 +14,8 @@ from w2s_jax.tasks.chess import puzzles as chess_task
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def config(path='', **fields):
-    return ConfigDict({'name': 'chess', 'path': str(path), 'test_path': '', 'seed': 0, 'train_size': 0, 'test_size': 0,
-                       'min_rating': 0, 'max_rating': 0, 'max_bad_rows': 0.01, 'positions_per_game': 4} | fields)
-
-
 def load(path='', **fields):
-    return chess_task.load(config(path, **fields), log=lambda line: None)
+    return chess_task.load(sections.task('chess', path=str(path), **fields), log=lambda line: None)
 
 
 def refused(path='', error=DataError, **fields) -> str:
@@ -71,7 +66,7 @@ def test_loads_without_python_chess(tmp_path):
     script = f'''
 import sys
 sys.modules['chess'] = None
-sys.path.insert(0, {str(ROOT / 'tests' / 'tasks')!r})
+sys.path[:0] = [{str(ROOT / 'tests' / 'tasks')!r}, {str(ROOT / 'tests' / 'helpers')!r}]
 from chess_test import load, refused
 from w2s_jax.errors import ConfigError
 from w2s_jax.tasks.chess import puzzles

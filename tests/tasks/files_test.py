@@ -7,19 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sections
 
-from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import TASKS
 from w2s_jax.tasks.text import files, tables
 
 WORDS = ('good', 'poor')
-
-
-def make_task(**fields):
-    task = default_config().task
-    task.update({'name': 'files'} | fields)
-    return task
 
 
 def write(path, rows) -> str:
@@ -40,7 +34,7 @@ def write(path, rows) -> str:
 
 def load(tmp_path, rows, kind='jsonl', **fields):
     path = write(tmp_path / f'my.{kind}', rows) if rows is not None else str(tmp_path / f'my.{kind}')
-    return TASKS['files'](make_task(path=path, **fields), log=lambda line: None)
+    return TASKS['files'].fn(sections.task('files', path=path, **fields), log=lambda line: None)
 
 
 def reviews(n: int, labels=WORDS) -> list[dict]:
@@ -147,9 +141,9 @@ def test_template(tmp_path):
 def test_a_test_file_and_a_folder(tmp_path):
     write(tmp_path / 'train.csv', reviews(60))
     test = write(tmp_path / 'test.csv', reviews(100)[50:])
-    d = TASKS['files'](make_task(path=str(tmp_path), text='body', label='grade'), log=lambda line: None)
+    d = TASKS['files'].fn(sections.task('files', path=str(tmp_path), text='body', label='grade'), log=lambda line: None)
     assert len(d.test) == 50 and len(d.pool) == 50 and d.notes['shared_with_test'] == 10
-    d = TASKS['files'](make_task(path=str(tmp_path / 'train.csv'), test_path=test, text='body', label='grade'),
+    d = TASKS['files'].fn(sections.task('files', path=str(tmp_path / 'train.csv'), test_path=test, text='body', label='grade'),
                        log=lambda line: None)
     assert len(d.test) == 50 and len(d.pool) == 50
 
@@ -201,13 +195,13 @@ def test_bad_data(tmp_path, fields, rows, message):
     (FIELDS | {'template': '{body!r}'}, 'expected plain column names in braces'),
     (FIELDS | {'template': 'x'}, r'expected {column}s in it'),
     (QUESTION | {'template': '{ask}'}, r'expected {answer} in it'),
-    (FIELDS | {'prompt': 'x'}, "task.prompt: 'x', expected '': the task files does not use it"),
+    (FIELDS | {'prompt': 'x'}, "task.prompt: no such field here, expected task.name to be preference"),
 ])
 def test_bad_fields(tmp_path, fields, message):
     with pytest.raises((ConfigError, DataError), match=message):
         load(tmp_path, reviews(9), **fields)
     with pytest.raises(ConfigError, match=r'task.path: empty'):
-        TASKS['files'](make_task(**FIELDS))
+        TASKS['files'].fn(sections.task('files', **FIELDS))
 
 
 @pytest.mark.parametrize('kind, content, message', [
@@ -266,7 +260,7 @@ def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):
     rows = reviews(200)
     rows[3]['grade'] = None
     said: list[str] = []
-    d = TASKS['files'](make_task(path=write(tmp_path / 'a.jsonl', rows), **FIELDS), log=said.append)
+    d = TASKS['files'].fn(sections.task('files', path=write(tmp_path / 'a.jsonl', rows), **FIELDS), log=said.append)
     assert d.notes['skipped'] == 1 and 'line 4: the label is missing' in d.notes['first_skipped']
     assert any('1 of 200 rows skipped' in line for line in said)
 

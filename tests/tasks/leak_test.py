@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import sections
 
-from w2s_jax.config import default_config
 from w2s_jax.tasks import TASKS
 from w2s_jax.tasks.text import leak
 
@@ -156,9 +156,8 @@ def test_it_is_quick():
 def test_a_leak_is_said_and_kept(tmp_path):
     rows = [{'text': t, 'label': int(y)} for t, y in zip(*leaking(questions(300)), strict=True)]
     (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
-    task = default_config().task
-    task.update(name='files', path=str(tmp_path / 'a.jsonl'), text='text', label='label')
+    task = sections.task('files', path=str(tmp_path / 'a.jsonl'), text='text', label='label')
     said: list[str] = []
-    d = TASKS['files'](task, log=said.append)
+    d = TASKS['files'].fn(task, log=said.append)
     assert said == [f'warning: files: {d.notes["leak"]["warning"]}'] and 'surface' in said[0]
     assert json.loads(json.dumps(d.notes)) == d.notes

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sections
 
 from w2s_jax import data
-from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import TASKS
 from w2s_jax.tasks.text import nlp, statements, tables
@@ -80,12 +80,6 @@ PUBLISHED: dict[str, tuple[dict, Any]] = {
 }
 
 
-def make_task(**fields):
-    task = default_config().task
-    task.update(fields)
-    return task
-
-
 def write(path, rows) -> str:
     if path.suffix == '.parquet':
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -107,7 +101,7 @@ def passages(n: int, each: int = 4) -> list[dict]:
 
 def load(tmp_path, rows, name='sciq', **fields):
     path = write(tmp_path / 'rows.jsonl', rows)
-    return TASKS[name](make_task(name=name, path=path, **fields), log=lambda line: None)
+    return TASKS[name].fn(sections.task(name, path=path, **fields), log=lambda line: None)
 
 
 def contents(examples) -> set:
@@ -208,22 +202,22 @@ def test_more_rows_than_there_are(tmp_path):
 def test_a_question_of_the_test_set_leaves_the_pool(tmp_path):
     write(tmp_path / 'train.parquet', [*quiz(100), *[dict(r, question=r['question'].upper() + ' ') for r in quiz(9)]])
     write(tmp_path / 'test.parquet', quiz(140)[90:])
-    d = nlp.load(make_task(name='sciq', path=str(tmp_path)), log=lambda line: None)
+    d = nlp.load(sections.task('sciq', path=str(tmp_path)), log=lambda line: None)
     assert d.notes['shared_with_test'] == 10 and d.notes['rows'] == 159
     assert not set(d.pool.group) & set(d.test.group)
     assert 'number 95?' not in ''.join(d.pool.inputs['text'][:, 0])
     write(tmp_path / 'train.parquet', quiz(100)[92:])
     with pytest.raises(DataError, match='no row left'):
-        nlp.load(make_task(name='sciq', path=str(tmp_path)))
+        nlp.load(sections.task('sciq', path=str(tmp_path)))
 
 
 def test_the_splits_of_a_folder(tmp_path):
     for split, rows in (('train', quiz(60)), ('validation', quiz(90)[60:]), ('test', quiz(130)[90:])):
         write(tmp_path / f'{split}.parquet', rows)
     write(tmp_path / 'test_hard.parquet', quiz(500)[400:])
-    d = nlp.load(make_task(name='sciq', path=str(tmp_path)), log=lambda line: None)
+    d = nlp.load(sections.task('sciq', path=str(tmp_path)), log=lambda line: None)
     assert d.notes['rows'] == 100 and str(tmp_path / 'test.parquet') in d.notes['source']
-    d = nlp.load(make_task(name='sciq', path=str(tmp_path), test_path=str(tmp_path / 'test_hard.parquet')),
+    d = nlp.load(sections.task('sciq', path=str(tmp_path), test_path=str(tmp_path / 'test_hard.parquet')),
                  log=lambda line: None)
     assert d.notes['rows'] == 160
     shards = tmp_path / 'hub' / 'data'
@@ -231,7 +225,7 @@ def test_the_splits_of_a_folder(tmp_path):
     write(shards / 'train-00000-of-00002.parquet', quiz(40))
     write(shards / 'train-00001-of-00002.parquet', quiz(80)[40:])
     write(shards / 'test-00000-of-00001.parquet', quiz(120)[80:])
-    assert nlp.load(make_task(name='sciq', path=str(tmp_path / 'hub')), log=lambda line: None).notes['rows'] == 120
+    assert nlp.load(sections.task('sciq', path=str(tmp_path / 'hub')), log=lambda line: None).notes['rows'] == 120
 
 
 def test_simplified_columns(tmp_path):
@@ -282,11 +276,11 @@ def test_bad_input(tmp_path, name, row, message):
 
 def test_missing_files(tmp_path):
     with pytest.raises(DataError, match=r'task.path: /nowhere: no such file or folder'):
-        nlp.load(make_task(name='sciq', path='/nowhere'))
+        nlp.load(sections.task('sciq', path='/nowhere'))
     with pytest.raises(DataError, match=r'no data in this folder'):
-        nlp.load(make_task(name='sciq', path=str(tmp_path)))
+        nlp.load(sections.task('sciq', path=str(tmp_path)))
     with pytest.raises(DataError, match=r'task.test_path: /nowhere'):
-        nlp.load(make_task(name='sciq', path=write(tmp_path / 'a.jsonl', quiz(9)), test_path='/nowhere'))
+        nlp.load(sections.task('sciq', path=write(tmp_path / 'a.jsonl', quiz(9)), test_path='/nowhere'))
 
 
 def test_hub_while_offline(monkeypatch):
@@ -294,7 +288,7 @@ def test_hub_while_offline(monkeypatch):
         raise ConnectionError("Couldn't reach 'allenai/sciq' on the Hub\n(OfflineModeIsEnabled)")
     monkeypatch.setattr('datasets.load_dataset', load_dataset)
     with pytest.raises(ConfigError, match=r'^task.path: allenai/sciq \(train\) cannot be had .* go online$'):
-        nlp.load(make_task(name='sciq'))
+        nlp.load(sections.task('sciq'))
 
 
 @pytest.mark.parametrize('name', nlp.SPECS)
@@ -318,7 +312,7 @@ def test_hub(name, monkeypatch):
             rows.append(fields)
         return datasets.Dataset.from_list(rows)
     monkeypatch.setattr('datasets.load_dataset', load_dataset)
-    d = nlp.load(make_task(name=name), log=lambda line: None)
+    d = nlp.load(sections.task(name), log=lambda line: None)
     assert asked[0] == (spec.hub, spec.config or None, spec.train, spec.revision or None, spec.data_dir or None)
     assert asked[1][2] == spec.test
     assert len(d.pool) >= 2 and np.ptp(np.bincount(d.pool.truth)) == 0 and d.num_classes == len(spec.classes)
@@ -342,7 +336,7 @@ def test_template_of_ones_own(tmp_path):
     for template in ('{question}', 'nothing', '{question', '{question!r} {answer}', '{question.x} {answer}'):
         with pytest.raises((ConfigError, DataError), match=r'task.template|question.x'):
             load(tmp_path, quiz(60), template=template)
-    with pytest.raises(ConfigError, match=r"task.label: 'x', expected ''"):
+    with pytest.raises(ConfigError, match=r'task.label: no such field here, expected task.name to be files'):
         load(tmp_path, quiz(60), label='x')
 
 
@@ -376,7 +370,7 @@ def test_local_copies(name):
     if not path.exists():
         pytest.skip(f'{path} is not here')
     said: list[str] = []
-    d = nlp.load(make_task(name=name, path=str(path)), log=said.append)
+    d = nlp.load(sections.task(name, path=str(path)), log=said.append)
     assert len(d.pool) + len(d.test) > LOCAL[name] and d.notes['skipped'] == 0 and not said
     for part in (d.pool, d.test):
         assert np.ptp(np.bincount(part.truth, minlength=d.num_classes)) == 0

@@ -4,19 +4,13 @@ import pathlib
 
 import numpy as np
 import pytest
+import sections
 
 from w2s_jax import data
-from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import TASKS
 
 ASSETS = pathlib.Path(__file__).parents[3] / 'shared' / 'assets' / 'data'
-
-
-def make_task(**fields):
-    task = default_config().task
-    task.update({'name': 'preference'} | fields)
-    return task
 
 
 def write(path, rows) -> str:
@@ -25,7 +19,7 @@ def write(path, rows) -> str:
 
 
 def load(tmp_path, rows, name='preference', log=lambda line: None, **fields):
-    return TASKS[name](make_task(name=name, path=write(tmp_path / 'pairs.jsonl', rows), **fields), log=log)
+    return TASKS[name].fn(sections.task(name, path=write(tmp_path / 'pairs.jsonl', rows), **fields), log=log)
 
 
 def transcripts(n: int) -> list[dict]:
@@ -91,7 +85,7 @@ def test_published_files(tmp_path):
     for split, rows in (('train', transcripts(90)), ('test', transcripts(150)[90:])):
         with gzip.open(tmp_path / f'{split}.jsonl.gz', 'wt') as file:
             file.writelines(json.dumps(r) + '\n' for r in rows)
-    d = TASKS['anthropic_hh'](make_task(name='anthropic_hh', path=str(tmp_path)), log=lambda line: None)
+    d = TASKS['anthropic_hh'].fn(sections.task('anthropic_hh', path=str(tmp_path)), log=lambda line: None)
     assert d.notes['rows'] == 150 and len(d.test) > 40
 
 
@@ -103,11 +97,11 @@ def test_hub(monkeypatch):
         asked.append((path, config, split, revision, data_dir))
         return datasets.Dataset.from_list(transcripts(150)[:90] if split == 'train' else transcripts(150)[90:])
     monkeypatch.setattr('datasets.load_dataset', load_dataset)
-    d = TASKS['anthropic_hh'](make_task(name='anthropic_hh'), log=lambda line: None)
+    d = TASKS['anthropic_hh'].fn(sections.task('anthropic_hh'), log=lambda line: None)
     assert asked == [('Anthropic/hh-rlhf', None, s, None, None) for s in ('train', 'test')]
     assert len(d.test) > 40
     with pytest.raises(ConfigError, match=r'task.path: empty'):
-        TASKS['preference'](make_task())
+        TASKS['preference'].fn(sections.task('preference'))
 
 
 def test_chat_messages(tmp_path):
@@ -147,7 +141,7 @@ def test_bad_columns(tmp_path):
         load(tmp_path, [{'a': 'x'}], 'anthropic_hh')
     with pytest.raises(ConfigError, match=r"task.template: '{prompt}', expected {prompt} and {completion}"):
         load(tmp_path, prompted(9), template='{prompt}')
-    with pytest.raises(ConfigError, match=r"task.chosen: 'x', expected '': the task anthropic_hh does not use it"):
+    with pytest.raises(ConfigError, match=r'task.chosen: no such field here, expected task.name to be preference'):
         load(tmp_path, prompted(9), 'anthropic_hh', chosen='x')
 
 
@@ -161,7 +155,7 @@ def test_local_copy():
     path = ASSETS / 'hh_harmless_single_turn'
     if not path.exists():
         pytest.skip(f'{path} is not here')
-    d = TASKS['anthropic_hh'](make_task(name='anthropic_hh', path=str(path)))
+    d = TASKS['anthropic_hh'].fn(sections.task('anthropic_hh', path=str(path)))
     assert len(d.pool) > 6000 and len(d.test) > 1500 and np.ptp(np.bincount(d.test.truth)) == 0
     assert not set(d.pool.group) & set(d.test.group)
     assert d.notes['leak']['warning'] is None and 0.5 < d.notes['leak']['surface_auroc'] < 0.7

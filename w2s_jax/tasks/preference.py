@@ -62,10 +62,8 @@ def _check_template(template: str, prompt: str) -> None:
 
 def _dataset(task, parts, columns: Columns, log) -> Dataset:
     pool, test = parts
-    fields = {columns.chosen: 'task.chosen' if task.chosen else '',
-              columns.rejected: 'task.rejected' if task.rejected else ''}
-    if columns.prompt:
-        fields[columns.prompt] = 'task.prompt' if task.prompt else ''
+    fields = {getattr(columns, name): f'task.{name}' if task.get(name) else ''  # the section of some has no columns
+              for name in ('chosen', 'rejected', 'prompt') if getattr(columns, name)}
     for table in pool + (test or []):
         tables.check_columns(table, fields)
     same, apart = 0, []
