@@ -13,6 +13,8 @@ from w2s_jax.errors import ConfigError, StoreError, WeightsError
 from w2s_jax.models import heads, hf
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.store import trees
+from w2s_jax.store.artifacts import Store
+from w2s_jax.tasks import TASKS
 
 
 @pytest.fixture(scope='module')
@@ -40,18 +42,18 @@ def test_an_exported_model_answers_as_the_trained_one(trained, kind):
     out = trained / kind
     export.write(trained / 'w', kind, 'xent', 5, out)
     c = own(trained / 'tiny', trained / 'words.jsonl')
-    rows = experiment.TASKS['files'](c.task, lambda *a: None).test.inputs['text']
+    rows = TASKS['files'].fn(c.task, lambda *a: None).test.inputs['text']
     logits = np.asarray(answers(out, rows))
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     stored = export.find(trained / 'w', kind, 'xent', 5).arrays
-    want = np.take_along_axis(chances, stored['top'], 1)
-    np.testing.assert_allclose(stored['top_probability'], want, atol=1e-4)
+    want = np.take_along_axis(chances, stored['test.top'], 1)
+    np.testing.assert_allclose(stored['test.top_probability'], want, atol=1e-4)
     before = hf.load(trained / 'tiny')['layers']['attention']['query']['kernel']
     assert np.abs(hf.load(out)['layers']['attention']['query']['kernel'] - before).max() > 1e-3
 
 
 def test_what_cannot_be_exported(trained):
-    with pytest.raises(StoreError, match=r"no student with loss 'xent' and seed 6, expected one of: xent seed 5"):
+    with pytest.raises(StoreError, match=r"no student 'xent' with seed 6, expected one of: xent seed 5"):
         export.write(trained / 'w', 'student', 'xent', 6, trained / 'x')
     with pytest.raises(WeightsError, match='would overwrite'):
         export.write(trained / 'w', 'student', 'xent', 5, trained / 'tiny')

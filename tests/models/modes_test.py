@@ -13,7 +13,8 @@ from w2s_jax.engine import experiment
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import linear, lora, modes, transformer, zoo
 from w2s_jax.models.config import TransformerConfig
-from w2s_jax.phases import kinds as phases
+from w2s_jax.phases import context as phases
+from w2s_jax.phases import encode
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
 from w2s_jax.store.artifacts import Artifact
@@ -108,40 +109,52 @@ def small(**changes):
     return c
 
 
+def kept(results, folder):
+    """Role -> the parts of the parameters that the store has, of each of its runs that has any."""
+    ids = {'teacher': results['weak']['ids'], 'ceiling': results['ceiling']['ids'],
+           'student': [i for s in results['students'] for i in s['ids']]}
+    paths = {role: [folder / 'store' / f'fit-{i}' / 'params' / 'model.safetensors' for i in found]
+             for role, found in ids.items()}
+    assert {p for found in paths.values() for p in found if p.exists()} == set(folder.glob('store/*/params/*'))
+    return {role: [set(trees.load(p)) for p in found if p.exists()] for role, found in paths.items()}
+
+
 def test_a_probe_teaches_a_lora_student(tmp_path):
     c = small(**{'teacher.mode': 'probe', 'student.mode': 'lora', 'teacher.learning_rate': .03, 'train.epochs': 2})
     results = experiment.run(c, tmp_path, io.StringIO())
     kinds = [p['kind'] for p in results['timing']['phases']]
-    assert kinds.count('features') == 2 and kinds.count('teacher') == 2  # one for the pool, one for the test set
+    assert kinds.count('features') == 2  # one for the pool, one for the test set
+    assert [p['name'] for p in results['timing']['phases']].count('teacher') == 2
     assert 0 < results['weak']['accuracy']['mean'] < 1
-    kept = {p.parents[2].name.split('-')[0]: set(trees.load(p)) for p in tmp_path.glob('store/*/params/*')}
-    assert kept == {'teacher': {'head'}, 'student': {'adapters', 'head'}, 'ceiling': {'adapters', 'head'}}
+    assert {role: names for role, found in kept(results, tmp_path).items() for names in found} == {'teacher': {'head'}, 'student': {'adapters', 'head'}, 'ceiling': {'adapters', 'head'}}
     zero_shot = experiment.run(small(**{'student.mode': 'full'}), tmp_path / 'full', io.StringIO())['zero_shot']
     np.testing.assert_allclose(results['zero_shot']['accuracy']['mean'], zero_shot['accuracy']['mean'])
 
 
 def test_only_the_teacher_need_be_kept(tmp_path):
-    experiment.run(small(**{'train.keep': 'teacher'}), tmp_path, io.StringIO())
-    assert {p.parents[2].name.split('-')[0] for p in tmp_path.glob('store/*/params/*')} == {'teacher'}
-    assert len(list(tmp_path.glob('store/student-*/DONE'))) == 2
+    results = experiment.run(small(**{'train.keep': 'teacher'}), tmp_path, io.StringIO())
+    assert {role: len(found) for role, found in kept(results, tmp_path).items()} == {
+        'teacher': 2, 'ceiling': 0, 'student': 0}
+    assert all((tmp_path / 'store' / f'fit-{i}' / 'DONE').exists() for i in results['students'][0]['ids'])
+    assert len(results['students'][0]['ids']) == 2
 
 
 def test_features_that_were_computed_in_part_are_gone_on_with(tmp_path, monkeypatch):
     probe = bound('probe')
-    context = phases.Context(None, {'student': probe}, sharding.make_mesh(), small().train, None)
+    context = phases.Context({'student': probe}, sharding.make_mesh(), small().train, None)
     inputs = rows(100)
     context.execution.eval_batch_size = 16
-    monkeypatch.setattr(phases, 'PART', 2)
+    monkeypatch.setattr(encode, 'PART', 2)
 
     def dies(step, steps, metrics):
         if step >= 4:
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        phases.featurize(probe, inputs, (), context, tmp_path / 'a', dies)
+        encode.featurize(probe, inputs, (), context, tmp_path / 'a', dies)
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / 'a').iterdir()}
     seen = []
-    again = phases.featurize(probe, inputs, (), context, tmp_path / 'a', lambda step, *_: seen.append(step))
-    whole = phases.featurize(probe, inputs, (), context, tmp_path / 'b', lambda *a: None)
+    again = encode.featurize(probe, inputs, (), context, tmp_path / 'a', lambda step, *_: seen.append(step))
+    whole = encode.featurize(probe, inputs, (), context, tmp_path / 'b', lambda *a: None)
     np.testing.assert_array_equal(again, whole)
     assert len(kept) == 2 and all(p.stat().st_mtime_ns == t for p, t in kept.items()) and seen == [2, 4, 6, 7]
     want = probe.featurize(probe.frozen(None), inputs)
@@ -155,7 +168,7 @@ def test_a_probe_reads_features_without_mean_and_of_unit_size():
     rng = np.random.default_rng(0)
     object.__setattr__(pool, 'arrays', {'features': rng.normal(3, 7, (500, 2, 4)).astype(np.float32)})
     object.__setattr__(test, 'arrays', {'features': rng.normal(3, 7, (50, 2, 4)).astype(np.float32)})
-    a, b = phases._inputs({'inputs': pool, 'test': test}, 'inputs', 'test')
+    a, b = phases.inputs({'inputs': pool, 'test': test}, 'inputs', 'test')
     flat = a['features'].reshape(-1, 4)
     np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(flat.std(0), 1, atol=1e-4)

@@ -13,7 +13,7 @@ import pytest
 from w2s_jax import config as configs
 from w2s_jax import losses
 from w2s_jax.data import Dataset, Examples
-from w2s_jax.engine import experiment
+from w2s_jax.engine import plan as plans
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import chess_moves, modes, zoo
 from w2s_jax.models.config import REMATS, TransformerConfig
@@ -251,14 +251,13 @@ def test_remat_and_attention_change_no_phase_but_how_it_is_computed():
         c = configs.default_config()
         c.task.train_size, c.task.test_size = 200, 50
         c.train.update(changes)
-        configs.validate(c)
-        return experiment.prepare(c, lambda line: None)
+        return plans.prepare(configs.validate(c), lambda line: None)
     plain, other = planned(), planned(remat='full', attention='xla')
     assert [p.id for p in plain.phases] == [p.id for p in other.phases]
     assert plain.models['student'] is not other.models['student']
     assert plain.models['student'].identity == other.models['student'].identity
     for field in ('train.remat', 'train.attention'):
-        assert field.startswith(configs.EXECUTION)
+        assert not configs.decides(configs.default_config(), field)
 
 
 @pytest.mark.parametrize('field', ['remat', 'attention'])
