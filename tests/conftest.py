@@ -17,6 +17,8 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+from commands import cli  # noqa: E402, F401  (a fixture for all; imports JAX)
+
 
 @pytest.fixture(autouse=True)
 def _fresh_trace_counter():

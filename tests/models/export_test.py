@@ -13,7 +13,6 @@ from w2s_jax.errors import ConfigError, StoreError, WeightsError
 from w2s_jax.models import heads, hf
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.store import trees
-from w2s_jax.store.artifacts import Store
 from w2s_jax.tasks import TASKS
 
 
