@@ -257,7 +257,7 @@ def no_such_field(field: str, wanted) -> str:
         return f'{field}: no such field here, expected {_dotted(part, named.field)} to be {" or ".join(owners[:4])}'
     near = difflib.get_close_matches(name, sorted(here.union(*(fields for _, fields in entries.values()))), 2)
     hint = f'; did you mean {" or ".join(_dotted(part, n) for n in near)}?' if near else ''
-    return f'{field}: no such field{hint}'
+    return f'{field}: no such field' if name in here else f'{_dotted(part, name)}: no such field{hint}'
 
 
 def validate(config) -> ml_collections.ConfigDict:

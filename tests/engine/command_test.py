@@ -40,6 +40,7 @@ def test_help_is_no_error():
 def test_what_was_compiled_is_kept_for_the_next_command_and_changes_no_number(tmp_path, monkeypatch):
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')  # what is kept must not depend on the load
     small = ['--config=configs/salient_concept.py', '--config.seeds=(0,)', '--config.task.train_size=640',
              '--config.task.test_size=100', '--config.report.html=False']
     found, kept = [], []
