@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import cli, error  # noqa: F401
+from commands import error
 
 from w2s_jax.models import zoo
 from w2s_jax.tasks.chess import puzzles

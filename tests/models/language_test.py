@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from commands import cli, error  # noqa: F401
+from commands import error
 
 from configs import own_data, reward
 from w2s_jax import config as configs
@@ -228,7 +228,7 @@ def rewrite(**changes):
     (rewrite(architectures=['MambaModel'], model_type='mamba'), 'llama'),
     (lambda p: (p / 'model.safetensors').rename(p / 'pytorch_model.bin'), 'only pickled weights'),
 ])
-def test_a_model_folder_that_cannot_be_used(cli, tmp_path, file, change, message):  # noqa: F811
+def test_a_model_folder_that_cannot_be_used(cli, tmp_path, file, change, message):
     path = damaged(tmp_path, change)
     line = error(cli(*args(path, file, tmp_path)))
     assert line.startswith(str(path)) and message in line
@@ -242,11 +242,11 @@ def test_a_model_folder_that_cannot_be_used(cli, tmp_path, file, change, message
     ('--config.student.lora.targets=nothing', "student.lora.targets: 'nothing' matches none of"),
     ('--config.student.lora.rank=0', 'student.lora.rank: 0'),
 ])
-def test_a_field_that_cannot_be_used(cli, tmp_path, model, file, change, message):  # noqa: F811
+def test_a_field_that_cannot_be_used(cli, tmp_path, model, file, change, message):
     assert message in error(cli(*args(model, file, tmp_path), change))
 
 
-def test_a_hub_id_while_offline(cli, tmp_path, model, file, monkeypatch):  # noqa: F811
+def test_a_hub_id_while_offline(cli, tmp_path, model, file, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path / 'cache'))
     line = error(cli(*args(model, file, tmp_path), '--config.student.model=nobody/nothing'))
@@ -267,7 +267,7 @@ def test_a_hub_id_in_the_cache_while_offline(tmp_path, monkeypatch):
     assert language.find('someone/tiny', 'student.model').name == commit
 
 
-def test_a_language_model_does_not_play_chess(cli, tmp_path, model):  # noqa: F811
+def test_a_language_model_does_not_play_chess(cli, tmp_path, model):
     line = error(cli('--config=configs/chess.py', f'--workdir={tmp_path}', f'--config.student.model={model}',
                      '--config.task.train_size=100', '--config.task.test_size=20'))
     assert line.startswith('student.model: ') and "task 'chess' has no texts" in line
