@@ -21,7 +21,7 @@ test-ray:
 
 test-ray-run: $(VENV)/.installed-test
 	$(PIP) --editable '.[ray]'
-	$(BIN)/python -m pytest tests/cluster_test.py
+	$(BIN)/python -m pytest tests/engine/cluster_test.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -13,10 +13,11 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 import chex
 import jax
 import pytest
-from commands import cli  # noqa: F401
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+from commands import cli  # noqa: E402, F401  (a fixture for all; imports JAX)
 
 
 @pytest.fixture(autouse=True)

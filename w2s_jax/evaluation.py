@@ -24,7 +24,7 @@ class Answers:
 
     def of(self, role: str, label: str | None = None) -> Any:
         """The answers of a target in the order of the seeds, a list; None if it did not answer this test set."""
-        found = {t['seed']: predictions(self.needs[f'target/{i}'], self.test)
+        found = {t['seed']: predictions(self.needs[f'target/{i}'], self.test, self.needs.get(f'given/{self.test}'))
                  for i, t in enumerate(self.section['targets']) if t['role'] == role and label in (None, t['label'])}
         runs = [found.get(seed) for seed in self.section['seeds']]
         return None if None in runs else runs
@@ -133,12 +133,15 @@ def learned(artifacts: list) -> dict:
     return ({'aux': found} if found else {}) | more
 
 
-def predictions(need, test: str = 'test') -> Any:
-    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data
-    (of the main test set only, else None)."""
+def predictions(need, test: str = 'test', given: np.ndarray | None = None) -> Any:
+    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data.
+
+    given: such labels of a further test set; without them it has no weak model.
+    """
     if hasattr(need, 'arrays'):
         return {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
-    if test != 'test':
+    need = need if test == 'test' else given
+    if need is None:
         return None
     top = np.argsort(-need, axis=-1, kind='stable')[:, :5]
     return {'top': top, 'top_probability': np.take_along_axis(need, top, -1)}

@@ -14,7 +14,7 @@ import absl.flags, absl.logging, jax, matplotlib, tensorboardX
 import w2s_jax
 from configs import salient_concept
 from w2s_jax.engine import experiment, grid
-from w2s_jax.report import grid_page, page
+from w2s_jax.report import page
 from w2s_jax.runtime import process
 
 asked = []

@@ -35,7 +35,7 @@ def test_overrides_change_a_copy():
 
 @pytest.mark.parametrize(('overrides', 'message'), [
     ({'student.learning_rat': 1}, r'student\.learning_rat: no such field; did you mean student\.learning_rate'),
-    ({'student.los.name': 'xent'}, r'student\.los: no such field; did you mean student\.loss'),
+    ({'student.los.name': 'xent'}, r'student\.los\.name: no such field; did you mean student\.loss'),
     ({'train.runs': 'map'}, r'train\.runs does not change results'),
     ({'mesh.data': 1}, r'mesh\.data does not change results'),
     ({'train.epochs': 'two'}, r"train\.epochs: 'two'"),

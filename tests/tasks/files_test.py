@@ -143,8 +143,8 @@ def test_a_test_file_and_a_folder(tmp_path):
     test = write(tmp_path / 'test.csv', reviews(100)[50:])
     d = TASKS['files'].fn(sections.task('files', path=str(tmp_path), text='body', label='grade'), log=lambda line: None)
     assert len(d.test) == 50 and len(d.pool) == 50 and d.notes['shared_with_test'] == 10
-    fields = {'path': str(tmp_path / 'train.csv'), 'test_path': test, 'text': 'body', 'label': 'grade'}
-    d = TASKS['files'].fn(sections.task('files', **fields), log=lambda line: None)
+    task = sections.task('files', path=str(tmp_path / 'train.csv'), test_path=test, text='body', label='grade')
+    d = TASKS['files'].fn(task, log=lambda line: None)
     assert len(d.test) == 50 and len(d.pool) == 50
 
 

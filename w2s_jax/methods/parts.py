@@ -198,6 +198,8 @@ class Parts:
         if student.answers:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
+        if any(t.role == 'weak' and isinstance(t.need, Source) for t in self.targets):
+            needs |= {f'given/{k}': source(v.given) for k, v in self.dataset.tests.items() if v.given is not None}
         for seed, labels in self.labels_of.items():
             needs |= {f'labels/{seed}': labels.need, 'labels_truth': self.truth[None]}
             needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
