@@ -43,13 +43,14 @@ def experiment_config(options):
     c.teacher.model, c.student.model = str(options.teacher), str(options.model)
     c.optimizer.learning_rate, c.seeds, c.report.html = 5e-5, (0,), False
     c.train.update(batch_size=options.batch, epochs=2, evaluations=1)
-    return c
+    return configs.compose(c)
 
 
 def changed(config) -> dict:
     """The fields of a config that are not the defaults."""
-    default = configs.flat(configs.default_config())
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in configs.flat(config).items() if v != default[k]}
+    wanted = configs.settings(config)
+    found = {k: tuple(v) if isinstance(v, list) else v for k, v in configs.flat(config).items()}
+    return {k: v for k, v in found.items() if v != wanted[k].default}
 
 
 def torch_spec(config, options) -> dict:

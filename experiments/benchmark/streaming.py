@@ -28,6 +28,7 @@ import tokenizers
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.benchmark.experiment import changed
 from w2s_jax import cli, graph
 from w2s_jax import config as configs
 from w2s_jax.engine import execute
@@ -187,7 +188,7 @@ def small_config(folder: pathlib.Path, path: pathlib.Path):
     c.method.share = .02
     c.train.update(epochs=1, batch_size=16, watch=64, evaluations=1, eval_batch_size=256)
     c.seeds = (0,)
-    return c
+    return configs.compose(c)
 
 
 def write_rows(path: pathlib.Path, rows: int, words: int) -> None:
@@ -241,12 +242,10 @@ def label_rows(rows: int, words: int, kind: str, scratch: pathlib.Path) -> list[
         write_model(folder)
     write_rows(path, rows, words)
     shutil.rmtree(scratch / str(rows), ignore_errors=True)  # what is done already would not be done, or watched, again
-    changed = configs.flat(small_config(folder, path))
-    default = configs.flat(configs.default_config())
     (scratch / 'plain.py').write_text('from w2s_jax.config import default_config as get_config  # noqa: F401\n')
     done = subprocess.run(
         [sys.executable, '-m', 'experiments.benchmark.streaming', f'--config={scratch / "plain.py"}',
-         *(f'--config.{k}={tuple(v) if isinstance(v, list) else v}' for k, v in changed.items() if v != default[k]),
+         *(f'--config.{k}={v}' for k, v in changed(small_config(folder, path)).items()),
          '--until=label', f'--workdir={scratch / str(rows)}', f'--out={out}'],
         capture_output=True, text=True, check=False)
     if done.returncode:

@@ -253,7 +253,7 @@ def test_probe_runs_of_a_seed_share_rows_and_differ_in_rate():
     runs = probe.probe_runs(2, 3, 40)
     assert runs.rows.shape == (6, 20) and runs.streams == 2
     assert (runs.rows[0] == runs.rows[2]).all() and (runs.rows[0] != runs.rows[3]).any()
-    rates = np.asarray(runs.hyper.learning_rate).reshape(2, 3)
+    rates = np.asarray(runs.hyper['learning_rate']).reshape(2, 3)
     assert (rates[0] == rates[1]).all() and len(set(rates[0])) == 3
 
 

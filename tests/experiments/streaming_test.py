@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from w2s_jax import cli
+from w2s_jax.engine import plan as plans
 from w2s_jax.train import program
 
 
@@ -57,14 +58,13 @@ def test_the_labelling_of_rows_is_watched_phase_by_phase(streaming, tmp_path, ki
     streaming.write_rows(tmp_path / f'rows.{kind}', 1500, 5)
     config = streaming.small_config(tmp_path / 'model', tmp_path / f'rows.{kind}')
     if kind != 'csv':  # the rest of the way is the same
-        from w2s_jax.engine import experiment
-        assert len(experiment.prepare(config, lambda line: None).dataset.pool) == 1300
+        assert len(plans.prepare(config, lambda line: None).dataset.pool) == 1300
         return
     rows = streaming.watch(config, tmp_path / 'w', 'label')
     assert [r['phase'].split(':')[0] for r in rows] == [
         'loading', 'tokens of the pool', 'tokens of the test set', 'model teacher', 'model labels']
     assert all(0 < r['after'] <= r['peak'] for r in rows) and rows[-1]['calls'] == -(-1274 // 256)
-    [labels] = (tmp_path / 'w' / 'store').glob('label-*')
+    [labels] = (tmp_path / 'w' / 'store').glob('predict-*')
     assert json.loads((labels / 'metrics.json').read_text())['examples'] == 1274
     table = streaming.growth({1500: rows, 3000: [r | {'peak': r['peak'] + 150_000} for r in rows]})
     assert table[-1][:2] == ['bytes a row', '100'] and len(table) == 4

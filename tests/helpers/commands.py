@@ -5,12 +5,11 @@ import sys
 import pytest
 from absl import flags
 
-from w2s_jax import cli as command
-
 
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """`experiments.run` in this process: (arguments) -> (exit status, stdout, stderr)."""
+    command = importlib.import_module('w2s_jax.cli')
     known, loaded = set(flags.FLAGS), 'experiments.run' in sys.modules
     def leave(status):
         raise SystemExit(status)

@@ -13,6 +13,7 @@ from w2s_jax.errors import ConfigError, StoreError, WeightsError
 from w2s_jax.models import heads, hf
 from w2s_jax.models.transformer import Transformer
 from w2s_jax.store import trees
+from w2s_jax.store.artifacts import Store
 from w2s_jax.tasks import TASKS
 
 
@@ -62,13 +63,16 @@ def test_what_cannot_be_exported(trained):
 
 
 def test_of_several_an_id_tells_which(tmp_path):
-    for name in ('student-aa', 'student-bb'):
-        (tmp_path / 'store' / name).mkdir(parents=True)
-        (tmp_path / 'store' / name / 'DONE').touch()
-        (tmp_path / 'store' / name / 'config.json').write_text('{"section": {"loss": "xent", "seed": 0, "model": "m"}}')
+    for name in ('aa', 'bb'):
+        Store(tmp_path / 'store').save('fit', name, {'section': {'model': {'model': 'm'}}}, {})
+        cell = tmp_path / 'cells' / name
+        cell.mkdir(parents=True)
+        students = [{'label': 'xent', 'ids': [name]}]
+        (cell / 'results.json').write_text(json.dumps({'weak': {}, 'ceiling': {}, 'students': students}))
+        (cell / 'evaluation.json').write_text('{"config": {"seeds": [0]}}')
     with pytest.raises(StoreError, match=r'2 times student .* expected --phase, one of: aa \(m\), bb \(m\)'):
         export.find(tmp_path, 'student', 'xent', 0)
-    assert export.find(tmp_path, 'student', 'xent', 0, 'bb').path.name == 'student-bb'
+    assert export.find(tmp_path, 'student', 'xent', 0, 'bb').path.name == 'fit-bb'
 
 
 def test_a_model_that_is_no_language_model(tmp_path):
