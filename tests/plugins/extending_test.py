@@ -12,6 +12,7 @@ from w2s_jax import config as configs
 from w2s_jax.diagnostics import DIAGNOSTICS
 from w2s_jax.engine import experiment, grid, sweep
 from w2s_jax.errors import ConfigError
+from w2s_jax.graph import source
 from w2s_jax.labels.sources import SOURCES
 from w2s_jax.labels.transforms import TRANSFORMS
 from w2s_jax.losses import LOSSES
@@ -249,6 +250,36 @@ def test_a_model_with_a_setting_of_its_own(plugin, tmp_path):
     assert not any(c['failed'] for c in found['cells'])
     trained = [p for p in found['phases'] if p['kind'] == 'student']
     assert len({p['id'] for p in trained}) == 4 and {p['runs'] for p in trained} == {2}
+
+
+def test_weights_of_rows(tmp_path):
+    """Weights of one change nothing; rows of weight zero could as well have any label."""
+    def wired(name, weigh):
+        @METHODS.register(name)
+        def weighed(b):
+            for seed in b.seeds:
+                weak, labels = b.weak_labels(seed)
+                b.weak(weak, labels)
+                half = b.halves[seed].student
+                b.ceiling(b.fit('ceiling', b.student, half, b.truth))
+                columns, targets = weigh(len(half), b.column(half).need.value)
+                b.students([b.fit('student', b.student, half, source(targets), columns=columns)], label='s')
+        results = run(base(method__name=name, labels__source='column'), tmp_path / name)
+        return artifact(tmp_path / name, student(results, 's')['ids'][0]).arrays['loss']
+    before = dict(METHODS.entries)
+    try:
+        odd = lambda n: source((np.arange(n) % 2).astype(np.float32))
+        spoiled = lambda given: np.where(np.arange(len(given))[:, None] % 2, given, given[:, ::-1])
+        plain, ones = wired('plain', lambda n, t: ({}, t)), wired(
+            'ones', lambda n, t: ({'weight': source(np.ones(n, np.float32))}, t))
+        np.testing.assert_array_equal(plain, ones)
+        half, other = wired('half', lambda n, t: ({'weight': odd(n)}, t)), wired(
+            'other', lambda n, t: ({'weight': odd(n)}, spoiled(t)))
+        np.testing.assert_array_equal(half, other)
+        assert not np.array_equal(half, plain)
+    finally:
+        METHODS.entries.clear()
+        METHODS.entries.update(before)
 
 
 @pytest.fixture
