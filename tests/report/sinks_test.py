@@ -207,5 +207,5 @@ def test_the_config_names_sinks():
     config.report.sinks = ('tensorbord',)
     with pytest.raises(ConfigError, match=r"^report\.sinks: unknown 'tensorbord'.*did you mean 'tensorboard'"):
         configs.validate(config)
-    assert 'report.sinks'.startswith(configs.EXECUTION)
+    assert not configs.decides(configs.default_config(), 'report.sinks')
     assert sinks.openers((), 'unused') == []
