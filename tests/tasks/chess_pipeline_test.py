@@ -39,8 +39,8 @@ def test_results_have_the_documented_shape(workdir):
         assert student['agreement'].keys() == {'all', 'weak_right', 'weak_wrong'}
     phases = results['timing']['phases']
     assert sorted({(p['kind'], p['name']) for p in phases}) == [
-        ('fit', 'ceiling'), ('fit', 'student confidence'), ('fit', 'student xent'), ('fit', 'teacher'),
-        ('predict', 'labels'), ('predict', 'zero-shot')]
+        ('ceiling', 'ceiling'), ('label', 'labels'), ('student', 'student confidence'), ('student', 'student xent'),
+        ('teacher', 'teacher'), ('zero_shot', 'zero-shot')]
     assert len(phases) == 2 * 5 + 1
 
 
