@@ -58,7 +58,7 @@ def results(folder: pathlib.Path) -> dict:
 
 def check_same(one: pathlib.Path, other: pathlib.Path, apart: float) -> None:
     mine, theirs = arrays(one), arrays(other)
-    assert mine.keys() == theirs.keys() and any(k.startswith('student') for k in mine)
+    assert mine.keys() == theirs.keys() and any(k.startswith('fit-') for k in mine)
     for name in mine:
         for key, x in mine[name].items():
             np.testing.assert_allclose(x, theirs[name][key], atol=apart, rtol=0, err_msg=f'{name} {key}')
