@@ -144,11 +144,6 @@ LISTED = (Named('labels', 'source', SOURCES), Named('labels', 'transforms', TRAN
           Named('report', 'diagnostics', DIAGNOSTICS))
 
 
-def section(**fields) -> ml_collections.ConfigDict:
-    """A section; None stands for a float that falls back on another field."""
-    return ml_collections.ConfigDict({k: config_dict.placeholder(float) if v is None else v for k, v in fields.items()})
-
-
 def default_config() -> ml_collections.ConfigDict:
     """Every field with its default. Configs start from this and change what they must."""
     return compose(ml_collections.ConfigDict())

@@ -107,9 +107,9 @@ def described(name: str, value: dict) -> dict:
 
 
 def diagnosed(chosen: list[dict], student, weak, ceiling, truth: np.ndarray) -> dict:
-    """The measures of the registered diagnostics, over seeds."""
+    """The measures of the registered diagnostics, over seeds; none on a test set without a weak model's answers."""
     found: dict = {}
-    for identity in chosen:
+    for identity in chosen if weak else ():
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
         seeds = [DIAGNOSTICS[identity['name']].fn(s, w, c, truth, settings)
                  for s, w, c in zip(student, weak, ceiling, strict=True)]

@@ -101,8 +101,8 @@ class Parts:
         if role == 'student' if stopping is None else stopping:
             section, needs = self._stopping(section, needs)
         needed = self.config.train.keep == 'all' or role in ('teacher', 'rung')
-        return Phase('fit', section, needs, label or f'{role} {loss}'.removesuffix(' xent') if role != 'student' else
-                     label or f'student {loss}', role, role in SEES_TRUTH, needed)
+        named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
+        return Phase('fit', section, needs, label or named, role, role in SEES_TRUTH, needed)
 
     def weak_labels(self, seed: int) -> tuple[Any, Labels]:
         """Who answers as the weak model, and its labels of the student's half: of the config's source, through the

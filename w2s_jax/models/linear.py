@@ -53,7 +53,7 @@ class Linear(nn.Module):
 
 class Embed(nn.Embed):
     """`nn.Embed` that looks up first and casts then: the gradients of a token that is there a thousand times are added
-    up in float32, and no copy of the table is made. Where a mesh has a table's columns apart (`parallel.RULES`), a
+    up in float32, and no copy of the table is made. Where a mesh has a table's columns apart (`sharding.RULES`), a
     device looks up its columns for the rows of all that share a table, and they then exchange them."""
 
     def __call__(self, inputs):

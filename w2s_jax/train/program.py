@@ -37,8 +37,8 @@ def over_runs(fn: Callable, how: str) -> Callable:
 
 
 def over_mesh(stacked: Callable, mesh) -> Callable:
-    """`stacked` (see `over_runs`) on a mesh: where runs divide by the devices (`parallel.deals_runs`) each device has
-    whole runs and talks to no other; else they share each batch, and the state lives by `parallel.RULES`."""
+    """`stacked` (see `over_runs`) on a mesh: where runs divide by the devices (`sharding.deals_runs`) each device has
+    whole runs and talks to no other; else they share each batch, and the state lives by `sharding.RULES`."""
     def placed(own, inputs, *rest):
         if not sharding.deals_runs(mesh, leading(own), leading(inputs)):
             return sharding.constrain(mesh, sharding.traced_on(mesh, stacked)(own, inputs, *rest))

@@ -68,7 +68,7 @@ class Trainer:
         return jax.tree.map(sharding.put, params, sharding.shardings(self.mesh, params))
 
     def place(self, inputs: data.Inputs, deals: bool = False):
-        """Inputs `[U, B, ...]` on the devices (see `parallel.place_batch`), texts padded to one of the shapes."""
+        """Inputs `[U, B, ...]` on the devices (see `sharding.place_batch`), texts padded to one of the shapes."""
         return sharding.place_batch(data.trim(inputs, self.shapes), self.mesh, deals)
 
     def place_step(self, inputs: data.Inputs, supervision: dict, deals: bool):
