@@ -249,17 +249,11 @@ def test_errors_are_one_line(capsys, args, expected):
 
 def test_the_commands_as_a_user_starts_them(store):
     save(store, 'student', 'aa')
-    for command in (['-m', 'experiments.store'], ['-c', 'import sys; from w2s_jax.store.command import w2s; '
-                                                        'sys.exit(w2s())', 'store']):
+    w2s = 'import sys; from w2s_jax.engine import commands; sys.exit(commands.main())'
+    for command in (['-m', 'experiments.store'], ['-c', w2s, 'store']):
         done = subprocess.run([sys.executable, *command, 'ls', f'--store={store.folder}'], cwd=ROOT,
                               capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (0, '') and 'student    aa' in done.stdout
-
-
-def test_w2s_has_one_command(capsys, monkeypatch):
-    for args in ([], ['run']):
-        monkeypatch.setattr(sys, 'argv', ['w2s', *args])
-        assert store_command.w2s() == 2 and capsys.readouterr().err.count('\n') == 1
 
 
 def test_a_list_has_each_name_once(store):

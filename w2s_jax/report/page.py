@@ -155,7 +155,8 @@ def warnings(grid: Grid) -> list[str]:
                      'before any fine-tuning.')
     if table['seeds'].dropna().eq(1).any():
         found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
-    return list(dict.fromkeys([*found, *(w for c in grid.cells for w in _doubts(c.results.get('task') or {}))]))
+    doubts = (w for c in grid.cells for w in _doubts(c.results.get('task') or {}))
+    return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised)]))
 
 
 def _doubts(task: dict) -> list[str]:

@@ -269,13 +269,3 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
-
-
-def w2s() -> int:
-    """The console script `w2s`."""
-    command, *rest = [*sys.argv[1:], '']
-    if command != 'store':
-        print(f'error: {command or "no command"}: expected `w2s store verify|ls|gc`; to run, sweep and report: '
-              'python -m experiments.run, .grid, .report', file=sys.stderr)
-        return 2
-    return main(rest[:-1])
