@@ -5,6 +5,7 @@ from importlib import metadata
 
 from w2s_jax import config as configs
 from w2s_jax import graph
+from w2s_jax.diagnostics import alarms
 from w2s_jax.engine.execute import Failure
 from w2s_jax.engine.plan import Plan
 from w2s_jax.errors import NonFiniteError
@@ -31,13 +32,8 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.role or p.kind, 'name': p.label, 'seed': p.seed, 'skipped': p.id in done,
                  **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs', 'runs') if k in m}} for p, m in timed]},
-            'alarms': alarms(task, measured), 'versions': versions()}
-
-
-def alarms(task: dict, measured: dict) -> list[dict]:
-    """What makes the numbers doubtful, each with a code and a sentence."""
-    warning = (task.get('leak') or {}).get('warning')
-    return [{'code': 'leak', 'message': warning}] if warning else []
+            'alarms': alarms.raised(task, measured, outcomes[target.id].metrics['curves'], plan.config.report.accept),
+            'versions': versions()}
 
 
 def annotated(measured: dict, plan: Plan) -> dict:
