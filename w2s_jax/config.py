@@ -93,7 +93,7 @@ SECTIONS: dict[str, dict[str, Setting]] = {
               'eval_batch_size': _how(64, low=1, high=MANY),
               'evaluations': Setting(0, 0, 10**6, doc='points of the learning curves, and steps that a stopping rule '
                                                       'chooses from; 0: 4, or 20 where there is a rule'),
-              'watch': Setting(256, 1, MANY, doc='test rows that the curves are measured on'),
+              'watch': Setting(0, 0, MANY, doc='test rows that the curves are measured on; 0: 256, of probes all'),
               'checkpoint_every': _how(100, low=0, high=MANY, doc='steps'),
               'keep': _how('all', choices=('all', 'teacher'), doc='whose parameters are stored: all, or those needed'),
               'shapes': _how(4, low=1, high=64, doc='lengths that texts are padded to; one program each'),

@@ -147,7 +147,9 @@ def learned(artifacts: list) -> dict:
         found[name] = metrics.summarise(values.tolist()) if values.ndim == 1 else {
             'values': values.mean(0).tolist(), 'seeds': values.tolist()}
     stopped: list[Any] = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
-    more = {'stopped': {'steps': [s['step'] for s in stopped]}} if all(stopped) else {}
+    more = {'stopped': {'steps': [s['step'] for s in stopped], 'score': float(np.mean([max(s['scores']) for s in
+    stopped]
+                        ))}} if all(stopped) else {}
     return ({'aux': found} if found else {}) | more
 
 
@@ -234,10 +236,24 @@ def curves(answers: Answers, rows: dict[str, dict]):
         right = watched == truth[:watched.shape[-1]]
         found = {'label': label, 'kind': kind, **_loss_curve(runs),
                  'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
+        found['epochs'] = [float(s) * runs[0].metrics['examples'] / runs[0].metrics['steps'] / runs[0].metrics['rows']
+                           for s in steps]
+        if kind == 'student' and weak and answers.of('ceiling'):
+            found['pgr'] = during(right, weak, answers.of('ceiling'), truth)
         if kind != 'teacher':
             says = np.stack([weak[i]['top'][:watched.shape[-1], 0] for i in range(len(seeds))])[:, None]
             found['stops'] = stops(steps, right, watched == says if kind == 'student' else None)
         yield found
+
+
+def during(right: np.ndarray, weak: list[dict], ceiling: list[dict], truth: np.ndarray) -> list[float | None]:
+    """PGR of mean accuracies at every look, by the final weak models and ceilings on the same rows.
+
+    right: `[S, E, W]` bool, a student's on the watched rows.
+    """
+    rows = right.shape[-1]
+    low, high = (float(correct(runs, truth)[:, :rows].mean()) for runs in (weak, ceiling))
+    return [metrics.pgr(low, float(a), high) for a in right.mean((0, 2))]
 
 
 def stops(steps: np.ndarray, right: np.ndarray, agrees: np.ndarray | None) -> dict:

@@ -19,6 +19,7 @@ from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
 
 SEES_TRUTH = ('teacher', 'ceiling')
+WATCHED, MOST_WATCHED = 256, 10_000  # test rows that curves are measured on: by default, and of probes
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
 
@@ -292,7 +293,8 @@ class Parts:
         return {'model': model.identity, 'num_classes': self.dataset.num_classes, 'objective': aim.identity(values),
                 'optimizer': steps.identity(numbers) | {'schedule': optimizer.schedule},
                 'epochs': config.train.epochs if part.epochs is None else part.epochs,
-                **{k: config.train[k] for k in ('batch_size', 'evaluations', 'watch', 'window')}, 'hyper': hyper}
+                'watch': config.train.watch or (MOST_WATCHED if model.featurize else WATCHED),
+                **{k: config.train[k] for k in ('batch_size', 'evaluations', 'window')}, 'hyper': hyper}
 
 
 def related(group: np.ndarray) -> bool:
