@@ -159,7 +159,7 @@ def test_a_student_that_is_its_teacher_or_the_ceiling_is_certain():
     weak, _, ceiling = models()
     assert metrics.pgr_interval(weak, weak, ceiling) == {'mean': 0, 'low': 0, 'high': 0, 'defined': True}
     assert metrics.pgr_interval(weak, ceiling, ceiling) == {'mean': 1, 'low': 1, 'high': 1, 'defined': True}
-    assert metrics.paired_difference(weak, weak) == {'mean': 0, 'low': 0, 'high': 0}
+    assert metrics.paired_difference(weak, weak) == {'mean': 0, 'low': 0, 'high': 0, 'detectable': 0}
 
 
 def test_pgr_is_undefined_where_the_gap_is_noise():
