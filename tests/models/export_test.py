@@ -35,7 +35,7 @@ def answers(folder, rows, place='last'):
     length = inputs['length'][:, 0]
     hidden = Transformer(checkpoint.config).apply({'params': hf.load(folder)}, inputs['tokens'][:, 0], length)
     head = trees.load(folder / export.HEAD)
-    return heads.read_out(hidden, length, place) @ head['classes'] + head['bias']
+    return np.asarray(heads.read_out(hidden, length, place)) @ head['classes'] + head['bias']
 
 
 @pytest.mark.parametrize('kind', ['teacher', 'student'])

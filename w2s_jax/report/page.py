@@ -151,10 +151,12 @@ def recovery(rows: pd.DataFrame, alone: bool = False, prefix: str = '') -> str:
 
 def warnings(grid: Grid) -> list[str]:
     """Alarms; cells that failed; students worse than their model was before; what makes the data doubtful."""
-    failed = [c for c in grid.cells if c.failed]
+    table, failed = students(on(grid, MAIN)), [c for c in grid.cells if c.failed]
     raised: dict[str, list[str]] = {}
     for cell in grid.cells:
         for alarm in (a for a in cell.results.get('alarms') or [] if not a.get('accepted')):
+            if alarm.get('code') == 'one_seed' or (alarm.get('code') == 'below_zero_shot' and not grid.alone):
+                continue  # counted below
             said = alarm['message'] if grid.alone else ALARMS.get(alarm.get('code', ''), alarm['message'])
             if cell.name not in raised.setdefault(said, []):
                 raised[said].append(cell.name)
@@ -163,6 +165,11 @@ def warnings(grid: Grid) -> list[str]:
     if failed:
         found.append(f'{len(failed)} of {len(grid.cells)} cells failed: ' + '; '.join(
             f'{c.name} ({c.failed})' for c in failed[:3]) + '; …' * (len(failed) > 3))
+    if (worse := (table['zero_shot'] > table['accuracy']).sum()) and not grid.alone:
+        found.append(f'{worse} of {table["accuracy"].notna().sum()} students are right less often than the same model '
+                     'before any fine-tuning.')
+    if table['seeds'].dropna().eq(1).any():
+        found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
     doubts = (w for c in grid.cells for w in _doubts(c.results.get('task') or {}))
     return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised)]))
 

@@ -166,7 +166,7 @@ def _numbers(student: Student) -> dict[str, Any]:
         found |= _spread(name, part, 'sem', *(('low', 'high') if name in ACCURACIES else ()))
     found |= {'majority': number(((results.get('majority') or {}).get('accuracy') or {}).get('mean')),
               'zero_shot_pgr': number((before.get('pgr') or {}).get('mean')) if same else None,
-              'alarms': ', '.join(concerning(results, entry.get('label')))}
+              'alarms': ', '.join(concerning(results, entry.get('label'))) or None}
     found |= _spread('pgr', pgr if defined else {}, 'low', 'high') | _spread('gain', entry.get('gain'), 'low', 'high')
     return found | {'pgr_defined': defined, 'seeds': len(entry['accuracy'].get('seeds') or []) or None,
                     'teacher_parameters': number(weak.get('parameters')),
