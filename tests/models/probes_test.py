@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny
-from language_test import ALPHABET, own
 from sklearn.linear_model import LogisticRegression
+from words import ALPHABET, own
 
 from w2s_jax import config as configs
 from w2s_jax.engine import experiment, plan
@@ -93,7 +93,7 @@ def test_a_rule_chooses_the_strength_of_the_exact_solution(folder, tmp_path):
     ({'student.mode': 'full'}, "'xent' is of mode 'full'")])
 def test_what_has_no_exact_solution_is_refused(folder, changes, said):
     c = own(folder / 'tiny', folder / 'rows.jsonl', **KEYS | {'optimizer.name': 'lbfgs'} | changes)
-    with pytest.raises(ConfigError, match=f'optimizer.name.*{said}'):
+    with pytest.raises(ConfigError, match=rf'optimizer.name.*{said}'):
         plan.prepare(plan.ready(c), lambda *a: None)
 
 
@@ -123,5 +123,5 @@ def test_layers_beyond_a_model_and_read_outs_of_what_is_no_language_model_are_re
             plan.prepare(plan.ready(own(folder / 'tiny', folder / 'rows.jsonl', **KEYS | changes)), lambda *a: None)
     c = configs.default_config()
     c.student.read_out = 'mean'
-    with pytest.raises(ConfigError, match="student.read_out: 'mean', but 'chess-m' is no language model"):
+    with pytest.raises(ConfigError, match=r"student\.read_out: 'mean', but 'chess-m' is no language model"):
         plan.prepare(plan.ready(c), lambda *a: None)

@@ -17,7 +17,8 @@ from w2s_jax.report.reading import Grid, models, number
 from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
-COLOURS = {'majority': plots.RULE, 'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING, 'teacher': plots.WEAK}
+COLOURS = {'majority': plots.RULE, 'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING,
+           'teacher': plots.WEAK}
 SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
            'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
 STOPS = {'best': ('^', '▲ best, by an oracle that knows the truth'), 'final': ('o', '● final'),
