@@ -12,7 +12,8 @@ def accuracy(mean, half=.02, seeds=3):
 
 def results(**changes):
     """Those of an experiment without anything doubtful, with changes to its accuracies."""
-    means = {'weak': .6, 'student': .7, 'ceiling': .8, 'majority': .5, 'share': .5, 'zero_shot': .55, 'seeds': 3} | changes
+    means = {'weak': .6, 'student': .7, 'ceiling': .8, 'majority': .5, 'share': .5, 'zero_shot': .55, 'seeds': 3}
+    means |= changes
     student = {'label': 'xent', 'model': 'm', 'accuracy': accuracy(means['student'], seeds=means['seeds']),
                'pgr': {'defined': changes.get('defined', True)}} | changes.get('more', {})
     return {'weak': {'accuracy': accuracy(means['weak'])}, 'ceiling': {'accuracy': accuracy(means['ceiling'])},
@@ -63,5 +64,5 @@ def test_a_student_that_a_rule_has_stopped_has_not_fallen():
 def test_only_codes_that_there_are_can_be_accepted():
     c = configs.default_config()
     c.report.accept = ('leek',)
-    with pytest.raises(ConfigError, match="report.accept: unknown 'leek'.*did you mean 'leak'"):
+    with pytest.raises(ConfigError, match=r"report.accept: unknown 'leek'.*did you mean 'leak'"):
         configs.validate(c)
