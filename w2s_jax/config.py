@@ -194,7 +194,9 @@ def compose(config) -> ml_collections.ConfigDict:
 
 
 def _typed(value, setting: Setting):
-    """Lists as tuples, whole numbers where there may be others as such."""
+    """Lists as tuples, whole numbers where there may be others as such, several words as one text."""
+    if setting.several and isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return ','.join(value)
     if setting.type is tuple and isinstance(value, list):
         return tuple(value)
     return float(value) if setting.type is float and type(value) is int else value

@@ -11,7 +11,7 @@ import sections
 
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import TASKS
-from w2s_jax.tasks.text import files, tables
+from w2s_jax.tasks.text import questions, tables
 
 WORDS = ('good', 'poor')
 
@@ -157,7 +157,7 @@ QUESTION = {'question': 'ask', 'options': 'among', 'answer': 'solution'}
     ({'text': 'body', 'label': 'x'}, reviews(9), r"task.label: no column 'x'"),
     (FIELDS | {'group': 'x'}, reviews(9), r"task.group: no column 'x'"),
     (FIELDS | {'template': '{x}'}, reviews(9), r"task.template: no column 'x'"),
-    (FIELDS, reviews(9, (0.5, 1.0)), r"line 1: label 0.5, expected a class: a word or an integer \(9 of 9 rows"),
+    (FIELDS, reviews(9, (3.5, 4.0)), r"line 1: label 3.5, expected a class: a word or an integer \(5 of 9 rows"),
     (FIELDS, reviews(9, ('0.5', 'nan')), r"line 1: label '0.5', expected a class"),
     (FIELDS, reviews(9, ('a', None)), r'line 2: the label is missing \(4 of 9'),
     (FIELDS, reviews(9, ('a', '')), r'line 2: the label is missing'),
@@ -185,7 +185,7 @@ def test_bad_data(tmp_path, fields, rows, message):
 
 
 @pytest.mark.parametrize('fields, message', [
-    ({}, "task.text: '' and task.question: '', expected one of them"),
+    ({}, "task.text: '', task.question: '', task.chosen: '', expected one of them"),
     (FIELDS | QUESTION, 'expected one of them'),
     ({'text': 'body'}, 'task.label: empty, expected a column, as task.text is set'),
     ({'question': 'ask', 'options': 'among'}, 'task.answer: empty, expected a column, as task.question is set'),
@@ -195,7 +195,8 @@ def test_bad_data(tmp_path, fields, rows, message):
     (FIELDS | {'template': '{body!r}'}, 'expected plain column names in braces'),
     (FIELDS | {'template': 'x'}, r'expected {column}s in it'),
     (QUESTION | {'template': '{ask}'}, r'expected {answer} in it'),
-    (FIELDS | {'prompt': 'x'}, "task.prompt: no such field here, expected task.name to be preference"),
+    (FIELDS | {'prompt': 'x'}, "task.prompt: 'x', expected '', as task.text is set"),
+    (QUESTION | {'balance': True}, "task.balance: True, expected False, as task.question is set"),
 ])
 def test_bad_fields(tmp_path, fields, message):
     with pytest.raises((ConfigError, DataError), match=message):
@@ -267,6 +268,6 @@ def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):
 
 def test_readings_of_an_answer():
     options = list(string.ascii_lowercase[3:7])
-    assert [files.by_letter(a, options) for a in ('a', 'D', 'e', 'ab', 3)] == [0, 3, None, None, None]
-    assert [files.by_index(a, options) for a in (0, '3', 4, -1, 'a', True, 1.0)] == [0, 3, None, None, None, None, None]
-    assert [files.by_text(a, options) for a in ('d', ' g ', 'a', None)] == [0, 3, None, None]
+    assert [questions.by_letter(a, options) for a in ('a', 'D', 'e', 'ab', 3)] == [0, 3, None, None, None]
+    assert [questions.by_index(a, options) for a in (0, '3', 4, -1, 'a', True, 1.0)] == [0, 3, None, None, None, None, 1]
+    assert [questions.by_text(a, options) for a in ('d', ' g ', 'a', None)] == [0, 3, None, None]

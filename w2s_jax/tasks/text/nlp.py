@@ -137,16 +137,17 @@ def load(task, log=print) -> Dataset:
     """The task called `task.name`, balanced; see the module.
 
     task: path and test_path ('' = the hub's), template ('' = the task's own), train_size and test_size (0 = all,
-    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows.
+    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows, questions.
     Raises DataError for files that cannot be used, ConfigError where the hub cannot be reached.
     """
     spec = _with_template(SPECS[task.name], task.template)
     parts = tables.splits(task, spec.train, (spec.test, 'test', 'validation'), functools.partial(_from_hub, spec))
-    make = functools.partial(statement, spec=spec, seed=task.seed)
+    number = task.get('questions') or 0  # only tasks with options have the setting
+    make = functools.partial(statement, spec=spec, seed=task.seed, whole=number > 0)
     pool, test = (statements.source([_prepared(t, spec) for t in p], make, task, log) if p else None for p in parts)
     assert pool is not None
     return statements.dataset(task, task.name, list(spec.classes), pool, test, log, template=spec.template,
-                        truncate=spec.truncate)
+                        truncate=spec.truncate, questions=number)
 
 
 def _with_template(spec: Spec, template: str) -> Spec:
@@ -187,9 +188,10 @@ def _shown(spec: Spec) -> list[str]:
     return names + [spec.group] * (spec.group not in names)
 
 
-def statement(row: dict, spec: Spec, seed: int) -> Statement:
-    """A row, with our column names, as a statement. Raises ValueError where it cannot be used."""
-    rng = statements.random_of(seed, row)
+def statement(row: dict, spec: Spec, seed: int, whole: bool = False) -> Statement:
+    """A row, with our column names, as a statement; `whole`: which knows all options. Raises ValueError where it cannot
+    be used."""
+    rng, every = statements.random_of(seed, row), None
     shown = {name: _value(row, name, spec.optional) for name in _shown(spec)}
     if spec.fields:
         values, truth = spec.fields(row, rng)
@@ -198,10 +200,12 @@ def statement(row: dict, spec: Spec, seed: int) -> Statement:
         options, right = pick(row)
         answer, truth = formats.draw(options, right, rng)
         values = shown | {'answer': answer}
+        every = functools.partial(formats.whole, options, right, functools.partial(statements.answered, spec.template, shown))
     else:
         values, truth = shown, spec.label(row)
     shared = statements.normal(spec.group_of(shown[spec.group]))
-    return Statement((statements.fill(spec.template, values).strip(),), truth, statements.group_id(shared))
+    return Statement((statements.fill(spec.template, values).strip(),), truth, statements.group_id(shared),
+                     whole=every if whole else None)
 
 
 def _value(row: dict, name: str, optional: tuple[str, ...]) -> str:
