@@ -5,6 +5,7 @@ what it names: `method.chain` exists only if the method has it. `compose` brings
 """
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -320,6 +321,15 @@ def check_name(field: str, config=None) -> None:
     wanted = settings(config if config is not None else default_config())
     if field not in wanted and not any(f.startswith(f'{field}.') for f in wanted):
         raise ConfigError(no_such_field(field, wanted))
+
+
+def check_text(field: str, text: str | None, config) -> None:
+    """Raises ConfigError if the text of a flag is one number where several values are expected: `seeds=3` is neither
+    three seeds nor one."""
+    setting = settings(config).get(field)
+    if setting and setting.type is tuple and re.fullmatch(r'[-+]?\d+', (text or '').strip()):
+        hint = f", as '{setting.default}'" if setting.default else ''
+        raise ConfigError(f'{field}: {text}, expected a tuple{hint}; for one value {field}=({text},)')
 
 
 def decides(config, field: str) -> bool:

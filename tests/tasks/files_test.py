@@ -269,5 +269,6 @@ def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):
 def test_readings_of_an_answer():
     options = list(string.ascii_lowercase[3:7])
     assert [questions.by_letter(a, options) for a in ('a', 'D', 'e', 'ab', 3)] == [0, 3, None, None, None]
-    assert [questions.by_index(a, options) for a in (0, '3', 4, -1, 'a', True, 1.0)] == [0, 3, None, None, None, None, 1]
+    assert [questions.by_index(a, options) for a in (0, '3', 4, -1, 'a', True)] == [0, 3, None, None, None, None]
+    assert [questions.by_index(a, options) for a in (1.0, '2.0', 1.5, None)] == [1, 2, None, None]
     assert [questions.by_text(a, options) for a in ('d', ' g ', 'a', None)] == [0, 3, None, None]

@@ -194,7 +194,8 @@ class Parts:
         report, student = self.config.report, self.student
         needs: dict[str, Any] = {f'truth/{k}': self.sealed[k][None] for k in self.dataset.tests}
         needs |= {f'test/{k}': self.raw[k] for k in self.dataset.tests}
-        needs |= {f'extra/{k}': source(v) for k, v in self.dataset.test.extras.items()}
+        needs |= {f'extra/{k}' if name == 'test' else f'extra/{name}/{k}': source(v)
+                  for name, test in self.dataset.tests.items() for k, v in test.extras.items()}
         if student.answers:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}

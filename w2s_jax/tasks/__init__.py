@@ -50,4 +50,5 @@ TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_ques
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 for _name, _spec in nlp.SPECS.items():
-    TASKS.register(_name, **TEXTS, **TEMPLATE, **({'questions': _questions(0)} if _spec.choices else {}))(nlp.load)
+    _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
+    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)

@@ -80,14 +80,11 @@ def group(row: dict, column: str, otherwise: str) -> int:
 def options(row: dict, names: list[str], fewest: int = 2) -> list[str]:
     """The candidate answers of a row: of a list, in a cell or in JSON, or of several columns, of which the last may be
     empty. Raises ValueError unless they are `fewest` or more different texts."""
-    if len(names) > 1:
-        value = [row.get(n) for n in names]
-        while value and missing(value[-1]):
-            value.pop()
-    else:
-        value = as_list(row.get(names[0]))
-        if value is None and isinstance(row.get(names[0]), str):
-            raise ValueError(f'{names[0]} {row[names[0]][:40]!r}, expected a JSON list of options')
+    value = [row.get(n) for n in names] if len(names) > 1 else as_list(row.get(names[0]))
+    while len(names) > 1 and value and missing(value[-1]):
+        value.pop()
+    if value is None and isinstance(row.get(names[0]), str):
+        raise ValueError(f'{names[0]} {row[names[0]][:40]!r}, expected a JSON list of options')
     if value is None or len(value) < fewest:
         raise ValueError(f'options {str(row.get(names[0]) if value is None else value)[:40]!r}, expected a list of '
                          f'{("one", "two")[fewest - 1]} or more texts')

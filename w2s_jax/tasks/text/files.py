@@ -26,8 +26,8 @@ OWN = {'label', 'weak', 'classes', 'group', 'balance', 'options', 'answer', 'rej
 def load(task, log=print) -> Dataset:
     """Examples from `task.path`, a file or a folder of them.
 
-    task: path, test_path ('' = a file called test in the folder, else a fifth of the rows), train_size, test_size, seed,
-    max_bad_rows, template (of {column}s, and {answer}), group, and
+    task: path, test_path ('' = a file called test in the folder, else a fifth of the rows), train_size, test_size,
+    seed, max_bad_rows, template (of {column}s, and {answer}), group, and
 
     - text (a column, or several 'a,b', which are joined by blank lines), label (classes; probabilities of the second of
       two; lists of K probabilities: the likeliest class is then the truth), weak (the same, and kept soft), classes

@@ -200,7 +200,8 @@ def statement(row: dict, spec: Spec, seed: int, whole: bool = False) -> Statemen
         options, right = pick(row)
         answer, truth = formats.draw(options, right, rng)
         values = shown | {'answer': answer}
-        every = functools.partial(formats.whole, options, right, functools.partial(statements.answered, spec.template, shown))
+        filled = functools.partial(statements.answered, spec.template, shown)
+        every = functools.partial(formats.whole, options, right, filled)
     else:
         values, truth = shown, spec.label(row)
     shared = statements.normal(spec.group_of(shown[spec.group]))

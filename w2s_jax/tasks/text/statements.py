@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import html
+import itertools
 import json
 import random
 import string
@@ -177,18 +178,13 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
 def _whole(chosen: list[Statement], number: int) -> Examples | None:
     """The first `number` questions of `chosen` with all of their options; `question` `[N]` among the extras says which
     question a row is of. None without any."""
-    found: list[Statement] = []
-    question: list[int] = []
-    for s in (s for s in chosen if s.whole):
-        if question and question[-1] + 1 == number or not number:
-            break
-        assert s.whole is not None
-        options = s.whole()
-        question += [question[-1] + 1 if question else 0] * len(options)
-        found += [Statement((text,), truth, s.group) for text, truth in options]
-    if not found:
+    asked = ((s.group, options) for s in chosen if number and s.whole and (options := s.whole()))
+    rows = [(i, Statement((text,), truth, group)) for i, (group, options) in enumerate(itertools.islice(asked, number))
+            for text, truth in options]
+    if not rows:
         return None
-    return dataclasses.replace(_examples(found), extras={'question': np.array(question, np.int32)})
+    question = np.array([i for i, _ in rows], np.int32)
+    return dataclasses.replace(_examples([s for _, s in rows]), extras={'question': question})
 
 
 def _checked_for_leaks(name: str, parts: list[Examples], seed: int, log) -> dict:
