@@ -84,7 +84,7 @@ def label_of(value) -> str:
 
 def read(parts: list[Table], task) -> Labels:
     """How `task.label` is read, and its classes. Raises DataError, ConfigError."""
-    kind, size = kind_of(parts, task.label, task.max_bad_rows)
+    kind, size = kind_of(parts, task.label)
     if kind == 'class':
         return Labels(task.label, kind, tuple(_classes(parts, task)))
     return Labels(task.label, kind, tuple(str(k) for k in range(size)))
@@ -96,15 +96,15 @@ def read_weak(parts: list[Table], task, labels: Labels) -> Labels | None:
     if not task.weak:
         return None
     aliases = tuple(names(task.classes, list(labels.names)))
-    kind, size = kind_of(parts, task.weak, task.max_bad_rows, labels.names + aliases)
+    kind, size = kind_of(parts, task.weak, labels.names + aliases)
     if kind != 'class' and size != len(labels.names):
         raise DataError(f'{parts[0].source}: task.weak: column {task.weak!r} holds probabilities of {size} classes, '
                         f'expected {len(labels.names)}, as task.label has')
     return Labels(task.weak, kind, labels.names, aliases)
 
 
-def kind_of(parts: list[Table], column: str, max_bad_rows: float, known: tuple[str, ...] = ()) -> tuple[str, int]:
-    """(the kind of a column of labels, of how many classes it speaks; 0 for classes).
+def kind_of(parts: list[Table], column: str, known: tuple[str, ...] = ()) -> tuple[str, int]:
+    """(the kind of a column of labels by most of its rows, of how many classes it speaks; 0 for classes).
 
     known: classes. Of whole numbers alone, 0 and 1, a column speaks of classes, unless neither is among `known`.
     """
@@ -124,7 +124,7 @@ def kind_of(parts: list[Table], column: str, max_bad_rows: float, known: tuple[s
     if sizes.total() > rows / 2:
         return 'list', sizes.most_common(1)[0][0]
     soft = forms['inside'] or (known and whole and not whole & set(known))
-    return ('probability', 2) if soft and forms['other'] + sizes.total() <= max_bad_rows * rows else ('class', 0)
+    return ('probability', 2) if soft and forms['other'] + sizes.total() < rows / 2 else ('class', 0)
 
 
 def _values(parts: list[Table], column: str) -> Iterator:
