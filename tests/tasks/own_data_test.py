@@ -55,6 +55,11 @@ def test_a_list_where_a_text_is_expected(tmp_path):
 # Labels
 
 
+def test_words_that_python_would_take_for_numbers(tmp_path):
+    d = load(tmp_path, reviews(60, ('2021_01', '20_2101', 'x')), text='body', label='grade')
+    assert d.notes['classes'] == ['2021_01', '20_2101', 'x']
+
+
 def test_whole_numbers_with_a_point_are_classes(tmp_path):
     for kind, labels in (('csv', ('1.0', '2.0')), ('jsonl', (1.0, 2.0)), ('jsonl', (1, 2.0))):
         d = load(tmp_path, reviews(60, labels), kind, text='body', label='grade')

@@ -33,7 +33,7 @@ COLUMNS: dict[str, Any] = {
     'answer': Setting('', doc="column of right answers: a place, a letter, an option's text, or beside wrong options "
                               'the right answer itself'),
     **{name: Setting('', doc=f'column, of preference pairs{more}') for name, more in (
-        ('chosen', ''), ('rejected', ''), ('prompt', ", or '': none"))}}
+        ('chosen', ''), ('rejected', ''), ('prompt', "; '': 'prompt' if there is one"))}}
 
 
 def _questions(number: int) -> Setting:

@@ -40,8 +40,8 @@ def as_list(value) -> list | None:
 
 
 def as_number(value) -> float | None:
-    """The finite number in a cell, or a text of one; None for anything else, bools among it."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    """The finite number in a cell, or a text of one; None for anything else, bools and '1_000' among it."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or '_' in str(value):
         return None
     try:
         number = float(value)

@@ -52,8 +52,7 @@ class Way(NamedTuple):
 
 WAYS = (Way('text', by_text, "the right option's text"), Way('letter', by_letter, "the right option's letter"),
         Way('index', by_index, "the right option's index, from 0"),
-        Way('number', by_place, "the right option's number, from 1: the highest is as high as there are options, and "
-                                "none is 0"))
+        Way('number', by_place, "the right option's number, from 1: more rows can be read so than from 0"))
 ALONE = Way('answer', None, 'the right answer itself, and the options are wrong ones')
 
 
