@@ -49,13 +49,13 @@ ROWS: dict[str, Callable] = {f'{task}-{place}': lambda models, data, task=task, 
         ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'), ('sciq', 'mean'))}
 
 
-def run(names: list[str]) -> None:
+def run(names: list[str], workdir: pathlib.Path) -> None:
     """Runs rows by name, each a grid in a folder of its own."""
     for name in names:
         if name not in ROWS:
             raise ConfigError(f'--rows: unknown {name!r}, expected some of {", ".join(ROWS)}')
         config = ROWS[name](MODELS.value, DATA.value)
-        grid.run(config, lengths(), pathlib.Path(WORKDIR.value) / name)
+        grid.run(config, lengths(), workdir / name)
 
 
 def write(workdir: pathlib.Path) -> None:
@@ -123,12 +123,13 @@ def main() -> None:
     for flag in (WORKDIR, *([] if PAGE.value else [MODELS, DATA])):
         if flag.value is None:
             raise ConfigError(f'--{flag.name}: missing, expected a folder')
+    workdir = pathlib.Path(str(WORKDIR.value)).expanduser().absolute()
     if not PAGE.value:
-        run(ONLY.value or list(ROWS))
-    write(pathlib.Path(WORKDIR.value))
+        run(ONLY.value or list(ROWS), workdir)
+    write(workdir)
     for name in ROWS:
-        if (pathlib.Path(WORKDIR.value) / name / 'grid.json').exists():
-            print(name, page.terminal_table(tables.load(pathlib.Path(WORKDIR.value) / name)), sep='\n')
+        if (workdir / name / 'grid.json').exists():
+            print(name, page.terminal_table(tables.load(workdir / name)), sep='\n')
 
 
 if __name__ == '__main__':

@@ -56,6 +56,13 @@ def test_top_k_accuracy():
     assert metrics.top_k_accuracy(classes[:, :1], truth) == metrics.accuracy(classes[:, 0], truth) == .25
 
 
+def test_question_accuracy():
+    score, truth = [.2, .9, .5, .8, .6, .6, .6, .1, 1., 1.], [0, 1, 0, 0, 1, 0, 0, 1, 1, 0]
+    question = [7, 7, 7, 3, 3, 5, 5, 5, 9, 9]  # right, wrong, wrong, and one of two that look alike
+    assert metrics.question_accuracy(score, truth, question) == pytest.approx(1.5 / 4)
+    assert metrics.question_accuracy([.1, .3], [0, 1], [0, 0]) == 1.
+
+
 def test_auroc():
     # Of the four pairs (1, 0), one is in the wrong order.
     assert metrics.auroc([.1, .4, .35, .8], [0, 0, 1, 1]) == .75

@@ -5,6 +5,7 @@ what it names: `method.chain` exists only if the method has it. `compose` brings
 """
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -205,7 +206,9 @@ def compose(config) -> ml_collections.ConfigDict:
 
 
 def _typed(value, setting: Setting):
-    """Lists as tuples, whole numbers where there may be others as such."""
+    """Lists as tuples, whole numbers where there may be others as such, several words as one text."""
+    if setting.several and isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return ','.join(value)
     if setting.type is tuple and isinstance(value, list):
         return tuple(value)
     return float(value) if setting.type is float and type(value) is int else value
@@ -339,6 +342,15 @@ def check_name(field: str, config=None) -> None:
     wanted = settings(config if config is not None else default_config())
     if field not in wanted and not any(f.startswith(f'{field}.') for f in wanted):
         raise ConfigError(no_such_field(field, wanted))
+
+
+def check_text(field: str, text: str | None, config) -> None:
+    """Raises ConfigError if the text of a flag is one number where several values are expected: `seeds=3` is neither
+    three seeds nor one."""
+    setting = settings(config).get(field)
+    if setting and setting.type is tuple and re.fullmatch(r'[-+]?\d+', (text or '').strip()):
+        hint = f", as '{setting.default}'" if setting.default else ''
+        raise ConfigError(f'{field}: {text}, expected a tuple{hint}; for one value {field}=({text},)')
 
 
 def decides(config, field: str) -> bool:

@@ -51,6 +51,9 @@ class Dataset:
     tests: name -> test set, 'test' the main one, further ones (a shifted domain, harder examples) beside it; Examples
     alone are the main one.
 
+    A test set whose extras hold `question` `[N]` (whose option a row is; class 1: the right one) is measured by
+    questions alone (`question_accuracy`), beside the main one.
+
     inputs of language tasks are `text` `[N, S]` (objects, str; or `disk.Texts`): S = 1, or 2 for a pair of completions.
     notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
     truncate: which end a text that is too long loses its tokens at, 'end' or 'start'.

@@ -13,7 +13,8 @@ from w2s_jax.registry import Settings
 # What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
 # results.json, so that a report shows what a plug-in has measured without the plug-in.
 MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
-            'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1)}
+            'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1),
+            'question_accuracy': ('questions answered right, of all options %', 100, 1)}
 
 
 class Answers:
@@ -52,7 +53,9 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
     rows = {t['label']: t['row'] for t in section['targets'] if t['role'] == 'student'}
     results = measured(main, rows)
     for name in section['tests']:
-        if name != 'test':
+        if f'extra/{name}/question' in needs:
+            add_questions(results, Answers(section, needs, name), needs[f'extra/{name}/question'])
+        elif name != 'test':
             add_test(results, name, measured(Answers(section, needs, name), rows))
     shown = {'weak': main.of('weak')[0], **{label: main.of('student', label)[0] for label in rows}}
     return {'results': results, 'curves': list(curves(main, rows)),
@@ -97,6 +100,27 @@ def add_test(results: dict, name: str, found: dict) -> None:
         keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'agreement', 'measures')
         if theirs.get('accuracy'):
             mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
+
+
+def add_questions(results: dict, answers: Answers, question: np.ndarray) -> None:
+    """Puts `question_accuracy` among each model's main measures: how often, of all options of a question, the true one
+    is the likeliest to be right (equal ones share).
+
+    answers: on a test set that has every option of some questions of the main one.  question: `[N]`, of its rows.
+    """
+    found = {'weak': answers.of('weak'), 'ceiling': answers.of('ceiling')}
+    if 'zero_shot' in answers.needs:
+        found['zero_shot'] = [predictions(answers.needs['zero_shot'], answers.test)]
+    students = [(s, answers.of('student', s['label'])) for s in results['students']]
+    for mine, runs in [*((results[k], v) for k, v in found.items()), *students]:
+        if runs:
+            values = [metrics.question_accuracy(_scores(r), answers.truth, question) for r in runs]
+            mine['measures']['question_accuracy'] = described('question_accuracy', metrics.summarise(values))
+
+
+def _scores(run: dict) -> np.ndarray:
+    """The probability of class 1 of two, `[N]`."""
+    return np.where(run['top'] == 1, run['top_probability'], 0).sum(-1)
 
 
 def entry(row: dict, runs: list[dict] | None, truth: np.ndarray, allowed: np.ndarray | None, how: dict) -> dict:
@@ -188,8 +212,7 @@ def quality(runs: list[dict], truth: np.ndarray, allowed: np.ndarray | None) -> 
 
 
 def _auroc(runs: list[dict], truth: np.ndarray) -> dict | None:
-    scores = [np.where(r['top'] == 1, r['top_probability'], 0).sum(-1) for r in runs]
-    values = [metrics.auroc(s, truth) for s in scores]
+    values = [metrics.auroc(_scores(r), truth) for r in runs]
     return None if None in values else metrics.summarise(values)
 
 

@@ -34,6 +34,20 @@ def auroc(score, truth):
     return float(roc_auc_score(truth, score))
 
 
+def question_accuracy(score, truth, question):
+    """The share of questions whose right option has the highest score; of equal highest ones each counts its part.
+
+    Args:
+      score, truth, question: [N], of each option: how right it seems, 1 for the right one, and whose option it is.
+    """
+    at = np.unique(question, return_inverse=True)[1]
+    best = np.full(at.max() + 1, -np.inf)
+    np.maximum.at(best, at, score)
+    highest = np.asarray(score) == best[at]
+    hits = np.bincount(at, highest & (np.asarray(truth) == 1)) / np.bincount(at, highest)
+    return float(hits.mean())
+
+
 def expected_calibration_error(confidence, correct, bins=15):
     """sum_b |B_b| / N |mean correct - mean confidence| over equal bins (l, u] of (0, 1] (Guo et al. 2017, eq. 3).
 

@@ -197,7 +197,8 @@ class Parts:
         needs: dict[str, Any] = {f'truth/{k}': self.sealed[k][None] for k in self.dataset.tests}
         needs |= {f'test/{k}': self.raw[k] for k in self.dataset.tests}
         needs |= {f'group/{k}': source(v.group) for k, v in self.dataset.tests.items() if related(v.group)}
-        needs |= {f'extra/{k}': source(v) for k, v in self.dataset.test.extras.items()}
+        needs |= {f'extra/{k}' if name == 'test' else f'extra/{name}/{k}': source(v)
+                  for name, test in self.dataset.tests.items() for k, v in test.extras.items()}
         if student.answers:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}

@@ -1,8 +1,18 @@
 """Texts that are parts of others: phrases of one sentence on both sides of a cut are a leak."""
 import collections
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from w2s_jax.tasks.text.statements import Source
+
+
+def without(source: Source, log: Callable[[str], None]) -> Source:
+    """A source less the statements whose text is part of another's; says how many those are."""
+    keep = whole([s.texts[0] for s in source.statements])
+    log(f'{source.name}: {(~keep).sum()} of {len(keep)} texts are parts of others and left out')
+    return dataclasses.replace(source, statements=[s for s, kept in zip(source.statements, keep, strict=True) if kept])
 
 
 def whole(texts: Sequence[str]) -> np.ndarray:
