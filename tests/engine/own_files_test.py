@@ -55,6 +55,22 @@ def test_accuracy_per_question(model, tmp_path):
     [.5, .5]}
 
 
+def test_soft_labels_of_one_s_own_teach(model, tmp_path):
+    """Right as often as not, but sure where they are right: hard labels teach nothing."""
+    rows = []
+    for i, r in enumerate(quiz(400)):
+        has, wrong = i % 2, i // 2 % 2
+        text = r['options'][r['answer']] if has else r['options'][r['answer'] - 1]
+        weak = (.05, .95)[has] if not wrong else (.55, .45)[has]
+        rows.append({'text': text, 'p': (.1, .8)[has], 'w': json.dumps([1 - weak, weak])})
+    c = config(model, write(tmp_path / 'soft.csv', rows), text='text', label='p', weak='w')
+    c.labels.source = 'column'
+    found = experiment.run(c, tmp_path / 'w', io.StringIO())
+    assert found['weak']['model'] == 'given' and .4 < found['weak']['accuracy']['mean'] < .6
+    assert found['students'][0]['accuracy']['mean'] > .65
+    assert found['task']['truth'] == "the likeliest class by the probabilities in column 'p'"
+
+
 def test_pairs_of_one_s_own(model, tmp_path):
     rows = [{'ask': r['q'], 'good': r['options'][r['answer']], 'bad': r['options'][r['answer'] - 1]}
             for r in quiz(200)]

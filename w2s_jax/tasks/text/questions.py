@@ -90,9 +90,7 @@ def read(parts: list[Table], columns: list[str], answer: str) -> Way:
 def candidates(row: dict, columns: list[str], answer: str, way: Way) -> tuple[list[str], int]:
     """A row's options and the place of the right one. Raises ValueError where there are none."""
     if way.place is None:
-        right = cells.shown(row, answer)
-        wrong = [o for o in cells.options(row, columns, fewest=1) if statements.normal(o) != statements.normal(right)]
-        return [right, *wrong], 0
+        return [cells.shown(row, answer), *cells.options(row, columns, fewest=1)], 0
     options = cells.options(row, columns)
     place = way.place(row.get(answer), options)
     if place is None:
