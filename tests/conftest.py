@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices for every test, and JAX at its strictest. Runs before any test module imports JAX."""
+"""Simulated CPU devices for every test, one or eight (README.md here), and JAX at its strictest."""
 
 import os
 import pathlib
@@ -14,10 +14,27 @@ import chex
 import jax
 import pytest
 
-jax.config.update('jax_num_cpu_devices', 8)
+DEVICES = pathlib.Path(__file__).parent / 'devices'
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 from commands import cli  # noqa: E402, F401  (a fixture for all; imports JAX)
+
+
+def below_devices(path: str) -> bool:
+    """Whether an argument of pytest, a path or a test, is in the folder of tests that need eight devices."""
+    return DEVICES in (pathlib.Path(path.partition('::')[0]).resolve() / '_').parents
+
+
+def pytest_configure(config):
+    """W2S_TEST_DEVICES says how many devices there are; without it eight where tests/devices is asked for, else one.
+    Worker processes have the environment of the first."""
+    devices = os.environ.setdefault('W2S_TEST_DEVICES', '8' if any(map(below_devices, config.args)) else '1')
+    jax.config.update('jax_num_cpu_devices', int(devices))
+
+
+def pytest_ignore_collect(collection_path):
+    """Left out where devices are too few for them."""
+    return True if os.environ['W2S_TEST_DEVICES'] != '8' and below_devices(str(collection_path)) else None
 
 
 @pytest.fixture(autouse=True)
