@@ -5,7 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from attention_test import BASE, HALF, _quickly, a_gpu, loss, splash  # noqa: F401  (fixtures)
+from attention_test import BASE, HALF, a_gpu, loss, splash  # noqa: F401  (fixtures)
+from hurry import hurried  # noqa: F401  (a fixture)
 
 from w2s_jax.models import attention
 from w2s_jax.models.transformer import Transformer

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hurry import hurried  # noqa: F401  (a fixture)
 from meshes import one_device
-from optimizers_test import _quickly, hyper, init, steps  # noqa: F401  (a fixture)
+from optimizers_test import hyper, init, steps
 
 from w2s_jax.runtime import sharding
 from w2s_jax.train import step as stepping

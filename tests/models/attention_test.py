@@ -20,14 +20,6 @@ HALF = {'dtype': 'bfloat16'}
 needs_gpu = pytest.mark.skipif(jax.default_backend() != 'gpu', reason='no NVIDIA GPU')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quickly():
-    """Programs that run once are compiled in a hurry."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
 def draw(c, size=200, rows=2):
     rng = np.random.default_rng(size)
     new = lambda heads: jnp.asarray(rng.normal(size=(rows, size, heads, c.per_head)), c.dtype)

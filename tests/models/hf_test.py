@@ -173,6 +173,7 @@ print(status('VmHWM') - before, sum(x.nbytes for x in jax.tree.leaves(params)))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not pathlib.Path('/proc/self/clear_refs').exists(), reason='needs /proc/self/clear_refs')
 def test_loading_peaks_at_1_3_times_the_parameters(tmp_path):
     folder = CACHE / 'SmolLM2-135M-Instruct-d6'

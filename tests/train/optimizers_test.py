@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hurry import hurried  # noqa: F401  (a fixture)
 from meshes import one_device
 
 from w2s_jax.runtime import sharding
@@ -14,14 +15,6 @@ from w2s_jax.train.optimizers import OPTIMIZERS
 
 D, F, LAYERS, V = 128, 256, 2, 512  # one layer of two is used: less to compile
 BYTES = {'adamw': (8, 8), 'adamw_half': (6, 6), 'adafactor': (0, .1), 'lion': (2, 2), 'sgd': (4, 4)}  # a parameter
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quickly():
-    """Programs that run a few times are compiled in a hurry."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 def init(key, pretrained=None):
