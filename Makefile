@@ -11,16 +11,16 @@ quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Also what takes long, and then with eight simulated devices what needs them or may depend on them.
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
-	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 -m 'not slow' $(ON_DEVICES)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ON_DEVICES)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m slow
-	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 -m slow tests/devices
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/devices
 
 # Deliberate defects, each of which tests of `make test` must catch.
 mutations: $(VENV)/.installed-test

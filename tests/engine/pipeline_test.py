@@ -61,6 +61,7 @@ def test_after_four_epochs_the_naive_student_recovers_most_of_the_gap_on_every_s
     assert len(recovered) == 8 and min(recovered) >= .8
 
 
+@pytest.mark.long
 def test_after_twenty_epochs_the_confidence_loss_keeps_what_naive_training_loses(long):
     naive, confident = (np.array(student(long, name)['pgr_seeds']) for name in ('xent', 'confidence'))
     assert student(long, 'confidence')['alpha'] == .75
