@@ -3,17 +3,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+ON_DEVICES := tests/devices tests/train tests/plugins tests/engine/pipeline_test.py
 
-.PHONY: quickstart test test-slow test-ray test-ray-run lint parity parity-run clean
+.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run clean
 
 quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Also what takes long, and then with eight simulated devices what needs them or may depend on them.
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ON_DEVICES)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/devices
+
+# Deliberate defects, each of which tests of `make test` must catch.
+mutations: $(VENV)/.installed-test
+	$(BIN)/python tests/mutations.py
 
 # Grids on a Ray cluster of this machine. Only this needs Ray, in an environment of its own.
 test-ray:

@@ -55,6 +55,23 @@ def test_a_split_with_an_empty_side_is_an_error(group, fraction):
         data.split_groups(np.array(group, np.int64), fraction, 0)
 
 
+@pytest.mark.parametrize('share', [.3, .5])
+@pytest.mark.parametrize(('rows', 'number'), [(100, 100), (1000, 90), (300, 60)])
+def test_halves_share_no_row_and_no_group_and_have_the_same_sizes_for_every_seed(rows, number, share):
+    group = groups(rows, number)
+    largest = np.unique(group, return_counts=True)[1].max()
+    sizes = set()
+    for seed in range(6):
+        a, b = data.halves(group, share, seed)
+        assert (np.diff(a) > 0).all() and (np.diff(b) > 0).all()
+        assert not set(group[a]) & set(group[b])
+        assert rows - len(a) - len(b) <= largest + 1
+        assert abs(len(a) - share * rows) <= largest / 2 + 1
+        sizes.add((len(a), len(b)))
+    assert len(sizes) == 1
+    np.testing.assert_array_equal(a, data.halves(group, share, 5)[0])
+
+
 @pytest.mark.parametrize(('n', 'batch_size'), [(96, 32), (100, 32), (7, 7), (5, 1)])
 def test_every_epoch_is_a_new_order_of_whole_batches(n, batch_size):
     per_epoch = n // batch_size

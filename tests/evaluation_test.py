@@ -98,3 +98,33 @@ def test_comparisons_are_those_of_paired_seeds(artifact):
     assert same['p'] == 1 and same['mean'] == same['low'] == 0
     assert back['mean'] == -first['mean'] and back['p'] == pytest.approx(first['p'])
     json.dumps([first, same, back], allow_nan=False)
+
+
+def test_a_student_is_compared_by_hand():
+    """Ten rows: the weak model is right on five, the student on seven, the ceiling on nine."""
+    truth = np.arange(10) % 2
+
+    def answers(*wrong):
+        says = np.where(np.isin(np.arange(10), wrong), 1 - truth, truth)
+        return [{'top': np.stack([says, 1 - says], 1), 'top_probability': np.full((10, 2), .5)}]
+    weak, student, ceiling = answers(0, 1, 2, 3, 4), answers(0, 1, 9), answers(9)
+    np.testing.assert_array_equal(evaluation.correct(student, truth), [~np.isin(np.arange(10), [0, 1, 9])])
+    found = evaluation.compare(student, weak, ceiling, truth, 100)
+    assert found['pgr_seeds'] == pytest.approx([.5]) and found['gain']['mean'] == pytest.approx(.2)
+    assert {k: v['mean'] for k, v in found['agreement'].items()} == pytest.approx(
+        {'all': .6, 'weak_right': .8, 'weak_wrong': .4})
+    assert evaluation.compare(student, None, ceiling, truth, 100) == {}
+
+
+def test_labels_are_as_right_as_those_of_their_rows(artifact):
+    truth, rows = np.array([0, 1, 1, 0, 1, 0]), np.array([1, 2, 5])
+    soft = np.array([[.2, .8], [.7, .3], [.9, .1]])  # right, wrong, right
+    needs = {'labels_truth': truth, 'labels/0': soft, 'labels_rows/0': rows, 'labels/1': soft.argmax(-1),
+             'labels_rows/1': rows[::-1]}
+    assert evaluation.label_quality(needs, [0, 1])['seeds'] == pytest.approx([2 / 3, 0])
+
+
+def test_labels_that_came_with_the_data_answer_with_the_most_probable_class_first():
+    found = evaluation.predictions(np.array([[.2, .5, .3], [.6, .1, .3]]))
+    assert found['top'].tolist() == [[1, 2, 0], [0, 2, 1]]
+    np.testing.assert_allclose(found['top_probability'], [[.5, .3, .2], [.6, .3, .1]])

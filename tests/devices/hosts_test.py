@@ -129,7 +129,7 @@ def test_hosts_run_a_grid_of_probes_on_features(tmp_path):
     rng = np.random.default_rng(0)
     lines = [f'{"good" if i % 2 else "bad"} {"".join(rng.choice(list("xyz"), 3 + i % 7))},{i % 2}' for i in range(240)]
     (tmp_path / 'rows.csv').write_text('\n'.join(['text,label', *lines]))
-    args = ('--config=tests/probe_grid.py', f'--config.task.path={tmp_path / "rows.csv"}',
+    args = ('--config=tests/helpers/probe_grid.py', f'--config.task.path={tmp_path / "rows.csv"}',
             f'--config.teacher.model={tmp_path / "model"}', f'--config.student.model={tmp_path / "model"}')
     one, two = start(tmp_path / 'one', 2, args, command='grid'), together(tmp_path / 'two', 2, 1, *args, command='grid')
     assert [status for status, _ in finish(one, *two)] == [0] * 3

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import one_device
 
 from w2s_jax import objectives
 from w2s_jax.errors import ConfigError
@@ -68,10 +69,6 @@ def five_steps(static, mesh, driver='jit', runs=2):
         placed = sharding.deal_batch(both, 8) if driver == 'pmap' else sharding.place_batch(both, mesh)
         states, metrics = step(states, *placed, hyper(runs), None)
     return jax.device_get((states.params, states.opt_state, states.loss_state, metrics))
-
-
-def one_device():
-    return jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
 
 
 @functools.cache

@@ -63,6 +63,7 @@ print(json.dumps({k: changed(before[k], after[k]) for k in before if before[k] !
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('call', CALLS)
 def test_a_library_call_changes_nothing_of_its_process(tmp_path, call):
     done = subprocess.run([sys.executable, '-c', CODE + CALLS[call] + END, str(tmp_path)], cwd=ROOT,

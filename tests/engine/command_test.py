@@ -31,12 +31,14 @@ def start(*args):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_help_is_no_error():
     code, out, err = start('--help')
     assert code == 0 and err == ''
     assert 'One experiment, all phases' in out and '--config' in out and '--workdir' in out
 
 
+@pytest.mark.long
 def test_what_was_compiled_is_kept_for_the_next_command_and_changes_no_number(tmp_path, monkeypatch):
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -51,6 +53,7 @@ def test_what_was_compiled_is_kept_for_the_next_command_and_changes_no_number(tm
     assert len(kept[0]) > 0 and kept[0] == kept[1] and found[0] == found[1]
 
 
+@pytest.mark.long
 def test_an_error_in_a_process_of_its_own(tmp_path):
     result = start('--config=configs/salient_concept.py', f'--workdir={tmp_path / "w"}', '--config.stduent.model=x')
     assert error(result) == 'stduent: no such field; did you mean student?'

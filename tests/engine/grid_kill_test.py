@@ -14,8 +14,10 @@ from kill_test import ROOT, Watch, artifacts
 
 from w2s_jax.store.artifacts import Store
 
+pytestmark = pytest.mark.long
+
 TOY = (str(ROOT / 'tests' / 'helpers' / 'toy_graph.py'), '{folder}', '.02')
-GRID = ('-m', 'experiments.grid', '--config=tests/small_grid.py', '--workdir={folder}')
+GRID = ('-m', 'experiments.grid', '--config=tests/helpers/small_grid.py', '--workdir={folder}')
 
 
 def start(command, folder: pathlib.Path) -> subprocess.Popen:

@@ -13,6 +13,8 @@ import pytest
 from w2s_jax.models.zoo import ASSETS
 from w2s_jax.store.artifacts import Artifact
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[2]
 SALIENT = ('--config=configs/salient_concept.py:long', '--config.seeds=(0, 1)', '--config.task.train_size=640',
            '--config.task.test_size=100', '--config.train.batch_size=16', '--config.train.epochs=10',

@@ -74,6 +74,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(arguments, capsys):
     assert out == '' and err.startswith('error: ') and err.count('\n') == 1
 
 
+@pytest.mark.long
 def test_plugins_are_listed(tmp_path):
     (tmp_path / 'listed_plugin.py').write_text(PLUGIN)
     done = w2s('list', 'losses', '--plugins=listed_plugin', cwd=tmp_path)
@@ -89,6 +90,7 @@ def test_help_and_wrong_names_do_not_start_jax(capsys):
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, timeout=60).returncode == 0
 
 
+@pytest.mark.long
 def test_entry_points_run_in_a_checkout_and_elsewhere_say_so(tmp_path):
     here, elsewhere = w2s('report'), w2s('report', cwd=tmp_path)
     assert here.returncode == 2 and here.stderr.startswith('error: --workdir: missing')

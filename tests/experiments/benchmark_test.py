@@ -66,6 +66,7 @@ def cells(path) -> list[dict[str, str]]:
     return [dict(zip(head, r, strict=True)) for r in rows]
 
 
+@pytest.mark.long
 def test_training_is_measured_against_the_machine(cli, known, tmp_path):
     out, shown = tmp_path / 'o.json', tmp_path / 't.md'
     code, printed, errors = cli('--what=train', '--model=random:1x64', '--side=jax', '--batch=4', '--length=8',
@@ -84,6 +85,7 @@ def test_training_is_measured_against_the_machine(cli, known, tmp_path):
     assert state == pytest.approx(12 * numbers, rel=0.001)  # parameters and two moments
 
 
+@pytest.mark.long
 def test_labelling_is_measured_in_both_ways(cli, known, tmp_path):
     out, shown = tmp_path / 'o.json', tmp_path / 't.md'
     code, printed, errors = cli('--what=label', '--model=chess-xs', '--side=jax', '--batch=4', '--rounds=1',

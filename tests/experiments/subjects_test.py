@@ -146,17 +146,3 @@ def test_labels_are_the_same_one_batch_or_all(request, name):
     whole = jax_loop.predictor(spec, arrays).step(0)[0]
     np.testing.assert_allclose(batch, whole[arrays['order'][0]], atol=1e-6)
     np.testing.assert_allclose(whole.sum(-1), 1, rtol=1e-5)
-
-
-def test_the_stepper_uses_the_first_devices(folder):
-    arrays = subjects.arrays(str(folder), subjects.parts(str(folder), 'float32'), 8, 16)
-
-    def losses(devices, axis):
-        spec = SPEC | {'model': str(folder), 'devices': devices, 'mesh': axis}
-        mesh = jax_loop.mesh_of(spec)
-        assert mesh.shape[axis] == mesh.size == devices and list(mesh.devices.ravel()) == jax.devices()[:devices]
-        step = jax_loop.stepper(spec, arrays).step
-        return [float(step(i)[0]) for i in range(3)]
-    alone = losses(1, 'data')
-    for axis in ('data', 'fsdp'):
-        np.testing.assert_allclose(losses(2, axis), alone, rtol=1e-4)

@@ -11,7 +11,6 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.models import attention, heads, transformer
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.transformer import Transformer
-from w2s_jax.runtime import sharding
 
 BASE = TransformerConfig(vocab_size=19, d_model=128, num_layers=2, num_heads=4, d_ff=128, num_kv_heads=2, head_dim=64)
 KINDS = {'causal': {}, 'both ways': {'causal': False}, 'window': {'window': 50},
@@ -19,14 +18,6 @@ KINDS = {'causal': {}, 'both ways': {'causal': False}, 'window': {'window': 50},
          'scale': {'query_scale': .2, 'num_kv_heads': 0}}
 HALF = {'dtype': 'bfloat16'}
 needs_gpu = pytest.mark.skipif(jax.default_backend() != 'gpu', reason='no NVIDIA GPU')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quickly():
-    """Programs that run once are compiled in a hurry."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 def draw(c, size=200, rows=2):
@@ -144,21 +135,6 @@ def test_garbage_in_the_padding_does_not_move_the_read_out(splash):
     np.testing.assert_allclose(read(tokens), read(other), atol=1e-6)
 
 
-@pytest.mark.parametrize('sizes', [(2, 1, 4), (1, 4, 2)], ids=str)
-def test_on_a_mesh_each_device_runs_the_kernel_on_its_part(splash, sizes):
-    """With tensor=4 two groups of keys do not divide, and are repeated."""
-    mesh, module = sharding.make_mesh(*sizes), Transformer(splash)
-    tokens, length = np.random.default_rng(0).integers(0, 19, (8, 24)).astype(np.int32), np.arange(8, 24, 2)
-    params = module.init(jax.random.key(0), tokens, length)
-    alone = jax.jit(jax.grad(functools.partial(loss, module)))(params, tokens, length)
-    step = jax.jit(sharding.traced_on(mesh, jax.grad(functools.partial(loss, module))))
-    placed = sharding.place_rows({'tokens': tokens, 'length': length}, mesh)
-    lowered = step.lower(params, placed['tokens'], placed['length'])
-    assert 'sdy.manual_computation' in lowered.as_text() or 'shmap_body' in lowered.as_text()
-    found = step(params, placed['tokens'], placed['length'])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, alone)
-
-
 def test_what_a_kernel_cannot_do_is_said():
     for change, way, reason in (
             ({}, 'cudnn', 'an NVIDIA GPU'), ({}, 'splash', 'a TPU'), (HALF, 'cudnn', 'an NVIDIA GPU')):
@@ -174,15 +150,3 @@ def test_cudnn_is_taken_where_it_fits_only(a_gpu, change, reason):
     fits = dataclasses.replace(BASE, **HALF)
     assert not attention.lacks(fits, 'cudnn')
     assert reason in attention.lacks(dataclasses.replace(fits, **change), 'cudnn')
-
-
-def test_auto_takes_what_there_is(a_gpu, monkeypatch):
-    half = dataclasses.replace(BASE, **HALF)
-    assert attention.choose(half, 64) == 'xla'  # eight devices, and no word of which does what
-    with sharding.on(sharding.make_mesh()):
-        assert attention.choose(half, 64) == 'cudnn'
-        assert attention.choose(BASE, 64) == 'xla'
-        monkeypatch.setattr(attention, '_capability', lambda: ())
-        assert attention.choose(half, 4096) == 'xla'
-        monkeypatch.setattr(attention.jax, 'default_backend', lambda: 'tpu')
-        assert attention.choose(half, 4096) == 'splash' and attention.choose(half, 64) == 'xla'

@@ -145,21 +145,6 @@ def test_sharded_equals_single(tmp_path):
     assert hf.fingerprint(folder) != hf.fingerprint(GOLDENS / 'llama')
 
 
-@pytest.mark.parametrize('name', ['gpt2', 'neox', 'llama'])
-def test_parameters_land_in_their_sharding(name):
-    mesh = jax.make_mesh((8,), ('fsdp',), axis_types=(jax.sharding.AxisType.Auto,))
-
-    def place(path, shape):
-        assert '/' in path
-        last = [None] * (len(shape) - 1) + ['fsdp']
-        first = ['fsdp'] + [None] * (len(shape) - 1)
-        spec = first if shape[0] % 8 == 0 else last if shape[-1] % 8 == 0 else [None]
-        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-    params = hf.load(GOLDENS / name, shardings=place)
-    assert any(not p.sharding.is_fully_replicated for p in jax.tree.leaves(params))
-    jax.tree.map(np.testing.assert_array_equal, params, golden(name)[1])
-
-
 def test_bfloat16_parameters_are_the_rounded_ones():
     params = hf.load(GOLDENS / 'qwen3', dtype='bfloat16')
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)), params,
@@ -188,6 +173,7 @@ print(status('VmHWM') - before, sum(x.nbytes for x in jax.tree.leaves(params)))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not pathlib.Path('/proc/self/clear_refs').exists(), reason='needs /proc/self/clear_refs')
 def test_loading_peaks_at_1_3_times_the_parameters(tmp_path):
     folder = CACHE / 'SmolLM2-135M-Instruct-d6'

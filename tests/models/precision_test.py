@@ -25,15 +25,6 @@ from w2s_jax.train import step as steps
 from w2s_jax.train.gradients import gradients
 from w2s_jax.train.optimizers import OPTIMIZERS
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _quickly():
-    """Programs that run a few times are compiled in a hurry."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
 TINY = TransformerConfig(vocab_size=50, d_model=32, num_layers=2, num_heads=4, num_kv_heads=1, d_ff=48, max_length=512)
 HALF = dataclasses.replace(TINY, dtype='bfloat16')
 

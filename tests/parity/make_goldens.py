@@ -70,7 +70,7 @@ def open_model(folder: pathlib.Path, kind: str):
 
 
 def loss_weights(shape) -> np.ndarray:
-    """Fixed numbers in -1 to 1, so that the loss has no symmetry to hide behind. tests/hf_test.py has the same."""
+    """Fixed numbers in -1 to 1, so that the loss has no symmetry to hide behind. hf_test.py has the same."""
     return np.sin(1 + 7. * np.arange(np.prod(shape))).reshape(shape).astype(np.float32)
 
 

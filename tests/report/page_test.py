@@ -219,6 +219,7 @@ def _command(*arguments):
     return subprocess.run([sys.executable, '-m', 'experiments.report', *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_command_prints_the_table_or_one_line(tmp_path, results, evaluation):
     missing = _command(f'--workdir={tmp_path}')
     assert missing.returncode == 2

@@ -303,6 +303,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
         report.write(tmp_path)
 
 
+@pytest.mark.long
 def test_command_makes_page_and_tables_of_a_grid(tmp_path):
     synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent', 'confidence']})
     done = subprocess.run([sys.executable, '-m', 'experiments.report', f'--workdir={tmp_path}'], capture_output=True,

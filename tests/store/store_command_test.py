@@ -247,6 +247,7 @@ def test_errors_are_one_line(capsys, args, expected):
     assert (code, out) == (2, []) and expected in err and err.startswith('error: ') and err.count('\n') == 1
 
 
+@pytest.mark.long
 def test_the_commands_as_a_user_starts_them(store):
     save(store, 'student', 'aa')
     w2s = 'import sys; from w2s_jax.engine import commands; sys.exit(commands.main())'

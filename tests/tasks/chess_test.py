@@ -61,6 +61,7 @@ def test_what_was_saved_is_read(tmp_path):
     assert (rows.truth.dtype, rows.group.dtype, rows.extras['allowed'].dtype) == (np.int32, np.int64, np.uint16)
 
 
+@pytest.mark.long
 def test_loads_without_python_chess(tmp_path):
     built_in(tmp_path / 'p.npz')
     script = f'''

@@ -83,28 +83,6 @@ def test_a_loss_per_microbatch_would_be_seen():
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (mean, whole)), strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize('loss', ['xent', 'confidence', 'product'])
-@pytest.mark.parametrize('accumulate', [1, 2])
-def test_eight_devices_give_the_numbers_of_one(loss, accumulate):
-    static = dataclasses.replace(STATIC, objective=loss, accumulate=accumulate)
-    assert jax.device_count() == 8
-    mesh = sharding.make_mesh()
-
-    def place(b):
-        placed = sharding.place_batch(jax.tree.map(lambda x: x[None], b), mesh)
-        assert len(placed['targets'].sharding.device_set) == 8 and not placed['targets'].sharding.is_fully_replicated
-        return jax.tree.map(lambda x: x[0], placed)
-    one, _ = steps(static)
-    eight, _ = steps(static, place=place)
-    chex.assert_trees_all_close(one.params, eight.params, atol=1e-5)
-
-
-def test_mesh_sizes_that_do_not_fit_are_refused():
-    for sizes in ((3, 1, 1), (-1, -1, 1), (4, 1, 1), (-1, 0, 1)):
-        with pytest.raises(ConfigError, match='mesh'):
-            sharding.make_mesh(*sizes)
-
-
 def runs(seeds=(0, 1, 2), n=64, evaluations=3, rate=(3e-2, 1e-2, 3e-3), **changes):
     rng = np.random.default_rng(5)
     features = rng.normal(size=(100, 6)).astype(np.float32)
@@ -288,22 +266,6 @@ def test_when_no_lane_has_a_number_left_training_stops():
     _, history = fit(static, AllPoison(**vars(runs())), log=lambda step, *_: steps.append(step))
     assert max(steps) < 40
     assert all(history.broken(i).startswith('loss is nan at step 9') for i in range(3))
-
-
-@pytest.mark.parametrize('how', ['vmap', 'map'])
-def test_runs_are_dealt_out_over_devices_and_train_as_they_would_alone(how):
-    grid = runs(tuple(range(16)), rate=tuple(np.geomspace(1e-3, 1e-1, 16)))
-    trainer = train.Trainer(MODEL, STATIC, sharding.make_mesh(), how)
-    params, history = trainer.fit(grid)
-    leaf = jax.tree.leaves(params)[0]
-    assert {s.data.shape[0] for s in leaf.addressable_shards} == {2} and len(leaf.addressable_shards) == 8
-    assert trainer.programs == 1
-    for i in (0, 7, 15):
-        alone = runs((i,), rate=(np.geomspace(1e-3, 1e-1, 16)[i],))
-        alone = dataclasses.replace(alone, rows=grid.rows[[i]], targets=grid.targets[[i]])
-        one, single = fit(STATIC, alone)
-        np.testing.assert_allclose(history.loss[:, i], single.loss[:, 0], atol=1e-5)
-        chex.assert_trees_all_close(train.one_run(params, i), train.one_run(one, 0), atol=1e-4)
 
 
 def test_the_state_is_donated_and_predictions_are_not():

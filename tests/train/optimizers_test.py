@@ -1,11 +1,12 @@
-"""Optimisers: what they keep, that they learn, that runs side by side and on a mesh take the same steps."""
+"""Optimisers: what they keep, that they learn, that runs side by side take the same steps."""
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import parallel_test
 import pytest
+from hurry import hurried  # noqa: F401  (a fixture)
+from meshes import one_device
 
 from w2s_jax.runtime import sharding
 from w2s_jax.train import memory, optimizers, program
@@ -14,14 +15,6 @@ from w2s_jax.train.optimizers import OPTIMIZERS
 
 D, F, LAYERS, V = 128, 256, 2, 512  # one layer of two is used: less to compile
 BYTES = {'adamw': (8, 8), 'adamw_half': (6, 6), 'adafactor': (0, .1), 'lion': (2, 2), 'sgd': (4, 4)}  # a parameter
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quickly():
-    """Programs that run a few times are compiled in a hurry."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 def init(key, pretrained=None):
@@ -85,13 +78,13 @@ def test_it_keeps_what_it_says(name):
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_it_learns_a_batch_by_heart(name):
     rate = {'sgd': .3, 'lion': 1e-3}.get(name, 3e-3)
-    _, losses = steps(name, parallel_test.one_device(), [rate], 40, repeat=True)
+    _, losses = steps(name, one_device(), [rate], 40, repeat=True)
     assert losses[-1, 0] < .3 * losses[0, 0], losses[:, 0]
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_runs_side_by_side_step_as_alone(name):
-    mesh = parallel_test.one_device()
+    mesh = one_device()
     together, _ = steps(name, mesh, (3e-3, 1e-3))
     alone, _ = steps(name, mesh, (1e-3,))
     # A sign has no small error: a parameter whose mean gradient is zero but for rounding may step the other way.
@@ -114,67 +107,14 @@ def test_adafactor_takes_the_steps_of_optax():
 
 
 def test_beta2_is_traced_and_holds_adafactors_decay_down():
-    mesh = parallel_test.one_device()
+    mesh = one_device()
     one, other = (steps('adafactor', mesh, beta2=b)[0].params['head']['kernel'] for b in (.2, .999))
     assert np.abs(one - other).max() > 1e-5
 
 
-LAYOUTS = [(1, 8, 1), (2, 2, 2)]
-
-
-@pytest.mark.parametrize('sizes', LAYOUTS, ids=str)
-@pytest.mark.parametrize('name', ['adafactor'])
-def test_five_steps_are_the_same_on_a_mesh(name, sizes):
-    sharding.sharding.cache_clear()
-    want, losses = steps(name, parallel_test.one_device())
-    found, again = steps(name, sharding.make_mesh(*sizes))
-    chex.assert_trees_all_close(jax.device_get(found.params), jax.device_get(want.params), atol=2e-5)
-    np.testing.assert_allclose(again, losses, atol=1e-5)
-
-
-@pytest.mark.parametrize('sizes', LAYOUTS, ids=str)
-def test_factored_moments_lie_as_their_parameters(sizes):
-    sharding.sharding.cache_clear()
-    mesh = sharding.make_mesh(*sizes)
-    state = jax.eval_shape(lambda: steps_state('adafactor'))
-    places = dict(zip(*map(paths, (state, sharding.shardings(mesh, state))), strict=True))
-    shapes, seen = dict(shapes_by_path(state)), 0
-    for path, place in places.items():
-        place.shard_shape(shapes[path])  # raises where a split does not divide
-        for kind, gone in (('v_row', -1), ('v_col', -2)):
-            if f'/{kind}/' not in path or shapes[path] == (1, 1):
-                continue
-            parameter = path.partition(f'/{kind}/')[2]
-            full = shapes[f'params/{parameter}']
-            lost = 1 + np.argsort(full[1:])[gone]
-            assert shapes[path] == full[:lost] + full[lost + 1:]
-            spec = list(places[f'params/{parameter}'].spec) + [None] * len(full)
-            assert tuple(place.spec) == tuple(s for i, s in enumerate(spec[:len(full)]) if i != lost)
-            seen += 1
-    assert seen == 10  # rows and columns of the five matrices; the head and the vectors are too narrow
-    split = [p for p in places if '/v_col/' in p and not places[p].is_fully_replicated]
-    assert split
-
-
-def steps_state(name):
-    static = stepping.Static('xent', 100, 32, 2, optimizer=name)
-    return jax.vmap(lambda h, s: stepping.init_state(h, s, None, init=init, static=static))(
-        hyper([1e-3]), jnp.zeros(1, jnp.uint32))
-
-
-def shapes_by_path(tree):
-    return [(jax.tree_util.keystr(p, simple=True, separator='/'), tuple(x.shape))
-            for p, x in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def paths(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [jax.tree_util.keystr(p, simple=True, separator='/') if hasattr(x, 'dtype') else x for p, x in leaves]
-
-
 def test_traced_numbers_compile_once():
     static = stepping.Static('xent', 100, 32, 2, optimizer='lion')
-    mesh = parallel_test.one_device()
+    mesh = one_device()
     program.compiled_step.cache_clear()
     for rate in (1e-3, 1e-4):
         steps('lion', mesh, (rate,), 1)
