@@ -90,6 +90,10 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         if weak and ceiling:
             zero = [found] * len(section['seeds'])
             out['zero_shot'] |= {'pgr': compare(zero, weak, ceiling, truth, how)['pgr']}
+        for row in out['students']:
+            if row['model'] == section['student']:
+                student = answers.of('student', row['label'])
+                row['beyond_zero_shot'] = versus(student, [found] * len(student), truth, how)
     return out
 
 
@@ -97,7 +101,7 @@ def add_test(results: dict, name: str, found: dict) -> None:
     """Puts what was measured on a further test set beside each model's main numbers."""
     pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot', 'majority') if k in results]
     for mine, theirs in [*pairs, *zip(results['students'], found['students'], strict=True)]:
-        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'agreement', 'measures')
+        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures')
         if theirs.get('accuracy'):
             mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
 

@@ -138,8 +138,10 @@ def recovery(rows: pd.DataFrame, alone: bool = False, prefix: str = '') -> str:
     top, name = found.iloc[0], panels.labels(found)[0]
     share = f'{100 * top["pgr"]:.0f} %' + ('' if pd.isna(top['pgr_low']) else (
         f' (interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'))
-    harm = '' if not top['zero_shot'] > top['accuracy'] else (
-        f' But the same model, not fine-tuned at all, is right more often ({100 * top["zero_shot"]:.1f} %).')
+    harm = '' if pd.isna(top['zero_shot']) else (
+        f' But the same model, not fine-tuned at all, is right more often ({100 * top["zero_shot"]:.1f} %).'
+        if top['zero_shot'] > top['accuracy'] else
+        f' The same model, not fine-tuned at all, is right in {100 * top["zero_shot"]:.1f} %.')
     if alone or len(rows) == 1:
         who = 'The student' if len(rows) == 1 else f'The best of {len(rows)} students'
         return (f'{prefix}{who} ({name}) recovers {share} of the gap between its weak supervisor and the same model '
