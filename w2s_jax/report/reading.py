@@ -13,7 +13,8 @@ from w2s_jax.errors import StoreError
 
 MAIN = 'test'  # the name of the main test set
 BESIDE = ('weak', 'zero_shot', 'ceiling', 'majority')  # what stands beside the students
-ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux')  # what each test set has of its own
+# What each test set has of its own.
+ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux')
 
 
 @dataclasses.dataclass(frozen=True)
