@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 ON_DEVICES := tests/devices tests/train tests/plugins tests/engine/pipeline_test.py
 
-.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run clean
+.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run docs clean
 
 quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
@@ -46,6 +46,9 @@ parity-run: $(VENV)/.installed-core
 	$(PIP) torch==2.13.0
 	$(BIN)/python tests/parity/make_goldens.py $(if $(WRITE),--write)
 	$(BIN)/python tests/parity/exports.py
+
+docs: $(VENV)/.installed-core
+	$(BIN)/python -c 'from w2s_jax.engine import listing; print(listing.page(), end="")' > docs/config.md
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,8 +8,8 @@ from w2s_jax.config import default_config
 def get_config():
     """Naive and confidence students on the built-in puzzles, five seeds.
 
-    Few labels and a low rate, since imitation costs the student what it could do before: with three times the labels and
-    the default rate of 3e-4 it falls below its zero-shot accuracy (docs/chess.md).
+    Few labels and a low rate, since imitation costs the student what it could do before: with three times the labels
+    and the default rate of 3e-4 it falls below its zero-shot accuracy (docs/chess.md).
     """
     c = default_config()
     c.teacher.model = 'chess-xs'

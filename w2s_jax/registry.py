@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import inspect
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -149,13 +150,18 @@ class Registry(Mapping):
             raise ConfigError(f'{self.what} {name!r}: {before.fn.__module__} has it already, expected another name')
         if not fn.__module__.startswith('w2s_jax.'):
             version += f'-{source_hash(fn)}'
-        lines = (inspect.getdoc(fn) or '').splitlines()
-        self.entries[name] = Entry(name, fn, version, settings, options, lines[0] if lines else '')
+        self.entries[name] = Entry(name, fn, version, settings, options, first_sentence(inspect.getdoc(fn) or ''))
 
     def get_entry(self, name: str, field: str) -> Entry:
         """The entry of that name. Raises ConfigError with the nearest name; `field` is where the user wrote it."""
         known(field, name, self)
         return self.entries[name]
+
+
+def first_sentence(doc: str) -> str:
+    """Of a docstring, on one line."""
+    paragraph = ' '.join(doc.partition('\n\n')[0].split())
+    return re.split(r'(?<=[\w)\]]\.) (?=[A-Z])', paragraph, maxsplit=1)[0]
 
 
 def known(field: str, name: str, table: Mapping) -> str:

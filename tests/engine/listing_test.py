@@ -102,3 +102,10 @@ def test_without_a_checkout_entry_points_are_refused(monkeypatch, capsys):
     monkeypatch.setattr(commands.importlib.util, 'find_spec', lambda name: None)
     assert commands.main(['run', '--config=x']) == 2
     assert capsys.readouterr().err.startswith('error: w2s run: no experiments/run.py here')
+
+
+def test_the_page_of_all_fields_is_up_to_date():
+    path = pathlib.Path(__file__).parents[2] / 'docs' / 'config.md'
+    code = 'from w2s_jax.engine import listing; print(listing.page(), end="")'
+    made = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)  # without plug-ins
+    assert path.read_text() == made.stdout, 'docs/config.md is old: make docs'

@@ -13,7 +13,8 @@ DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'assets' / 'data'
 
 
 def test_whole_by_hand():
-    texts = ['a fine film', 'fine', 'Fine film', 'film fine', 'a', 'a fine film', 'refine', 'not a fine film at all', '']
+    texts = ['a fine film', 'fine', 'Fine film', 'film fine', 'a', 'a fine film', 'refine', 'not a fine film at all',
+             '']
     assert phrases.whole(texts).tolist() == [False, False, False, True, False, False, True, True, True]
 
 

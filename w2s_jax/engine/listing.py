@@ -9,6 +9,7 @@ from w2s_jax.registry import Entry, Setting, known
 
 # What may be listed -> where it is registered; imported when it is asked for.
 REGISTRIES = {
+    'config': ('w2s_jax.config', 'SECTIONS'),
     'losses': ('w2s_jax.losses', 'LOSSES'),
     'objectives': ('w2s_jax.objectives', 'OBJECTIVES'),
     'tasks': ('w2s_jax.tasks', 'TASKS'),
@@ -45,13 +46,16 @@ def describe(title: str, entries: Mapping[str, Any]) -> str:
         together.setdefault((doc, tuple(settings.items())), []).append(name)
     lines = [title]
     for (doc, settings), names in together.items():
-        lines += [f'  {", ".join(names)}' + (f': {doc}' if doc else '')]
+        lines += [f'  {", ".join(n or "(top)" for n in names)}' + (f': {doc}' if doc else '')]
         lines += _columns([_cells(*setting) for setting in settings])
     return '\n'.join(lines if entries else [f'{title}: none'])
 
 
 def _parts(entry: Any) -> tuple[str, dict[str, Setting]]:
-    """Its line of documentation and its settings; sinks are plain functions, without any."""
+    """Its line of documentation and its settings; sinks are plain functions, without any, and sections of a config are
+    settings alone."""
+    if isinstance(entry, dict):
+        return '', entry
     if isinstance(entry, Entry):
         return entry.doc, entry.settings
     return (inspect.getdoc(entry) or '').partition('\n')[0], {}
@@ -78,6 +82,20 @@ def _columns(rows: list[list[str]]) -> list[str]:
     full = [column for column in zip(*rows, strict=True) if any(column)]
     widths = [max(map(len, column)) for column in full]
     return ['      ' + '  '.join(map(str.ljust, row, widths)).rstrip() for row in zip(*full, strict=True)]
+
+
+def page() -> str:
+    """docs/config.md: everything that can be set."""
+    return f"""# Everything that can be set
+
+What `w2s list` prints (`make docs` writes this page): name, default, what may stand there, `traced` where runs that
+differ in it train in one program. A section has its fixed fields below `config`, and the settings of what it names:
+`--config.student.loss.name=confidence` brings `--config.student.loss.alpha`.
+
+```
+{listing()}
+```
+"""
 
 
 def load(plugins: str) -> None:

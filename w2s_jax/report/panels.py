@@ -80,7 +80,8 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     if grid.alone:
         colours, bars = {name: colour for name, colour, _ in shown}, {}
         people = [(name, COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
-                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy') and _near(entry, table)
+                  for role, label, entry in models(grid.cells[0].results)
+                  if entry.get('accuracy') and _near(entry, table)
                   for name in [marked(label, entry.get('oracle'))]]
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
