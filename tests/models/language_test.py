@@ -134,6 +134,7 @@ def finished(model, file, tmp_path_factory):
         return experiment.run(c, folder, io.StringIO()), folder
 
 
+@pytest.mark.long
 def test_one_tokenisation_serves_both_models(finished):
     results, folder = finished
     assert kinds(folder).count('tokens') == 2 and kinds(folder).count('features') == 2  # the pool's and the test set's
@@ -155,6 +156,7 @@ def test_features_serve_every_seed(model, file, tmp_path):
     assert len({p for p in fitted(tmp_path, 'weak') if (p / 'DONE').exists()}) == 2
 
 
+@pytest.mark.long
 def test_few_programs_are_compiled(finished):
     results, folder = finished
     for path in fitted(folder, 'students', 0) + fitted(folder, 'students', 1):
