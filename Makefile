@@ -45,6 +45,7 @@ parity:
 parity-run: $(VENV)/.installed-core
 	$(PIP) torch==2.13.0
 	$(BIN)/python tests/parity/make_goldens.py $(if $(WRITE),--write)
+	$(BIN)/python tests/parity/exports.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,5 @@
-"""Writes a trained language model as a folder that transformers loads: full, or with LoRA's factors merged in.
+"""Writes a trained language model as a folder that transformers loads: full, with LoRA's factors merged in,
+or a probe with what its features were scaled by folded into its head. Prints how to use it.
 
   python -m experiments.export --workdir=W --out=FOLDER [--kind=student|teacher|ceiling] [--loss=xent] [--seed=0]
   python -m experiments.export --workdir=W --out=FOLDER --kind=student --phase=ID  # one of `ids` in results.json
@@ -30,7 +31,8 @@ def main() -> None:
     """Exports the model that the flags name."""
     workdir, out = (folder(f.name, f.value) for f in (WORKDIR, OUT))
     export.write(workdir, KIND.value, LOSS.value, SEED.value, out, PHASE.value)
-    print(f'{out}: model, config, tokenizer and {export.HEAD}')
+    print(f'{out}: model, config, tokenizer and {export.HEAD}; with transformers and PyTorch:\n')
+    print(export.snippet(out))
 
 
 if __name__ == '__main__':

@@ -106,7 +106,7 @@ BAD = [
         ('mode', 'lorra'), ('loss.name', 'xnet'))),
     ('optimizer.learning_rate', 1e4), ('optimizer.beta2', 0.0), ('optimizer.beta2', 1.0), ('optimizer.warmup', 1.01),
     ('train.epochs', 0), ('train.batch_size', 0), ('train.accumulate', 0), ('train.accumulate', 3),
-    ('train.accumulate', 64), ('train.evaluations', 0), ('train.watch', 0), ('train.runs', 'pmap'),
+    ('train.accumulate', 64), ('train.evaluations', -1), ('train.watch', -1), ('train.runs', 'pmap'),
     ('report.resamples', 99), ('method.share', 0.0), ('method.share', 1.0), ('method.labels', 'harder'),
     ('method.baselines', ('xent', 'nonsense')), ('task.max_bad_rows', 1.0),
     ('seeds', ()), ('seeds', (1, 1)), ('seeds', (0, -1)), ('seeds', (.5,)), ('seeds', ('a',)), ('seeds', (2**32,)),

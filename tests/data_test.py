@@ -215,3 +215,51 @@ def test_fingerprints_tell_types_shapes_bytes_and_order_apart():
 def test_a_fingerprint_does_not_depend_on_the_layout_in_memory():
     a = np.arange(12).reshape(3, 4)
     assert data.fingerprint(a) == data.fingerprint(np.asfortranarray(a)) == data.fingerprint(np.repeat(a, 2, 1)[:, ::2])
+
+
+SIZES = {'singles': [1] * 101, 'fours': [4] * 50, 'few': [300, 400, 500], 'one giant': [1] * 300 + [200],
+         'mixed': [1, 2, 3, 5, 8, 13, 21, 34, 55, 2, 2, 2], 'odd ones out': [4] * 1200 + [3, 3]}
+
+
+@pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize('share', [.5, .3])
+def test_halves_use_every_row_and_have_the_same_sizes_for_every_seed(sizes, share):
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    seen = set()
+    for seed in range(12):
+        a, b = data.halves(group, share, seed)
+        assert not np.isin(group[a], group[b]).any()
+        np.testing.assert_array_equal(np.sort(np.concatenate([a, b])), np.arange(len(group)))
+        seen.add(len(a))
+    assert len(seen) == 1
+    possible = {0}
+    for size in sizes:
+        possible |= {s + size for s in possible}
+    nearest = min(abs(s - share * len(group)) for s in possible - {0, len(group)})
+    assert abs(seen.pop() - share * len(group)) == pytest.approx(nearest)
+
+
+def test_a_group_is_in_either_half_as_often():
+    group = np.repeat(np.arange(40), [1] * 20 + [9] * 20)
+    first = np.mean([np.isin(np.arange(40), group[data.halves(group, .5, seed)[0]]) for seed in range(400)], axis=0)
+    assert abs(first[:20].mean() - .5) < .06 and abs(first[20:].mean() - .5) < .06
+    assert len({tuple(data.halves(group, .5, seed)[0]) for seed in range(20)}) == 20
+
+
+def test_halves_of_one_group_are_an_error_that_says_how_large_it_is():
+    with pytest.raises(DataError, match='the largest group has 7 rows'):
+        data.halves(np.zeros(7, int), .5, 0)
+
+
+@pytest.mark.parametrize('sizes', [[1] * 100, [4] * 50, [1, 2, 3, 5, 8, 13, 21, 34, 55]])
+def test_rows_that_are_held_out_share_no_group_with_those_that_are_learned(sizes):
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(5):
+        learned, held = data.hold_out(group, .2, seed)
+        assert not np.isin(group[learned], group[held]).any()
+        assert (len(learned), len(held)) == (len(group) - int(.2 * len(group)), int(.2 * len(group)))
+
+
+def test_a_share_that_holds_no_group_is_an_error_that_says_what_to_set():
+    with pytest.raises(DataError, match=r'stopping.holdout: 0.1 of 100 rows is 10, but the smallest group has 25'):
+        data.hold_out(np.repeat(np.arange(4), 25), .1, 0)

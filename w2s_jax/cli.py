@@ -124,8 +124,10 @@ class Composing(flags.ArgumentParser):
 
     def __init__(self, parser, argv: list[str]):
         self.parser: Any = parser.parser if isinstance(parser, Composing) else parser
-        found = (re.match(r'--?(no)?config\.([\w.]+)(?:=(.*))?', arg, re.DOTALL) for arg in argv[1:])
-        self.overrides = [(m[2], m[3]) for m in found if m]
+        found = ((re.match(r'--?(no)?config\.([\w.]+)(?:=(.*))?', arg, re.DOTALL), after)
+                 for arg, after in itertools.pairwise([*argv[1:], '--']))
+        self.overrides = [(m[2], after if m[3] is None and not after.startswith('--') else m[3])
+                          for m, after in found if m]
 
     def parse(self, argument):
         """A ConfigDict, locked. Raises ConfigError for a field that is not there."""
@@ -139,8 +141,9 @@ class Composing(flags.ArgumentParser):
                     plan.load_plugins(config)
         plan.load_plugins(config)
         config = configs.compose(config)
-        for field, _ in self.overrides:
+        for field, text in self.overrides:
             configs.check_name(field, config)
+            configs.check_text(field, text, config)
         return config.lock()
 
     def name(self, config, field: str, text: str) -> None:

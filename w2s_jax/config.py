@@ -5,6 +5,7 @@ what it names: `method.chain` exists only if the method has it. `compose` brings
 """
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from w2s_jax.diagnostics import DIAGNOSTICS
+from w2s_jax.diagnostics.alarms import ALARMS
 from w2s_jax.errors import ConfigError
 from w2s_jax.labels.sources import SOURCES
 from w2s_jax.labels.transforms import TRANSFORMS
@@ -41,6 +43,10 @@ def _model(model: str) -> dict[str, Setting]:
         'model': Setting(model, doc='a name of `w2s list models`, a folder, or a hub id'),
         'mode': Setting('full', choices=tuple(MODES), doc='full, lora, probe (the head alone, on stored features)'),
         'dtype': Setting('float32', choices=('float32', 'bfloat16'), doc='of the computation'),
+        'read_out': Setting('', choices=('', 'last', 'first', 'mean'),
+                            doc="of a text's tokens, what the head reads; '': as the model was made for"),
+        'layers': Setting(0, 0, MANY, doc="of a language model's blocks, how many are used, from the first; 0: all"),
+        'intercept': Setting(True, doc="a language model's head has one; it starts at the shares of the labels"),
         'learning_rate': Setting(None, **RATE, doc='None: optimizer.learning_rate'),
         'epochs': Setting(None, 1, MANY, kind=int, doc='None: train.epochs'),
     }
@@ -48,6 +54,10 @@ def _model(model: str) -> dict[str, Setting]:
 
 LORA = {'rank': Setting(8, 1, 10**6), 'alpha': Setting(16., 0, 1e6, '(]'),
         'targets': Setting('attention/|mlp/', doc='a regular expression on paths of linear layers')}
+
+STOPS = {'name': Setting('auto', doc="a rule on held-out training labels chooses the step; auto: `likelihood` for "
+                                     "probes, none for others; '': the last step"),
+         'holdout': HOLDOUT}
 
 # Dotted section -> its fixed fields. What is registered adds its own (`NAMED`, `LISTED`).
 SECTIONS: dict[str, dict[str, Setting]] = {
@@ -60,11 +70,11 @@ SECTIONS: dict[str, dict[str, Setting]] = {
     'teacher': _model('chess-xs'),
     'teacher.loss': {'name': Setting('xent')},
     'teacher.lora': LORA,
+    'teacher.stopping': STOPS,
     'student': _model('chess-m'),
     'student.loss': {'name': Setting('xent')},
     'student.lora': LORA,
-    'student.stopping': {'name': Setting('', doc="a rule that needs no truth chooses the step; '': the last"),
-                         'holdout': HOLDOUT},
+    'student.stopping': STOPS,
     'method': {'name': Setting('naive'),
                'baselines': Setting(('xent',), doc='losses trained on the same labels beside student.loss, to compare'),
                'labels': Setting('soft', choices=('soft', 'hard'), doc="the teacher's probabilities, or its answer"),
@@ -82,8 +92,9 @@ SECTIONS: dict[str, dict[str, Setting]] = {
     'train': {'epochs': Setting(2, 1, MANY), 'batch_size': Setting(32, 1, MANY),
               'accumulate': _how(1, low=1, high=MANY, doc='microbatches a step: memory, not results'),
               'eval_batch_size': _how(64, low=1, high=MANY),
-              'evaluations': Setting(4, 1, 10**6, doc='points of the learning curves'),
-              'watch': Setting(256, 1, MANY, doc='test rows that the curves are measured on'),
+              'evaluations': Setting(0, 0, 10**6, doc='points of the learning curves, and steps that a stopping rule '
+                                                      'chooses from; 0: 4, or 20 where there is a rule'),
+              'watch': Setting(0, 0, MANY, doc='test rows that the curves are measured on; 0: 256, of probes all'),
               'checkpoint_every': _how(100, low=0, high=MANY, doc='steps'),
               'keep': _how('all', choices=('all', 'teacher'), doc='whose parameters are stored: all, or those needed'),
               'shapes': _how(4, low=1, high=64, doc='lengths that texts are padded to; one program each'),
@@ -96,7 +107,8 @@ SECTIONS: dict[str, dict[str, Setting]] = {
     'mesh': {'data': _how(-1, doc='-1: all the devices that are left'), 'fsdp': _how(1), 'tensor': _how(1)},
     'report': {'html': _how(True), 'examples': Setting(6, 0, 10**6), 'resamples': Setting(2000, 100, 10**6),
                'sinks': _how(('tensorboard',), choices=tuple(SINKS), doc='where numbers go beside metrics.jsonl'),
-               'diagnostics': Setting((), doc='what else is measured on stored predictions')},
+               'diagnostics': Setting((), doc='what else is measured on stored predictions'),
+               'accept': _how((), choices=tuple(ALARMS), doc='codes of alarms that do not mark a PGR any more')},
 }
 
 
@@ -138,7 +150,7 @@ AIMS = _Both(LOSSES, OBJECTIVES)
 NAMED = (Named('task', 'name', TASKS), Named('method', 'name', METHODS), Named('optimizer', 'name', OPTIMIZERS),
          Named('teacher', 'model', zoo.MODELS, loose=True), Named('student', 'model', zoo.MODELS, loose=True),
          Named('teacher.loss', 'name', AIMS), Named('student.loss', 'name', AIMS),
-         Named('student.stopping', 'name', STOPPING, loose=True))
+         *(Named(f'{role}.stopping', 'name', STOPPING, loose=True) for role in ('teacher', 'student')))
 # Fields that name several: each has a section of its own below, as `labels.knn.k`.
 LISTED = (Named('labels', 'source', SOURCES), Named('labels', 'transforms', TRANSFORMS),
           Named('report', 'diagnostics', DIAGNOSTICS))
@@ -194,7 +206,9 @@ def compose(config) -> ml_collections.ConfigDict:
 
 
 def _typed(value, setting: Setting):
-    """Lists as tuples, whole numbers where there may be others as such."""
+    """Lists as tuples, whole numbers where there may be others as such, several words as one text."""
+    if setting.several and isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return ','.join(value)
     if setting.type is tuple and isinstance(value, list):
         return tuple(value)
     return float(value) if setting.type is float and type(value) is int else value
@@ -266,8 +280,9 @@ def validate(config) -> ml_collections.ConfigDict:
         zoo.check_name(f'{prefix}.model', config[prefix].model)
     for name in config.method.baselines:
         known('method.baselines', name, AIMS)
-    if config.student.stopping.name:
-        known('student.stopping.name', config.student.stopping.name, STOPPING)
+    for field in ('teacher.stopping', 'student.stopping'):
+        if (name := config[field.partition('.')[0]].stopping.name) not in ('', 'auto'):
+            known(f'{field}.name', name, STOPPING)
     _labels(config)
     for role, name in method_models(config).items():
         zoo.check_name(f'method.{role.partition("/")[0]}', name)
@@ -313,11 +328,29 @@ def chosen_among(config, part: str, field: str) -> list[tuple[Entry, Settings]]:
     return [(named.registry[n], Settings({k: config[part][n][k] for k in named.registry[n].settings})) for n in names]
 
 
+def stopping(config, role: str) -> tuple[Entry, Settings] | None:
+    """The rule that chooses the step of a teacher's or a student's training, and its settings; None for the last
+    step."""
+    name = config[role].stopping.name
+    if name == 'auto':
+        return (STOPPING['likelihood'], Settings()) if config[role].mode == 'probe' else None
+    return chosen(config, f'{role}.stopping') if name else None
+
+
 def check_name(field: str, config=None) -> None:
     """Raises ConfigError, with the nearest names, unless dotted `field`, or a section, is in a config."""
     wanted = settings(config if config is not None else default_config())
     if field not in wanted and not any(f.startswith(f'{field}.') for f in wanted):
         raise ConfigError(no_such_field(field, wanted))
+
+
+def check_text(field: str, text: str | None, config) -> None:
+    """Raises ConfigError if the text of a flag is one number where several values are expected: `seeds=3` is neither
+    three seeds nor one."""
+    setting = settings(config).get(field)
+    if setting and setting.type is tuple and re.fullmatch(r'[-+]?\d+', (text or '').strip()):
+        hint = f", as '{setting.default}'" if setting.default else ''
+        raise ConfigError(f'{field}: {text}, expected a tuple{hint}; for one value {field}=({text},)')
 
 
 def decides(config, field: str) -> bool:

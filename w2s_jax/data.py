@@ -15,6 +15,7 @@ from w2s_jax.errors import DataError
 from w2s_jax.store import arrays as disk
 
 Inputs = dict[str, np.ndarray]
+TAIL = 1024  # groups that are looked at to make up the size of a half exactly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Dataset:
 
     tests: name -> test set, 'test' the main one, further ones (a shifted domain, harder examples) beside it; Examples
     alone are the main one.
+
+    A test set whose extras hold `question` `[N]` (whose option a row is; class 1: the right one) is measured by
+    questions alone (`question_accuracy`), beside the main one.
 
     inputs of language tasks are `text` `[N, S]` (objects, str; or `disk.Texts`): S = 1, or 2 for a pair of completions.
     notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
@@ -109,20 +113,103 @@ def split_groups(group: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     return a, b
 
 
-def halves(group: np.ndarray, share: float, seed: int, largest: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts rows in two at `share` as `split_groups`, into parts of the same sizes for every seed.
+def halves(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts rows in two at `share`, whole groups at a time, into parts of the same sizes for every seed, so that seeds
+    stack in one program; all rows are used.
 
-    Whole groups do not cut exactly; a few rows are left out so that seeds stack in one program. largest: an upper bound
-    of a group's size that no seed changes, 0 for that of the largest one.
+    The first part's size is the one nearest to `share` that whole groups can have. A seed puts groups there in an order
+    that it draws, as long as what is left can still make up that size exactly.
+    Args:
+      group: `[N]` group ids.  share: in (0, 1).
+    Returns: two sorted index arrays that cover `[0, N)`. Raises DataError where a part would be empty.
     """
-    a, b = split_groups(group, share, seed)
-    largest = largest or int(np.unique(group, return_counts=True)[1].max())
-    if largest == 1:
-        return a, b
-    sizes = (int(len(group) * part - largest / 2) for part in (share, 1 - share))
-    rng = np.random.default_rng((seed, 1))
-    a, b = (np.sort(rng.permutation(rows)[:max(1, size)]) for rows, size in zip((a, b), sizes, strict=True))
-    return a, b
+    _, ids = np.unique(group, return_inverse=True)
+    sizes = np.bincount(ids)
+    wanted = nearest_sum(sizes, share * len(ids))
+    if wanted in (0, len(ids)):
+        raise DataError(f'task: {len(ids)} examples in {len(sizes)} groups cannot be split at {share:g}, expected '
+                        f'groups on both sides; the largest group has {sizes.max()} rows')
+    tail = TAIL
+    while True:  # ends at the latest where the tail is everything
+        rng = np.random.default_rng((seed, tail))
+        order, turned = rng.permutation(len(sizes)), rng.random() < .5  # small groups fill up either part as often
+        chosen = chosen_groups(sizes, order, len(ids) - wanted if turned else wanted, tail)
+        if chosen is not None:
+            first = chosen[ids] != turned
+            return np.flatnonzero(first), np.flatnonzero(~first)
+        tail *= 4
+
+
+def nearest_sum(sizes: np.ndarray, wanted: float) -> int:
+    """The sum of some of `sizes` `[G]` that is nearest to `wanted`, the lesser of two; neither none nor all, if
+    possible.
+
+    By the bits of an integer: bit s is set where some of them sum to s.
+    """
+    reached = 1
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        times = 1
+        while count > 0:  # in doubling portions, of which some make up any number
+            times = min(times, int(count))
+            reached |= reached << int(size) * times
+            count, times = count - times, times * 2
+    total = int(sizes.sum())
+    for distance in range(total + 1):
+        for value in (int(wanted) - distance, int(wanted) + 1 + distance):
+            if 0 < value < total and reached >> value & 1:
+                return value
+    return 0
+
+
+def chosen_groups(sizes: np.ndarray, order: np.ndarray, wanted: int, tail: int) -> np.ndarray | None:
+    """`[G]` bool: groups whose sizes sum to `wanted`, the first ones of `order` as far as that can be; None where it
+    cannot.
+
+    Only the last `tail` groups, among them the largest ones, are chosen with a look at what can still be made up of
+    those that are left; those before go where the middle of each falls.
+    """
+    last = np.zeros(len(sizes), bool)
+    last[np.argsort(-sizes, kind='stable')[:tail // 2]] = True
+    others = order[~last[order]]
+    last[others[max(len(others) - tail + tail // 2, 0):]] = True
+    early, late = order[~last[order]], order[last[order]].tolist()
+    first = np.zeros(len(sizes), bool)
+    middles = np.cumsum(sizes[early]) - sizes[early] / 2
+    first[early[middles < wanted / sizes.sum() * sizes[early].sum()]] = True
+    left = wanted - int(sizes[first].sum())
+    reach = [1]  # of the groups from the end on: which sums they can make up
+    for g in reversed(late):
+        reach.append(reach[-1] | reach[-1] << int(sizes[g]))
+    if left < 0 or not reach.pop() >> left & 1:
+        return None
+    for g in late:
+        rest = reach.pop()
+        if left >= sizes[g] and rest >> (left - int(sizes[g])) & 1:
+            first[g], left = True, left - int(sizes[g])
+    return first
+
+
+def hold_out(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of rows to learn from, and of rows that are held out, whole groups at a time; their numbers depend on
+    the number of rows alone.
+
+    Groups that do not fit into the share any more are skipped; where those that do are fewer rows, some of them are
+    there twice, and as many rows are left out. Raises DataError where no group fits.
+    """
+    n = len(group)
+    number = max(int(n * share), 1)
+    _, ids = np.unique(group, return_inverse=True)
+    sizes, left = np.bincount(ids), number
+    held = np.zeros(len(sizes), bool)
+    rng = np.random.default_rng((seed, 2))
+    for g in rng.permutation(len(sizes)):
+        if sizes[g] <= left:
+            held[g], left = True, left - sizes[g]
+    if left == number or n <= number:
+        raise DataError(f'stopping.holdout: {share:g} of {n} rows is {number}, but the smallest group has '
+                        f"{sizes.min()}; expected a larger share, or stopping.name=''")
+    learned = rng.permutation(np.flatnonzero(~held[ids]))[:n - number]
+    return np.sort(learned), np.resize(np.flatnonzero(held[ids]), number)
 
 
 def epoch_batches(seed: int, epoch: int, n: int, batch_size: int, lengths: np.ndarray | None = None,

@@ -13,7 +13,8 @@ from w2s_jax.registry import Settings
 # What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
 # results.json, so that a report shows what a plug-in has measured without the plug-in.
 MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
-            'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1)}
+            'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1),
+            'question_accuracy': ('questions answered right, of all options %', 100, 1)}
 
 
 class Answers:
@@ -21,6 +22,7 @@ class Answers:
 
     def __init__(self, section: dict, needs: Mapping, test: str = 'test'):
         self.section, self.needs, self.test, self.truth = section, needs, test, needs[f'truth/{test}']
+        self.group = needs.get(f'group/{test}')  # of examples that are not independent of each other
 
     def of(self, role: str, label: str | None = None) -> Any:
         """The answers of a target in the order of the seeds, a list; None if it did not answer this test set."""
@@ -41,7 +43,8 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
 
     Args:
       section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, diagnostics.
-      needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'extra/...', 'target/I': artifacts, or given labels
+      needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'group/T' `[N]` if rows belong together, 'extra/...',
+      'target/I': artifacts, or given labels
         `[., K]`; per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
         'labels_truth', of the pool; 'zero_shot'.
     Returns: {'results': ..., 'curves': [...], 'examples': [...]}.
@@ -50,7 +53,9 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
     rows = {t['label']: t['row'] for t in section['targets'] if t['role'] == 'student'}
     results = measured(main, rows)
     for name in section['tests']:
-        if name != 'test':
+        if f'extra/{name}/question' in needs:
+            add_questions(results, Answers(section, needs, name), needs[f'extra/{name}/question'])
+        elif name != 'test':
             add_test(results, name, measured(Answers(section, needs, name), rows))
     shown = {'weak': main.of('weak')[0], **{label: main.of('student', label)[0] for label in rows}}
     return {'results': results, 'curves': list(curves(main, rows)),
@@ -60,44 +65,85 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
 def measured(answers: Answers, rows: dict[str, dict]) -> dict:
     """weak, ceiling, students and zero-shot on one test set; without what does not answer it."""
     section, needs, truth = answers.section, answers.needs, answers.truth
+    how = {'group': answers.group, 'resamples': section['resamples']}
     allowed = needs.get('extra/allowed') if answers.test == 'test' else None
     weak, ceiling = answers.of('weak'), answers.of('ceiling')
     names = {t['role']: t['row'].get('model') for t in section['targets']}
-    out: dict = {'weak': entry({'model': names['weak']}, weak, truth, allowed),
-                 'ceiling': entry({'model': names['ceiling']}, ceiling, truth, allowed)}
+    out: dict = {'weak': entry({'model': names['weak']}, weak, truth, allowed, how),
+                 'ceiling': entry({'model': names['ceiling']}, ceiling, truth, allowed, how),
+                 'majority': majority(needs['labels_truth'], truth, how)}
     if answers.test == 'test':
         out['weak'] |= {'labels': label_quality(needs, section['seeds'])}
         out['weak']['measures']['labels'] = described('labels', out['weak']['labels'])
     out['students'] = []
     for label, row in rows.items():
         student = answers.of('student', label)
-        found = entry(row, student, truth, allowed) | compare(student, weak, ceiling, truth, section['resamples'])
+        found = entry(row, student, truth, allowed, how) | compare(student, weak, ceiling, truth, how)
+        first = next(iter(rows))
+        if label != first and not row.get('oracle'):
+            found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
         found['measures'] |= diagnosed(section['diagnostics'], student, weak, ceiling, truth)
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'zero_shot' in needs:
         found = predictions(needs['zero_shot'], answers.test)
-        out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed)
+        out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed, how)
         if weak and ceiling:
             zero = [found] * len(section['seeds'])
-            out['zero_shot'] |= {'pgr': compare(zero, weak, ceiling, truth, section['resamples'])['pgr']}
+            out['zero_shot'] |= {'pgr': compare(zero, weak, ceiling, truth, how)['pgr']}
+        for row in out['students']:
+            if row['model'] == section['student']:
+                student = answers.of('student', row['label'])
+                row['beyond_zero_shot'] = versus(student, [found] * len(student), truth, how)
     return out
 
 
 def add_test(results: dict, name: str, found: dict) -> None:
     """Puts what was measured on a further test set beside each model's main numbers."""
-    pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot') if k in results]
+    pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot', 'majority') if k in results]
     for mine, theirs in [*pairs, *zip(results['students'], found['students'], strict=True)]:
-        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'agreement', 'measures')
+        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures')
         if theirs.get('accuracy'):
             mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
 
 
-def entry(row: dict, runs: list[dict] | None, truth: np.ndarray, allowed: np.ndarray | None) -> dict:
-    """What results.json says of a model: its row, its quality, and the measures that describe themselves."""
+def add_questions(results: dict, answers: Answers, question: np.ndarray) -> None:
+    """Puts `question_accuracy` among each model's main measures: how often, of all options of a question, the true one
+    is the likeliest to be right (equal ones share).
+
+    answers: on a test set that has every option of some questions of the main one.  question: `[N]`, of its rows.
+    """
+    found = {'weak': answers.of('weak'), 'ceiling': answers.of('ceiling')}
+    if 'zero_shot' in answers.needs:
+        found['zero_shot'] = [predictions(answers.needs['zero_shot'], answers.test)]
+    students = [(s, answers.of('student', s['label'])) for s in results['students']]
+    for mine, runs in [*((results[k], v) for k, v in found.items()), *students]:
+        if runs:
+            values = [metrics.question_accuracy(_scores(r), answers.truth, question) for r in runs]
+            mine['measures']['question_accuracy'] = described('question_accuracy', metrics.summarise(values))
+
+
+def _scores(run: dict) -> np.ndarray:
+    """The probability of class 1 of two, `[N]`."""
+    return np.where(run['top'] == 1, run['top_probability'], 0).sum(-1)
+
+
+def entry(row: dict, runs: list[dict] | None, truth: np.ndarray, allowed: np.ndarray | None, how: dict) -> dict:
+    """What results.json says of a model: its row, its quality, and the measures that describe themselves. how: keywords
+    of the intervals in metrics.py."""
     if runs is None:
         return row | {'measures': {}}
     found = quality(runs, truth, allowed)
+    found['accuracy'] |= metrics.accuracy_interval(correct(runs, truth), **how)
     return row | found | {'measures': {k: described(k, v) for k, v in found.items() if k in MEASURES and v}}
+
+
+def majority(pool: np.ndarray, truth: np.ndarray, how: dict) -> dict:
+    """What always answering the pool's most frequent class gets right: no model is any good that does not beat it."""
+    classes, counts = np.unique(pool, return_counts=True)
+    answer = int(classes[counts.argmax()])
+    right = (truth == answer)[None]
+    return {'model': 'none', 'class': answer, 'share_of_pool': float(counts.max() / len(pool)), 'measures': {},
+            'accuracy': metrics.summarise(right.mean(axis=1)) | metrics.accuracy_interval(right, **how)}
 
 
 def described(name: str, value: dict) -> dict:
@@ -129,7 +175,9 @@ def learned(artifacts: list) -> dict:
         found[name] = metrics.summarise(values.tolist()) if values.ndim == 1 else {
             'values': values.mean(0).tolist(), 'seeds': values.tolist()}
     stopped: list[Any] = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
-    more = {'stopped': {'steps': [s['step'] for s in stopped]}} if all(stopped) else {}
+    more = {'stopped': {'steps': [s['step'] for s in stopped], 'score': float(np.mean([max(s['scores']) for s in
+    stopped]
+                        ))}} if all(stopped) else {}
     return ({'aux': found} if found else {}) | more
 
 
@@ -168,20 +216,25 @@ def quality(runs: list[dict], truth: np.ndarray, allowed: np.ndarray | None) -> 
 
 
 def _auroc(runs: list[dict], truth: np.ndarray) -> dict | None:
-    scores = [np.where(r['top'] == 1, r['top_probability'], 0).sum(-1) for r in runs]
-    values = [metrics.auroc(s, truth) for s in scores]
+    values = [metrics.auroc(_scores(r), truth) for r in runs]
     return None if None in values else metrics.summarise(values)
 
 
-def compare(student: list[dict], weak: list[dict] | None, ceiling: list[dict], truth, resamples: int) -> dict:
+def versus(student: list[dict], other: list[dict], truth, how: dict) -> dict:
+    """A student's accuracy less another's, with an interval, its p value and what could have been found."""
+    a, b = correct(student, truth), correct(other, truth)
+    return metrics.paired_difference(a, b, **how) | {'p': metrics.paired_p(a, b, how['group'])}
+
+
+def compare(student: list[dict], weak: list[dict] | None, ceiling: list[dict], truth, how: dict) -> dict:
     """A student's PGR and gain with intervals, and its agreement with the supervisor; nothing without one."""
     if weak is None:
         return {}
     right = [correct(runs, truth) for runs in (weak, student, ceiling)]
     agreements = [metrics.agreement(s['top'][:, 0], w['top'][:, 0], truth) for s, w in zip(student, weak, strict=True)]
-    return {'pgr': metrics.pgr_interval(*right, resamples=resamples),
+    return {'pgr': metrics.pgr_interval(*right, **how),
             'pgr_seeds': [metrics.pgr(*(float(r[s].mean()) for r in right)) for s in range(len(student))],
-            'gain': metrics.paired_difference(right[1], right[0], resamples=resamples),
+            'gain': metrics.paired_difference(right[1], right[0], **how),
             'agreement': {k: None if None in values else metrics.summarise(values)
                           for k in agreements[0] for values in [[a[k] for a in agreements]]}}
 
@@ -210,10 +263,24 @@ def curves(answers: Answers, rows: dict[str, dict]):
         right = watched == truth[:watched.shape[-1]]
         found = {'label': label, 'kind': kind, **_loss_curve(runs),
                  'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
+        found['epochs'] = [float(s) * runs[0].metrics['examples'] / runs[0].metrics['steps'] / runs[0].metrics['rows']
+                           for s in steps]
+        if kind == 'student' and weak and answers.of('ceiling'):
+            found['pgr'] = during(right, weak, answers.of('ceiling'), truth)
         if kind != 'teacher':
             says = np.stack([weak[i]['top'][:watched.shape[-1], 0] for i in range(len(seeds))])[:, None]
             found['stops'] = stops(steps, right, watched == says if kind == 'student' else None)
         yield found
+
+
+def during(right: np.ndarray, weak: list[dict], ceiling: list[dict], truth: np.ndarray) -> list[float | None]:
+    """PGR of mean accuracies at every look, by the final weak models and ceilings on the same rows.
+
+    right: `[S, E, W]` bool, a student's on the watched rows.
+    """
+    rows = right.shape[-1]
+    low, high = (float(correct(runs, truth)[:, :rows].mean()) for runs in (weak, ceiling))
+    return [metrics.pgr(low, float(a), high) for a in right.mean((0, 2))]
 
 
 def stops(steps: np.ndarray, right: np.ndarray, agrees: np.ndarray | None) -> dict:
@@ -239,19 +306,21 @@ def compare_all(section: dict, needs: dict) -> dict:
     Args:
       section: 'pairs', each with 'a' and 'b', the names of the runs to compare, one a seed in the same order, and with
         what says who they are; 'resamples'.
-      needs: 'truth' `[N]`, and artifacts by name.
-    Returns: {'comparisons': [...]}: the pairs without 'a' and 'b', with the 'mean' of a - b, 'low', 'high' and 'p'.
+      needs: 'truth' `[N]`, 'group' `[N]` if rows belong together, and artifacts by name.
+    Returns: {'comparisons': [...]}: the pairs without 'a' and 'b', with the 'mean' of a - b, 'low', 'high', 'p' and
+      what was 'detectable'.
     """
     truth = needs['truth']
     names = {name for pair in section['pairs'] for name in (*pair['a'], *pair['b'])}
     right = {name: correct([predictions(needs[name])], truth)[0] for name in sorted(names)}
-    return {'comparisons': [_compared(pair, right, section['resamples']) for pair in section['pairs']]}
+    how = {'group': needs.get('group'), 'resamples': section['resamples']}
+    return {'comparisons': [_compared(pair, right, how) for pair in section['pairs']]}
 
 
-def _compared(pair: dict, right: dict[str, np.ndarray], resamples: int) -> dict:
+def _compared(pair: dict, right: dict[str, np.ndarray], how: dict) -> dict:
     a, b = (np.stack([right[name] for name in pair[side]]) for side in 'ab')
     return {k: v for k, v in pair.items() if k not in ('a', 'b')} | {
-        **metrics.paired_difference(a, b, resamples=resamples), 'p': metrics.paired_p(a, b)}
+        **metrics.paired_difference(a, b, **how), 'p': metrics.paired_p(a, b, how['group'])}
 
 
 def _loss_curve(runs, points: int = 60) -> dict:

@@ -20,7 +20,8 @@ import optax
 from w2s_jax.errors import ConfigError
 from w2s_jax.registry import Registry, Setting
 
-LOSSES = Registry('loss', options=('per_example', 'init_state'), traces=True)  # init_state: (num_classes) -> state
+# init_state: (num_classes) -> state.  convex: in the logits, with a gradient that is that of its value (train/exact.py)
+LOSSES = Registry('loss', options=('per_example', 'init_state', 'convex'), traces=True)
 
 
 def _confidence(warmup: float) -> dict:
@@ -29,7 +30,7 @@ def _confidence(warmup: float) -> dict:
             'alpha_warmup': Setting(warmup, 0, 1, traced=True, doc='fraction of training in which alpha grows to it')}
 
 
-@LOSSES.register('xent', per_example=True)
+@LOSSES.register('xent', per_example=True, convex=True)
 def xent(logits, targets, *, progress, settings, state):
     """Cross-entropy with soft targets, H(y, p) = -sum_k y_k log p_k (Burns et al. 2023, arXiv 2312.09390)."""
     del progress, settings

@@ -24,7 +24,8 @@ class Setting:
 
     default: None for a number that falls back on another field, then of type `kind`.  low, high: the range of numbers;
     ends: whether the ends belong to it, '[]', '()' ...  choices: the words that are allowed.  traced: runs that differ
-    in it train in one program.  decides: whether it changes results, or only how they are computed.
+    in it train in one program.  decides: whether it changes results, or only how they are computed.  several: a tuple
+    of words may stand there, which becomes one text with commas.
     """
     default: Any
     low: float | None = None
@@ -35,6 +36,7 @@ class Setting:
     doc: str = ''
     kind: type | None = None
     decides: bool = True
+    several: bool = False
 
     @property
     def type(self) -> type:
@@ -47,7 +49,8 @@ class Setting:
             return
         whole = self.type in (int, float) and isinstance(value, bool)
         if whole or not isinstance(value, (int, float) if self.type is float else self.type):
-            raise ConfigError(f'{field}: {value!r}, expected a {self.type.__name__}')
+            hint = f", as '{self.default}'" if self.type is tuple and self.default else ''
+            raise ConfigError(f'{field}: {value!r}, expected a {self.type.__name__}{hint}')
         if self.choices:
             for word in value if isinstance(value, tuple | list) else (value,):
                 known(field, word, dict.fromkeys(self.choices))

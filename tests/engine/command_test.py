@@ -140,7 +140,7 @@ def test_a_config_file_that_is_not_there(cli, tmp_path):
     (['--config.student.model=chess-xs'], "student.model: 'chess-xs' does not fit task 'salient_concept'"),
     (['--config.labels.source=teacher', '--config.teacher.model=chess-xs'],
      "teacher.model: 'chess-xs' does not fit task 'salient_concept'"),
-    (['--config.train.batch_size=101'], 'train.batch_size: 101, expected at most the 100 training examples'),
+    (['--config.train.batch_size=101'], 'train.batch_size: 101, expected at most 100, the rows that the student'),
     (['--config.task.train_size=3'], 'task.train_size: 3'),
     (['--config.task.seed=-1'], 'task.seed: -1'),
     (['--config.mesh.data=3'], 'mesh: data=3'),

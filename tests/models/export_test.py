@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny
-from language_test import encoded, own, sentences
+from language_test import encoded
+from words import own, sentences
 
 from configs import salient_concept
 from w2s_jax.engine import experiment, export
@@ -34,7 +35,8 @@ def answers(folder, rows, place='last'):
     checkpoint, inputs = hf.read(folder), encoded(folder, rows)
     length = inputs['length'][:, 0]
     hidden = Transformer(checkpoint.config).apply({'params': hf.load(folder)}, inputs['tokens'][:, 0], length)
-    return heads.read_out(hidden, length, place) @ trees.load(folder / export.HEAD)['classes']
+    head = trees.load(folder / export.HEAD)
+    return np.asarray(heads.read_out(hidden, length, place)) @ head['classes'] + head['bias']
 
 
 @pytest.mark.parametrize('kind', ['teacher', 'student'])
@@ -50,6 +52,25 @@ def test_an_exported_model_answers_as_the_trained_one(trained, kind):
     np.testing.assert_allclose(stored['test.top_probability'], want, atol=1e-4)
     before = hf.load(trained / 'tiny')['layers']['attention']['query']['kernel']
     assert np.abs(hf.load(out)['layers']['attention']['query']['kernel'] - before).max() > 1e-3
+
+
+@pytest.mark.parametrize(('kind', 'place'), [('student', 'mean'), ('teacher', 'last')])
+def test_an_exported_probe_has_what_its_features_were_scaled_by_in_its_head(trained, tmp_path, kind, place):
+    c = own(trained / 'tiny', trained / 'words.jsonl', **{
+        'teacher.mode': 'probe', 'student.mode': 'probe', 'student.read_out': 'mean', 'student.layers': 1,
+        'teacher.stopping.name': '', 'student.stopping.name': '',
+        'optimizer.learning_rate': .05, 'seeds': (5,), 'method.baselines': (), 'student.loss.name': 'xent'})
+    experiment.run(c, tmp_path / 'w', io.StringIO())
+    export.write(tmp_path / 'w', kind, 'xent', 5, tmp_path / 'out')
+    rows = TASKS['files'].fn(c.task, lambda *a: None).test.inputs['text']
+    logits = np.asarray(answers(tmp_path / 'out', rows, place))
+    stored = export.find(tmp_path / 'w', kind, 'xent', 5).arrays
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    want = np.take_along_axis(chances, stored['test.top'], 1)
+    np.testing.assert_allclose(stored['test.top_probability'], want, atol=1e-4)
+    assert abs(trees.load(tmp_path / 'out' / export.HEAD)['bias']).max() > 1e-2 and np.ptp(logits[:, 0]) > .05
+    assert hf.read(tmp_path / 'out').config.num_layers == (1 if kind == 'student' else 2)
+    assert '.sum(1) / mask' in export.snippet(tmp_path / 'out') or place == 'last'
 
 
 def test_what_cannot_be_exported(trained):

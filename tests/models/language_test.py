@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from commands import error
+from words import own, sentences
 
 from configs import own_data, reward
 from w2s_jax import config as configs
@@ -17,7 +18,6 @@ from w2s_jax.models import language, tokens, zoo
 from w2s_jax.phases import context as phases
 
 OWN = '--config=configs/own_data.py'
-ALPHABET = 'bcdefghijklmnop'
 
 
 def texts(*rows):
@@ -86,31 +86,11 @@ def test_a_pair_has_two_rewards_that_do_not_see_each_other(model):
     assert abs(rewards[0, 0] - rewards[0, 1]) > 1e-3
 
 
-def sentences(n=240, seed=0):
-    """Words of letters; the class is whether there is a 'z'."""
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        word = [''.join(rng.choice(list(ALPHABET), rng.integers(2, 9))) for _ in range(rng.integers(1, 7))]
-        if i % 2:
-            word[-1] += 'z'
-        yield {'text': ' '.join(word), 'label': ['without', 'with'][i % 2]}
-
-
 @pytest.fixture(scope='module')
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp('data') / 'words.jsonl'
     path.write_text('\n'.join(map(json.dumps, sentences())))
     return path
-
-
-def own(model, file, **changes):
-    c = own_data.get_config()
-    c.task.path, c.task.text, c.task.label = str(file), 'text', 'label'
-    c.teacher.model = c.student.model = str(model)
-    c.seeds, c.train.epochs, c.train.evaluations, c.report.html, c.train.shapes = (0, 1), 1, 1, False, 2
-    c = configs.compose(c)
-    c.update_from_flattened_dict(changes)
-    return c
 
 
 def kinds(folder):

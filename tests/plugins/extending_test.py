@@ -286,7 +286,7 @@ def test_weights_of_rows(tmp_path):
 def words(tmp_path):
     """A tiny language model, and texts of letters whose class is whether there is a 'z'."""
     import tiny
-    from language_test import sentences
+    from words import sentences
     path = tmp_path / 'words.jsonl'
     path.write_text('\n'.join(map(json.dumps, sentences(160))))
     return tiny.folder(tmp_path / 'model'), path
@@ -328,7 +328,7 @@ def test_texts_that_a_later_phase_trains_on_also_through_kills(plugin, tmp_path,
 
 
 def test_weak_labels_in_a_column_of_one_s_own_file(tmp_path, words):
-    from language_test import sentences
+    from words import sentences
     rows = [row | {'guess': row['label'] if i % 5 else 'with'} for i, row in enumerate(sentences(160))]
     words[1].write_text('\n'.join(map(json.dumps, rows)))
     config = language(words)

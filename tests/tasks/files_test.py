@@ -1,59 +1,20 @@
-import csv
 import json
 import string
 import tracemalloc
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import sections
+from rows import WORDS, quiz, reviews, statements, write
 
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks import TASKS
-from w2s_jax.tasks.text import files, tables
-
-WORDS = ('good', 'poor')
-
-
-def write(path, rows) -> str:
-    columns = list(dict.fromkeys(k for r in rows for k in r))
-    if path.suffix in ('.csv', '.tsv'):
-        with open(path, 'w', newline='') as file:
-            writer = csv.DictWriter(file, columns, delimiter='\t' if path.suffix == '.tsv' else ',')
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == '.parquet':
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == '.json':
-        path.write_text(json.dumps(rows))
-    else:
-        path.write_text(''.join(json.dumps(r) + '\n' for r in rows))
-    return str(path)
+from w2s_jax.tasks.text import questions, tables
 
 
 def load(tmp_path, rows, kind='jsonl', **fields):
     path = write(tmp_path / f'my.{kind}', rows) if rows is not None else str(tmp_path / f'my.{kind}')
     return TASKS['files'].fn(sections.task('files', path=path, **fields), log=lambda line: None)
-
-
-def reviews(n: int, labels=WORDS) -> list[dict]:
-    return [{'body': f'Review {i}, "so" it\nsays: {WORDS[i % 2]}', 'grade': labels[i % len(labels)], 'by': i // 5}
-            for i in range(n)]
-
-
-def quiz(n: int) -> list[dict]:
-    """The right answer to question i is `r i`, at place i mod 3."""
-    rows = []
-    for i in range(n):
-        options = [f'w{i}', f'v{i}']
-        options.insert(i % 3, f'r{i}')
-        rows.append({'ask': f'Which is {i}?', 'among': options, 'solution': i % 3})
-    return rows
-
-
-def statements(d) -> dict:
-    return {t: int(c) for part in (d.pool, d.test) for (t,), c in zip(part.inputs['text'], part.truth, strict=True)}
 
 
 @pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'json', 'parquet'])
@@ -157,8 +118,10 @@ QUESTION = {'question': 'ask', 'options': 'among', 'answer': 'solution'}
     ({'text': 'body', 'label': 'x'}, reviews(9), r"task.label: no column 'x'"),
     (FIELDS | {'group': 'x'}, reviews(9), r"task.group: no column 'x'"),
     (FIELDS | {'template': '{x}'}, reviews(9), r"task.template: no column 'x'"),
-    (FIELDS, reviews(9, (0.5, 1.0)), r"line 1: label 0.5, expected a class: a word or an integer \(9 of 9 rows"),
-    (FIELDS, reviews(9, ('0.5', 'nan')), r"line 1: label '0.5', expected a class"),
+    (FIELDS, reviews(9, (3.5, 4.0)), r"line 1: label 3.5, expected a class: a word or an integer \(5 of 9 rows"),
+    (FIELDS, reviews(9, ('0.5', 'nan')), r"line 2: grade 'nan', expected a probability in \[0, 1\]"),
+    (FIELDS, reviews(9, ('3.5', 'nan')), r"line 1: label '3.5', expected a class"),
+    (FIELDS, reviews(9, (1, 'inf')), r"line 2: label 'inf', expected a class"),
     (FIELDS, reviews(9, ('a', None)), r'line 2: the label is missing \(4 of 9'),
     (FIELDS, reviews(9, ('a', '')), r'line 2: the label is missing'),
     (FIELDS, reviews(9, ([1], 'a')), r'line 1: label \[1\], expected a class'),
@@ -185,7 +148,7 @@ def test_bad_data(tmp_path, fields, rows, message):
 
 
 @pytest.mark.parametrize('fields, message', [
-    ({}, "task.text: '' and task.question: '', expected one of them"),
+    ({}, "task.text: '', task.question: '', task.chosen: '', expected one of them"),
     (FIELDS | QUESTION, 'expected one of them'),
     ({'text': 'body'}, 'task.label: empty, expected a column, as task.text is set'),
     ({'question': 'ask', 'options': 'among'}, 'task.answer: empty, expected a column, as task.question is set'),
@@ -195,7 +158,8 @@ def test_bad_data(tmp_path, fields, rows, message):
     (FIELDS | {'template': '{body!r}'}, 'expected plain column names in braces'),
     (FIELDS | {'template': 'x'}, r'expected {column}s in it'),
     (QUESTION | {'template': '{ask}'}, r'expected {answer} in it'),
-    (FIELDS | {'prompt': 'x'}, "task.prompt: no such field here, expected task.name to be preference"),
+    (FIELDS | {'prompt': 'x'}, "task.prompt: 'x', expected '', as task.text is set"),
+    (QUESTION | {'balance': True}, "task.balance: True, expected False, as task.question is set"),
 ])
 def test_bad_fields(tmp_path, fields, message):
     with pytest.raises((ConfigError, DataError), match=message):
@@ -267,6 +231,7 @@ def test_a_few_bad_rows_are_skipped_and_counted(tmp_path):
 
 def test_readings_of_an_answer():
     options = list(string.ascii_lowercase[3:7])
-    assert [files.by_letter(a, options) for a in ('a', 'D', 'e', 'ab', 3)] == [0, 3, None, None, None]
-    assert [files.by_index(a, options) for a in (0, '3', 4, -1, 'a', True, 1.0)] == [0, 3, None, None, None, None, None]
-    assert [files.by_text(a, options) for a in ('d', ' g ', 'a', None)] == [0, 3, None, None]
+    assert [questions.by_letter(a, options) for a in ('a', 'D', 'e', 'ab', 3)] == [0, 3, None, None, None]
+    assert [questions.by_index(a, options) for a in (0, '3', 4, -1, 'a', True)] == [0, 3, None, None, None, None]
+    assert [questions.by_index(a, options) for a in (1.0, '2.0', 1.5, None)] == [1, 2, None, None]
+    assert [questions.by_text(a, options) for a in ('d', ' g ', 'a', None)] == [0, 3, None, None]

@@ -141,7 +141,7 @@ def test_bad_columns(tmp_path):
         load(tmp_path, [{'a': 'x'}], 'anthropic_hh')
     with pytest.raises(ConfigError, match=r"task.template: '{prompt}', expected {prompt} and {completion}"):
         load(tmp_path, prompted(9), template='{prompt}')
-    with pytest.raises(ConfigError, match=r'task.chosen: no such field here, expected task.name to be preference'):
+    with pytest.raises(ConfigError, match=r'task.chosen: no such field here, expected task.name to be files or pref'):
         load(tmp_path, prompted(9), 'anthropic_hh', chosen='x')
 
 

@@ -1,8 +1,10 @@
 """A trained language model out of a work directory, as a folder that transformers loads."""
 import json
 import pathlib
+from collections.abc import Mapping
 
 import flax.traverse_util
+import numpy as np
 
 from w2s_jax.errors import ConfigError, StoreError
 from w2s_jax.models import hf, language, lora
@@ -76,18 +78,60 @@ def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
 def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.Path, phase: str = '') -> None:
     """Writes the model of a phase to folder `out`: LoRA's factors merged into the kernels, its head beside it.
 
-    The head (`w2s_head.safetensors`: `classes` `[D, K]` or `reward` `[D, 1]`) reads the hidden state at the last real
-    token, or the pooling of `hf.read_out`. Raises UserError for what is not there or is no language model.
+    The head (`w2s_head.safetensors`: `classes` `[D, K]` or `reward` `[D, 1]`, and `bias` `[K]` or `[1]`) reads the
+    hidden states as `read_out` in its metadata says; of a probe, what its features were scaled by is folded in.
+    Raises UserError for what is not there or is no language model.
     """
     artifact = find(workdir, kind, loss, seed, phase)
     section = _section(artifact)
     folder = source(workdir, kind, section)
     params = artifact.params()
-    backbone = params['backbone'] if 'backbone' in params else hf.load(folder)
+    layers = section['model'].get('layers', 0)
+    backbone = params['backbone'] if 'backbone' in params else hf.load(folder, layers=layers)
     if ADAPTERS in params:
         factors = section['model']['lora']
         backbone = lora.merge(backbone, params[ADAPTERS], factors['alpha'] / factors['rank'])
-    hf.export(out, backbone, hf.read(folder))
-    [(path, kernel)] = flax.traverse_util.flatten_dict(params['head']).items()
-    trees.save(out / HEAD, {path[0]: kernel},
+    hf.export(out, backbone, hf.read(folder, layers))
+    trees.save(out / HEAD, head_of(params, artifact.arrays),
                metadata={'read_out': section['model']['read_out'], 'phase': digest(section)})
+
+
+def head_of(params: dict, arrays: Mapping) -> dict[str, np.ndarray]:
+    """A head for unscaled hidden states: `classes` or `reward` `[D, K]`, and `bias` `[K]`, float32.
+
+    A probe learned on features (x - mean) factor: x W + b with W = factor W', b = b' - (mean factor) W'.
+    """
+    flat = {path[0]: path[-1] for path in flax.traverse_util.flatten_dict(params['head'])}
+    if len(flat) != 1:
+        raise ConfigError(f'the head has parts {", ".join(sorted(flat))}, expected one')
+    [name] = flat
+    dense = params['head'][name]['Dense_0']
+    kernel = np.asarray(dense['kernel'], np.float64)
+    bias = np.asarray(dense.get('bias', np.zeros(kernel.shape[1])), np.float64)
+    if 'features.factor' in arrays:
+        kernel = arrays['features.factor'][:, None] * kernel
+        bias = bias - arrays['features.mean'] @ kernel
+    return {name: kernel.astype(np.float32), 'bias': bias.astype(np.float32)}
+
+
+def snippet(out: pathlib.Path) -> str:
+    """Python that gives an exported model's logits with transformers and PyTorch alone."""
+    head, metadata = trees.load(out / HEAD), trees.metadata(out / HEAD)
+    name = next(k for k in head if k != 'bias')
+    read = {'last': 'hidden[torch.arange(len(hidden)), mask.sum(1) - 1]', 'first': 'hidden[:, 0]',
+            'mean': '(hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)'}[metadata['read_out']]
+    return f'''\
+import torch, transformers
+from safetensors.torch import load_file
+
+folder = {str(out)!r}
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side='right')
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+model, head = transformers.AutoModel.from_pretrained(folder).eval(), load_file(folder + '/{HEAD}')
+
+def logits(texts):
+    batch = tokenizer(texts, return_tensors='pt', padding=True)
+    with torch.no_grad():
+        hidden, mask = model(**batch).last_hidden_state, batch['attention_mask']
+        return {read} @ head['{name}'] + head['bias']
+'''

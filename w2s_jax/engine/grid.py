@@ -126,7 +126,7 @@ def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
     tests: dict[str, dict] = {}
     for row in _rows(grid, outcomes):
         base, truth = row['baseline'], row['truth']
-        found = tests.setdefault(truth.id, {'needs': {'truth': truth}, 'pairs': []})
+        found = tests.setdefault(truth.id, {'needs': {'truth': truth} | row['group'], 'pairs': []})
         pair = {**{k: row[k] for k in ('task', 'teacher', 'student', 'settings', 'method', 'loss', 'label')},
                 'baseline': base['label'], 'a': row['ids'], 'b': base['ids']}
         if row['ids'] != base['ids'] and not any(p['a'] == pair['a'] and p['b'] == pair['b'] for p in found['pairs']):
@@ -156,7 +156,8 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
                 'like': {k: v for k, v in cell.overrides.items() if not _of_the_student(k, config)},
                 'method': row['method'], 'loss': row['loss'], 'label': label, 'ids': [p.id for p in phases],
                 'phases': phases, 'plain': (row['method'] != plain, row['loss'] != 'xent'),
-                'truth': plan.target.needs['truth/test']})
+                'truth': plan.target.needs['truth/test'],
+                'group': {k.partition('/')[0]: v for k, v in plan.target.needs.items() if k == 'group/test'}})
     for row in rows:
         like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]
         row['baseline'] = min(like, key=lambda r: r['plain'])

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from w2s_jax import config as configs
-from w2s_jax import graph
+from w2s_jax import data, graph
 from w2s_jax.data import Dataset
 from w2s_jax.engine import truth
 from w2s_jax.errors import ConfigError, UserError
@@ -54,6 +56,7 @@ def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan
         datasets[key] = TASKS[config.task.name].fn(config.task, say)
         process.return_freed_memory()
     dataset = datasets[key]
+    check_sizes(config, dataset)
     models = load_models(config, dataset)
     sealed = {'pool': Truth(dataset.pool.truth), **{k: Truth(v.truth) for k, v in dataset.tests.items()}}
     parts = Parts(config, dataset.without_truth(), models, sealed)
@@ -61,6 +64,26 @@ def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan
     target = parts.evaluation()
     truth.check(target, parts.targets, dataset, parts.halves)
     return Plan(config, dataset, models, target, parts.targets)
+
+
+def check_sizes(config, dataset: Dataset) -> None:
+    """Raises ConfigError if a half of the pool has not the rows of one batch, before any model is loaded."""
+    batch, share, group = config.train.batch_size, config.method.share, dataset.pool.group
+    halves = [[len(rows) for rows in data.halves(group, share, seed)] for seed in config.seeds]
+    teacher, student = (min(sizes) for sizes in zip(*halves, strict=True))
+    learns = {'student': student}
+    if config.student.stopping.name:
+        learns['student'] -= round(student * config.student.stopping.holdout)
+    if SOURCES[config.labels.source].options.get('teacher'):
+        learns['teacher'] = teacher
+    role = min(learns, key=learns.__getitem__)
+    if batch > learns[role]:
+        largest = int(np.unique(group, return_counts=True)[1].max())
+        raise ConfigError(
+            f'train.batch_size: {batch}, expected at most {learns[role]}, the rows that the {role} learns from: of '
+            f'{len(group) + len(dataset.test)} rows {len(dataset.test)} are the test set, {teacher} the half of the '
+            f'teacher and {student} of the student' + (f' (in groups of up to {largest})' if largest > 1 else '')
+            + f'; set train.batch_size={max(1, learns[role] // 4)}, or bring more rows')
 
 
 def wire(name: str, parts: Parts) -> None:

@@ -3,8 +3,12 @@ import pathlib
 import platform
 from importlib import metadata
 
+import numpy as np
+
 from w2s_jax import config as configs
 from w2s_jax import graph
+from w2s_jax.data import Dataset
+from w2s_jax.diagnostics import alarms
 from w2s_jax.engine.execute import Failure
 from w2s_jax.engine.plan import Plan
 from w2s_jax.errors import NonFiniteError
@@ -12,6 +16,7 @@ from w2s_jax.report import page
 from w2s_jax.store.artifacts import Artifact, write_json
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+MOST_SHARES = 100
 
 
 def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
@@ -21,7 +26,7 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
         raise NonFiniteError(failure.reason)
     measured = outcomes[target.id].metrics['results']
     task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes, **sizes(plan, outcomes),
-            'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test)}
+            'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test), **shares(dataset)}
     timed = [(p, outcomes[p.id].metrics) for p in plan.phases if p is not target]
     tokens = [{'of': p.label} | {k: m[k] for k in ('texts', 'truncated', 'tokens', 'longest')}
               for p, m in timed if p.kind == 'tokens']
@@ -31,13 +36,18 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.role or p.kind, 'name': p.label, 'seed': p.seed, 'skipped': p.id in done,
                  **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs', 'runs') if k in m}} for p, m in timed]},
-            'alarms': alarms(task, measured), 'versions': versions()}
+            'alarms': alarms.raised(task, measured, outcomes[target.id].metrics['curves'], plan.config.report.accept),
+            'versions': versions()}
 
 
-def alarms(task: dict, measured: dict) -> list[dict]:
-    """What makes the numbers doubtful, each with a code and a sentence."""
-    warning = (task.get('leak') or {}).get('warning')
-    return [{'code': 'leak', 'message': warning}] if warning else []
+def shares(dataset: Dataset) -> dict:
+    """`class_shares` of the pool and the test set, a list of K numbers each; nothing of more than MOST_SHARES
+    classes."""
+    if dataset.num_classes > MOST_SHARES:
+        return {}
+    counts = {name: np.bincount(np.asarray(part.truth), minlength=dataset.num_classes)
+              for name, part in (('pool', dataset.pool), ('test', dataset.test))}
+    return {'class_shares': {name: (count / count.sum()).tolist() for name, count in counts.items()}}
 
 
 def annotated(measured: dict, plan: Plan) -> dict:

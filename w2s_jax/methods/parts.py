@@ -13,12 +13,13 @@ import numpy as np
 from w2s_jax import config as configs
 from w2s_jax import data
 from w2s_jax.data import Dataset
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
 
 SEES_TRUTH = ('teacher', 'ceiling')
+WATCHED, MOST_WATCHED = 256, 10_000  # test rows that curves are measured on: by default, and of probes
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
 
@@ -88,7 +89,8 @@ class Parts:
             teacher the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
           columns: further columns of the batch, name -> labels or source `[n, ...]`; `weight` `[n]` weighs the rows in
             any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's.  stopping:
-            whether the config's rule chooses the step; None: for students.
+            whether the config's rule chooses the step; None: for teachers, ceilings and students, each on its own
+            labels.
         """
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
@@ -98,8 +100,8 @@ class Parts:
         section = self._fit_section(part, model, loss, seed)
         if start is not None:
             needs['start'], section['start'] = start, head
-        if role == 'student' if stopping is None else stopping:
-            section, needs = self._stopping(section, needs)
+        if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
+            section, needs = self._stopping(part, section, needs)
         needed = self.config.train.keep == 'all' or role in ('teacher', 'rung')
         named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
         return Phase('fit', section, needs, label or named, role, role in SEES_TRUTH, needed)
@@ -194,20 +196,23 @@ class Parts:
         report, student = self.config.report, self.student
         needs: dict[str, Any] = {f'truth/{k}': self.sealed[k][None] for k in self.dataset.tests}
         needs |= {f'test/{k}': self.raw[k] for k in self.dataset.tests}
-        needs |= {f'extra/{k}': source(v) for k, v in self.dataset.test.extras.items()}
+        needs |= {f'group/{k}': source(v.group) for k, v in self.dataset.tests.items() if related(v.group)}
+        needs |= {f'extra/{k}' if name == 'test' else f'extra/{name}/{k}': source(v)
+                  for name, test in self.dataset.tests.items() for k, v in test.extras.items()}
         if student.answers:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
         if any(t.role == 'weak' and isinstance(t.need, Source) for t in self.targets):
             needs |= {f'given/{k}': source(v.given) for k, v in self.dataset.tests.items() if v.given is not None}
         for seed, labels in self.labels_of.items():
-            needs |= {f'labels/{seed}': labels.need, 'labels_truth': self.truth[None]}
+            needs[f'labels/{seed}'] = labels.need
             needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
                    'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,
                    'examples': report.examples, 'resamples': report.resamples,
                    'diagnostics': [e.identity(s)
                                    for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
+        needs['labels_truth'] = self.truth[None]
         weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
         return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluate', True)
 
@@ -258,26 +263,44 @@ class Parts:
             return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
         return {'targets': targets} | ({} if rows is None else {'rows': rows.source})
 
-    def _stopping(self, section: dict, needs: dict) -> tuple[dict, dict]:
-        if not self.config.student.stopping.name:
+    def _stopping(self, part: str, section: dict, needs: dict) -> tuple[dict, dict]:
+        rule = configs.stopping(self.config, part)
+        if rule is None:
             return section, needs
-        entry, settings = configs.chosen(self.config, 'student.stopping')
+        entry, settings = rule
         group = self.dataset.pool.group
-        stop = entry.identity(settings) | {'holdout': self.config.student.stopping.holdout,
-                                           'largest': int(np.unique(group, return_counts=True)[1].max())}
+        stop = entry.identity(settings) | {'holdout': self.config[part].stopping.holdout}
+        if isinstance(needs.get('rows'), Source):
+            self._check_holdout(part, needs['rows'].value, section['hyper']['seed'])
         return section | {'stopping': stop}, needs | {'group': source(group)}
+
+    def _check_holdout(self, part: str, rows: np.ndarray, seed) -> None:
+        try:
+            data.hold_out(self.dataset.pool.group[rows], self.config[part].stopping.holdout, seed)
+        except DataError as e:
+            raise ConfigError(f'{part}.{e}') from None
 
     def _fit_section(self, role: str, model: Model, loss: str, seed) -> dict:
         config, part, optimizer = self.config, self.config[role], self.config.optimizer
         aim, values = loss_of(config, role, loss)
         steps, numbers = configs.chosen(config, 'optimizer')
+        if steps.options.get('exact') and not (model.featurize and aim.options.get('convex')):
+            raise ConfigError(f'optimizer.name: {steps.name!r} solves probes of convex losses, but {role} {aim.name!r} '
+                              f'is {"not convex" if model.featurize else f"of mode {part.mode!r}"}, expected another, '
+                              "or mode='probe', student.loss.name='xent' and method.baselines=()")
         rate = next(r for r in (part.learning_rate, optimizer.learning_rate, model.learning_rate) if r is not None)
         hyper = {'seed': seed, 'learning_rate': rate, **{k: optimizer[k] for k in ('weight_decay', 'clip', 'warmup')},
                  'optimizer': steps.traced(numbers), 'loss': aim.traced(values)}
         return {'model': model.identity, 'num_classes': self.dataset.num_classes, 'objective': aim.identity(values),
                 'optimizer': steps.identity(numbers) | {'schedule': optimizer.schedule},
                 'epochs': config.train.epochs if part.epochs is None else part.epochs,
-                **{k: config.train[k] for k in ('batch_size', 'evaluations', 'watch', 'window')}, 'hyper': hyper}
+                'watch': config.train.watch or (MOST_WATCHED if model.featurize else WATCHED),
+                **{k: config.train[k] for k in ('batch_size', 'evaluations', 'window')}, 'hyper': hyper}
+
+
+def related(group: np.ndarray) -> bool:
+    """Whether some rows belong together."""
+    return len(np.unique(group)) < len(group)
 
 
 def loss_of(config, role: str, name: str):

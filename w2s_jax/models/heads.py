@@ -21,19 +21,21 @@ def read_out(hidden, length, place: str):
     return jnp.where(real, hidden, 0).sum(1) / length[:, None].astype(hidden.dtype)
 
 
-def _exact(features: int) -> nn.Dense:
+def _exact(features: int, bias: bool = False) -> nn.Dense:
     """Zero at first; in float32 also where the hardware's products of float32 are shorter by default (TPU, TF32)."""
-    return nn.Dense(features, use_bias=False, dtype=jnp.float32, precision='highest', name='Dense_0',
+    return nn.Dense(features, use_bias=bias, dtype=jnp.float32, precision='highest', name='Dense_0',
                     kernel_init=nn.initializers.zeros)
 
 
 class ClassHead(nn.Module):
-    """`[B, D]` to `[B, K]`: K class logits in float32; zero at first, so that training starts at chance."""
+    """`[B, D]` to `[B, K]`: K class logits in float32; zero at first, so that training starts at chance, or, with an
+    intercept that `steps.init_state` sets, at the shares of the classes."""
     num_classes: int
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x):
-        return _exact(self.num_classes)(x)
+        return _exact(self.num_classes, self.bias)(x)
 
 
 class RewardHead(nn.Module):

@@ -29,6 +29,7 @@ from w2s_jax.store import trees
 
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json',
                    'vocab.txt', 'vocab.json', 'merges.txt', 'tokenizer.model', 'spiece.model', 'chat_template.jinja')
+COUNTS = ('num_hidden_layers', 'n_layer')  # what config.json calls the number of its blocks
 POOLING_FILES = ('modules.json', '1_Pooling/config.json')
 
 
@@ -42,8 +43,11 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
 
-def read(folder: pathlib.Path) -> Checkpoint:
-    """Reads config and names of a model folder, and checks that they fit. Raises WeightsError, one line."""
+def read(folder: pathlib.Path, layers: int = 0) -> Checkpoint:
+    """Reads config and names of a model folder, and checks that they fit.
+
+    layers: use so many of its blocks, from the first; 0: all. Raises WeightsError, ConfigError, one line.
+    """
     raw = read_json(folder / 'config.json')
     try:
         family, config = family_of(raw), configure(raw)
@@ -57,7 +61,17 @@ def read(folder: pathlib.Path) -> Checkpoint:
         tensors[name] = tensor
     checkpoint = Checkpoint(folder, raw, family, config, tensors)
     _check(checkpoint)
-    return checkpoint
+    return cut(checkpoint, layers) if layers else checkpoint
+
+
+def cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
+    """A checkpoint's first blocks, its embeddings and its final norm. Raises ConfigError where it has fewer."""
+    config = checkpoint.config
+    if layers > config.num_layers:
+        raise ConfigError(f'layers: {layers}, expected at most the {config.num_layers} of {checkpoint.folder.name}')
+    raw = {k: (layers if k in COUNTS else v[:layers] if isinstance(v, list) and len(v) == config.num_layers else v)
+           for k, v in checkpoint.raw.items()}
+    return dataclasses.replace(checkpoint, raw=raw, config=configure(raw))
 
 
 def _canonical(key: str, prefixes: Sequence[str]) -> str:
@@ -132,16 +146,17 @@ def _part(checkpoint: Checkpoint, path: str, dtype, index: tuple[slice, ...]) ->
     return out
 
 
-def load(folder: pathlib.Path, *, dtype: str = 'float32', shardings: Callable | None = None) -> dict:
+def load(folder: pathlib.Path, *, dtype: str = 'float32', shardings: Callable | None = None, layers: int = 0) -> dict:
     """The parameters of a model folder, as Transformer expects them.
 
     Args:
       dtype: of the parameters, 'float32' or 'bfloat16'.
       shardings: None for NumPy arrays on this host, or (path joined with '/', shape) -> jax Sharding: each
         device's part is then read on its own.
+      layers: so many blocks, from the first; 0: all.
     Raises WeightsError for a folder that cannot be used.
     """
-    checkpoint, kind = read(folder), jnp.dtype(dtype)
+    checkpoint, kind = read(folder, layers), jnp.dtype(dtype)
     flat: dict[str, Any] = {}
     for path, shape in expected(checkpoint.config).items():
         part = functools.partial(_part, checkpoint, path, kind)

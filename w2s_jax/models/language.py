@@ -20,22 +20,30 @@ HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.model']  # no pickles, no co
 class TextHead(nn.Module):
     """`[B, S, D]` to logits: K classes of one text, or the scalar rewards of a pair of completions."""
     num_classes: int
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x):
         if x.shape[1] == 1:
-            return heads.ClassHead(self.num_classes, name='classes')(x[:, 0])
+            return heads.ClassHead(self.num_classes, self.bias, name='classes')(x[:, 0])
         return heads.RewardHead(name='reward')(x)
 
 
-def parts(name: str, field: str, dataset: Dataset, dtype: str) -> Parts:
-    """The parts of the language model in folder or hub repository `name`. Raises ConfigError, WeightsError."""
+def parts(name: str, field: str, dataset: Dataset, part) -> Parts:
+    """The parts of the language model in folder or hub repository `name`. Raises ConfigError, WeightsError.
+
+    part: its section of the config: dtype, read_out, layers, intercept.
+    """
     texts = dataset.pool.inputs.get('text')
     if texts is None:
         raise ConfigError(f'{field}: {name!r} is a language model, but task {dataset.name!r} has no texts')
     folder = find(name, field)
     shown = folder.name if pathlib.Path(name).expanduser().is_dir() else name  # a snapshot's folder is a hash
-    return _parts(folder, shown, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, dtype)
+    try:
+        return _parts(folder, shown, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, part.dtype,
+                      part.read_out, part.layers, part.intercept)
+    except ConfigError as e:
+        raise ConfigError(f'{field.removesuffix(".model")}.{e}') from None
 
 
 def find(name: str, field: str) -> pathlib.Path:
@@ -55,10 +63,12 @@ def find(name: str, field: str) -> pathlib.Path:
 
 
 @functools.lru_cache(maxsize=8)
-def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_classes: int, dtype: str) -> Parts:
-    checkpoint = hf.read(folder)
+def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_classes: int, dtype: str,
+           read_out: str, layers: int, intercept: bool) -> Parts:
+    checkpoint = hf.read(folder, layers)
     config = dataclasses.replace(checkpoint.config, dtype=dtype)
-    place, backbone = hf.read_out(checkpoint), Transformer(config)
+    place, backbone = read_out or hf.read_out(checkpoint), Transformer(config)
+    bias = intercept and texts == 1
 
     def features(backbone, variables, inputs):
         length = inputs['length'].reshape(-1)
@@ -66,8 +76,10 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
         return heads.read_out(hidden, length, place).reshape(*inputs['length'].shape, -1)
 
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    return Parts(name, checkpoint.family, backbone, TextHead(num_classes), features,
+    cut = (('layers', layers),) if layers else ()
+    return Parts(name, checkpoint.family, backbone, TextHead(num_classes, bias), features,
                  (shape((1, 8)), shape((1,))), {'tokens': shape((1, texts, 8)), 'length': shape((1, texts))},
-                 load=lambda shardings: {'backbone': hf.load(folder, shardings=shardings)}, weights=fingerprint,
+                 load=lambda shardings: {'backbone': hf.load(folder, shardings=shardings, layers=layers)},
+                 weights=fingerprint, intercept=('head', 'classes', 'Dense_0', 'bias') if bias else (),
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
-                 extra=(('dtype', dtype), ('read_out', place)))
+                 extra=(('dtype', dtype), ('read_out', place), ('intercept', bias), *cut))

@@ -33,6 +33,7 @@ class Model:
     answers: whether it can answer untrained.  tokenizer, max_length: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
+    intercept: path of its head's intercept in the params, which starts at the shares of the classes; () for none.
     backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
     """
     name: str
@@ -53,6 +54,7 @@ class Model:
     positions: int = 1
     unrolled: Callable[[], Callable] | None = None
     backbone: Callable[[], 'Model'] | None = None
+    intercept: tuple[str, ...] = ()
 
     def apply_for(self, rows: int, length: int = 0) -> Callable:
         """`apply` for a training step that sees so many rows in all, texts of up to `length` tokens (0: no texts).
@@ -91,6 +93,7 @@ class Parts:
     tokenizer: Tokenizer | None = None
     max_length: int = 0
     extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
+    intercept: tuple[str, ...] = ()  # see `Model`
 
     def read(self, variables, inputs):
         """What the head reads, `[B, ...]`."""
@@ -139,7 +142,8 @@ def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
     tables = {k: v for k, v in parts.shapes['backbone'].items() if k in ('tokens', 'positions', 'types')}
     return Model(parts.name, init, apply, parts.num_params, identity,
                  defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
-                 tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions, **fields)
+                 tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions,
+                 intercept=parts.intercept, **fields)
 
 
 def full(parts: Parts, settings: tuple) -> Model:

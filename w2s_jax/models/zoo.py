@@ -129,7 +129,10 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
         found = entry.fn(name, check, dataset, settings)
     else:
         from w2s_jax.models import language
-        found = language.parts(name, check, dataset, part.dtype)
+        found = language.parts(name, check, dataset, part)
+    if name in MODELS and (part.read_out or part.layers):
+        raise ConfigError(f'{field}.{"read_out" if part.read_out else "layers"}: {part.read_out or part.layers!r}, but '
+                          f'{name!r} is no language model, expected none')
     ours = isinstance(found, Parts) and isinstance(getattr(found.backbone, 'config', None), TransformerConfig)
     if part.dtype != 'float32' and not ours:
         raise ConfigError(f'{field}.dtype: {part.dtype!r}, but {name!r} is no transformer of this package, '

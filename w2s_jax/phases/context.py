@@ -66,13 +66,21 @@ def rows(needs: dict) -> np.ndarray:
 
 def inputs(needs: dict, *names: str) -> list[dict]:
     """What a model takes of each of `names`; cached features less the pool's mean, over its deviation."""
-    found = [arrays(needs[name]) for name in names]
-    if 'features' not in found[0] or not isinstance(needs[names[0]], Artifact):
+    found, scale = [arrays(needs[name]) for name in names], scaling(needs, names[0])
+    if scale is None:
         return found
-    pool = arrays(needs.get('scale', needs[names[0]]))['features']
-    mean, deviation = (f(pool, axis=tuple(range(pool.ndim - 1)), dtype=np.float64) for f in (np.mean, np.std))
-    scale = 1 / np.maximum(deviation, 1e-6)
-    return [{'features': ((x['features'] - mean) * scale).astype(np.float32)} for x in found]
+    return [{'features': ((x['features'] - scale['mean']) * scale['factor']).astype(np.float32)} for x in found]
+
+
+def scaling(needs: dict, name: str = 'inputs') -> dict[str, np.ndarray] | None:
+    """`mean` and `factor` `[D]` that cached features are scaled with: x to (x - mean) factor; None where they are
+    none."""
+    if not isinstance(needs[name], Artifact) or 'features' not in needs[name].arrays:
+        return None
+    pool = arrays(needs.get('scale', needs[name]))['features']
+    over = tuple(range(pool.ndim - 1))
+    deviation = np.std(pool, axis=over, dtype=np.float64)
+    return {'mean': np.asarray(np.mean(pool, axis=over, dtype=np.float64)), 'factor': 1 / np.maximum(deviation, 1e-6)}
 
 
 def tests(needs: dict) -> list[str]:

@@ -13,8 +13,9 @@ from w2s_jax.phases import context as common
 from w2s_jax.phases.context import Context
 from w2s_jax.registry import Settings
 from w2s_jax.store.artifacts import Artifact
-from w2s_jax.train import memory
+from w2s_jax.train import exact, memory
 from w2s_jax.train.checkpoint import Checkpoint
+from w2s_jax.train.optimizers import OPTIMIZERS
 from w2s_jax.train.runs import Held, History, Runs, num_steps
 from w2s_jax.train.step import Static
 from w2s_jax.train.stopping import STOPPING
@@ -32,7 +33,7 @@ def parted(section: dict, needs: dict) -> tuple[np.ndarray, np.ndarray]:
     rows, stop = common.rows(needs), section.get('stopping')
     if not stop:
         return np.arange(len(rows)), np.zeros(0, int)
-    return data.halves(needs['group'][rows], 1 - stop['holdout'], section['hyper']['seed'], stop['largest'])
+    return data.hold_out(needs['group'][rows], stop['holdout'], section['hyper']['seed'])
 
 
 def choose(phases: list[Phase], inputs: list[dict], context: Context) -> list[Phase]:
@@ -50,12 +51,18 @@ def choose(phases: list[Phase], inputs: list[dict], context: Context) -> list[Ph
 def static_of(section: dict, needs: dict, context: Context) -> Static:
     """What the program of a phase is compiled for."""
     n = len(parted(section, needs)[0])
-    steps = num_steps(n, section['batch_size'], section['epochs'])
+    batch, epochs = (n, 1) if exactly(section) else (section['batch_size'], section['epochs'])
+    steps = num_steps(n, batch, epochs)
     columns = tuple((k, column(needs, k, section).shape[1:]) for k in sorted(columns_of(needs)))
     bound = common.bound(section)
-    return Static(bound, steps, section['batch_size'], section['num_classes'], context.execution.accumulate,
+    return Static(bound, steps, batch, section['num_classes'], context.execution.accumulate,
                   section['optimizer']['name'], section['optimizer']['schedule'], columns, 0 if bound.is_loss else n,
-                  'stopping' in section)
+                  'stopping' in section, common.model_of(section, context.models).intercept)
+
+
+def exactly(section: dict) -> bool:
+    """Whether a phase solves for the minimum of its loss and takes no steps."""
+    return bool(OPTIMIZERS[section['optimizer']['name']].options.get('exact'))
 
 
 def hyper_of(phases: list[Phase], one: bool = False) -> dict:
@@ -83,8 +90,8 @@ def column(needs: dict, name: str, section: dict) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict) -> Runs:
-    """What trains in one program: each phase a run."""
+def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, intercept: bool) -> Runs:
+    """What trains in one program: each phase a run. intercept: whether the head has one."""
     section = phases[0].section
     places = [parted(p.section, needs) for p, needs in zip(phases, inputs, strict=True)]
     rows = [common.rows(needs) for needs in inputs]
@@ -99,9 +106,25 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict) ->
         rule = functools.partial(STOPPING[section['stopping']['name']].fn, settings=Settings(section['stopping']))
         held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)))
     learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
-    return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper_of(phases), watch,
+    hyper = hyper_of(phases)
+    if intercept:
+        weights = more.get('weight', np.ones(learned.shape, np.float32))
+        hyper['intercept'] = np.stack([log_shares(*x, section['num_classes']) for x in zip(taught, weights,
+        strict=True)])
+    return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper, watch,
                 section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs),
                 held)
+
+
+def log_shares(targets: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """`[K]` float32: the logarithms, less their mean, of the classes' shares of labels `[n, K]` or `[n]`.
+
+    A head that starts there answers the shares before it has read anything. Half a label is added to each class, so
+    that one without labels is not ruled out.
+    """
+    labels = targets if targets.ndim == 2 else np.eye(num_classes)[targets]
+    logs = np.log((labels * weights[:, None]).sum(0, dtype=np.float64) + .5)
+    return (logs - logs.mean()).astype(np.float32)
 
 
 def start_of(section: dict, inputs: list[dict]):
@@ -120,12 +143,16 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     static, names = static_of(section, inputs[0], context), common.tests(inputs[0])
     pool, *tests = common.inputs(inputs[0], 'inputs', *names)
     main = tests[names.index('predict/test')]
-    runs = runs_of(phases, inputs, pool, {k: v[:section['watch']] for k, v in main.items()})
+    runs = runs_of(phases, inputs, pool, {k: v[:section['watch']] for k, v in main.items()},
+                   bool(static.intercept))
     how = common.in_memory(section, context, static, hyper_of(phases, one=True), pool, *tests, runs=len(phases))
     trainer = common.trainer(section, context, static, pool, *tests, **how)
     checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
     try:
-        params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
+        if exactly(section):
+            params, history = exact.fit(trainer, runs)
+        else:
+            params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
         predicted: dict[str, np.ndarray] = {}
         for name, test in zip(names, tests, strict=True):  # while the last checkpoint is being written
             found = trainer.predict(params, test, reduce=common.best)
@@ -135,7 +162,9 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     measured = {'steps': static.steps, 'seconds': time.perf_counter() - began, 'runs': len(phases),
                 'compile_seconds': trainer.compile_seconds, 'programs': trainer.programs,
                 'shapes': list(trainer.shapes)}
-    return [result(measured | seen(static, pool, runs.rows[r]), history, r, {k: v[r] for k, v in predicted.items()},
+    scale = {f'features.{k}': v for k, v in (common.scaling(inputs[0]) or {}).items()}
+    return [result(measured | seen(static, pool, runs.rows[r]), history, r,
+                   {k: v[r] for k, v in predicted.items()} | scale,
                    one_run(params, r) if phases[r].keep else None) for r in range(len(phases))]
 
 
@@ -153,7 +182,9 @@ def result(measured: dict, history: History, run: int, predicted: dict, params) 
         broken = 'answers are no numbers after the last step'
     if broken:
         return measured | {'failed': broken}, None, None
-    arrays = {'loss': history.loss[:, run], 'watched': history.watched[:, run], 'watched_steps': history.steps}
+    arrays = {'loss': history.loss[:, run]}
+    if len(history.watched):
+        arrays |= {'watched': history.watched[:, run], 'watched_steps': history.steps}
     arrays |= {f'state.{k}': np.asarray(v)[run] for k, v in history.final.items()}
     aux = {k: v[run] for k, v in history.aux.items() if np.isfinite(v[run]).all()}
     measured |= {'final_loss': float(history.loss[-1, run])} | ({'aux': aux} if aux else {})

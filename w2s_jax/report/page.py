@@ -10,14 +10,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from w2s_jax import metrics
+from w2s_jax.diagnostics.alarms import ALARMS
 from w2s_jax.report import figures, panels, tables
+from w2s_jax.report.comparisons import adjusted, best, comparisons, paired, statement
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
-from w2s_jax.report.tables import DASH, FOLLOWS, GAIN, interval_text, measure_text, pgr_text, students, text
+from w2s_jax.report.tables import (
+    ALARMED,
+    DASH,
+    FOLLOWS,
+    GAIN,
+    accuracy_text,
+    interval_text,
+    measure_text,
+    pgr_text,
+    students,
+    text,
+)
 
 TEMPLATES = Path(__file__).parent / 'templates'
-LEVEL = .05
-NAMED, OPEN = 6, 24  # comparisons that a sentence names; rows of a table that is not folded away
+OPEN = 24  # rows of a table that is not folded away
 TOO_MANY = .1  # the share of truncated texts above which the report warns
 KINDS = {'teacher': 'teachers', 'label': 'weak labels', 'student': 'students', 'ceiling': 'ceilings',
          'zero_shot': 'before fine-tuning', 'tokens': 'tokens of texts', 'features': 'cached features',
@@ -66,7 +77,7 @@ def html(grid: Grid) -> str:
         blocks=[{'name': name, 'table': main_table(view, rows),
                  'figures': [_figure(f) for f in panels.figures(view, rows)]} for name, view, rows in blocks(grid)],
         statement=statement(adjusted(grid)), best=best(grid), compared=comparisons(grid),
-        learned=learned(grid),
+        learned=learned(grid), lengths=lengths(grid),
         examples=[e['html'] for e in grid.cells[0].evaluation.get('examples') or []] if grid.alone else [],
         time=time_table(grid), sharing=sharing(grid), pairs=_pairs(grid), many=OPEN)
 
@@ -127,8 +138,10 @@ def recovery(rows: pd.DataFrame, alone: bool = False, prefix: str = '') -> str:
     top, name = found.iloc[0], panels.labels(found)[0]
     share = f'{100 * top["pgr"]:.0f} %' + ('' if pd.isna(top['pgr_low']) else (
         f' (interval {100 * top["pgr_low"]:.0f} to {100 * top["pgr_high"]:.0f} %)'))
-    harm = '' if not top['zero_shot'] > top['accuracy'] else (
-        f' But the same model, not fine-tuned at all, is right more often ({100 * top["zero_shot"]:.1f} %).')
+    harm = '' if pd.isna(top['zero_shot']) else (
+        f' But the same model, not fine-tuned at all, is right more often ({100 * top["zero_shot"]:.1f} %).'
+        if top['zero_shot'] > top['accuracy'] else
+        f' The same model, not fine-tuned at all, is right in {100 * top["zero_shot"]:.1f} %.')
     if alone or len(rows) == 1:
         who = 'The student' if len(rows) == 1 else f'The best of {len(rows)} students'
         return (f'{prefix}{who} ({name}) recovers {share} of the gap between its weak supervisor and the same model '
@@ -143,8 +156,12 @@ def warnings(grid: Grid) -> list[str]:
     table, failed = students(on(grid, MAIN)), [c for c in grid.cells if c.failed]
     raised: dict[str, list[str]] = {}
     for cell in grid.cells:
-        for alarm in cell.results.get('alarms') or []:
-            raised.setdefault(alarm['message'], []).append(cell.name)
+        for alarm in (a for a in cell.results.get('alarms') or [] if not a.get('accepted')):
+            if alarm.get('code') == 'one_seed' or (alarm.get('code') == 'below_zero_shot' and not grid.alone):
+                continue  # counted below
+            said = alarm['message'] if grid.alone else ALARMS.get(alarm.get('code', ''), alarm['message'])
+            if cell.name not in raised.setdefault(said, []):
+                raised[said].append(cell.name)
     found = [message if len(names) == len(grid.cells) else
              f'{message} ({", ".join(names[:3])}{", …" * (len(names) > 3)})' for message, names in raised.items()]
     if failed:
@@ -176,7 +193,10 @@ def terminal_table(grid: Grid) -> str:
         hidden = [GAIN] if grid.alone else [GAIN, FOLLOWS]
         lines += ['', f'test set {test}'] * (test != MAIN)
         lines += aligned([*made.keys, *(k for k in made.found if k not in hidden)], made.rows)
-    return '\n'.join([*lines, *(f'warning: {w}' for w in warnings(grid)), *filter(None, [statement(adjusted(grid))])])
+    said = '\n'.join(lines)
+    marks = [f'{ALARMED.strip()}: a warning below concerns it'] if f']{ALARMED}' in said else []
+    return '\n'.join([said, *marks, *paired(grid), *(f'warning: {w}' for w in warnings(grid)),
+                      *filter(None, [statement(adjusted(grid))])])
 
 
 def aligned(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
@@ -196,21 +216,42 @@ def main_table(grid: Grid, table: pd.DataFrame) -> tables.Text:
     extra = tables.described(m[2].get('measures') or {} for m in there)
     looks = figures.styles(label for role, label, _ in there if role == 'student')
     return tables.Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
-        _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra) for role, label, entry in there])
+        _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra, ', '.join(
+            tables.concerning(grid.cells[0].results, label)) if role == 'student' else '')
+        for role, label, entry in there])
 
 
-def _model(entry: dict, label: str, colour: str, extra: dict) -> dict[str, str]:
+def _model(entry: dict, label: str, colour: str, extra: dict, alarms: str = '') -> dict[str, str]:
     """A row of the table of an experiment; `dot` and `detail` are for the page."""
     settings = entry.get('settings') or ({'α': entry['alpha']} if entry.get('alpha') else {})
     model, measures = str(entry.get('model') or ''), entry.get('measures') or {}
     says = ', '.join([str(entry.get('loss') or ''), *(f'{k} {text(tables.shown(v))}' for k, v in settings.items())])
     return {'': tables.marked(label, entry.get('oracle')), 'model': model or DASH,
             'dot': figures.PAGE_COLOURS.get(colour, colour), 'detail': ' · '.join(filter(None, (model, says))),
-            'accuracy %': measure_text(entry['accuracy'], 100, 1),
-            'PGR': pgr_text(entry['pgr']) if 'pgr' in entry else '',
+            'accuracy %': accuracy_text(entry['accuracy']),
+            'PGR': pgr_text(entry['pgr'], alarms) if 'pgr' in entry else '',
             GAIN: interval_text(entry['gain'], 100, '+.1f') if entry.get('gain') else '',
             FOLLOWS: measure_text(entry['agreement'].get('weak_wrong'), 100, 1) if entry.get('agreement') else '',
             **{k: measure_text(measures[name], *look) for k, (name, look) in extra.items() if name in measures}}
+
+
+def lengths(grid: Grid, most: int = 7) -> list[dict[str, str]]:
+    """PGR of each student after so many epochs, by the final weak model and ceiling, and where a rule stopped it."""
+    table, found = students(on(grid, MAIN)), tables.entries(on(grid, MAIN))
+    names = panels.variants(table.assign(who=panels.labels(table)), tables.varying(grid, table))
+    rows = []
+    for who, (i, r) in zip(names, table.iterrows(), strict=True):
+        curve = found[i].curve
+        if not (epochs := curve.get('epochs')) or not curve.get('pgr'):
+            continue
+        points = sorted({round(at * (len(epochs) - 1) / max(min(most, len(epochs)) - 1, 1)) for at in range(most)})
+        steps = (found[i].entry.get('stopped') or {}).get('steps') or []
+        stopped = [epochs[curve['accuracy']['step'].index(s)] for s in steps if s in curve['accuracy']['step']]
+        rows.append({'student': who, 'models': f'{r["teacher"]} → {r["student"]}', 'epochs: PGR': ', '.join(
+            f'{epochs[at]:.2g}: {DASH if (pgr := number(curve["pgr"][at])) is None else f"{pgr:.2f}"}'
+            for at in points if at < len(epochs)),
+            'a rule stopped its seeds at': ', '.join(f'{e:.2g}' for e in stopped) or DASH})
+    return rows
 
 
 def learned(grid: Grid) -> list[dict[str, str]]:
@@ -221,91 +262,6 @@ def learned(grid: Grid) -> list[dict[str, str]]:
                 value, digits=3) if 'mean' in value else ', '.join(text(v) for v in value.get('values') or [])}
             for who, (i, r) in zip(names, table.iterrows(), strict=True)
             for name, value in (found[i].entry.get('aux') or {}).items()]
-
-
-def adjusted(grid: Grid) -> list[dict]:
-    """The comparisons with 'holm', their p values adjusted for all that have one; None for oracles, which are in no
-    family, and without a p value."""
-    oracles = {s.entry['label'] for s in tables.entries(grid) if s.entry.get('oracle')}
-    family = [number(c.get('p')) is not None and number(c.get('mean')) is not None and _label(c) not in oracles
-              for c in grid.comparisons]
-    holm = iter(metrics.holm([c['p'] for c, member in zip(grid.comparisons, family, strict=True) if member]))
-    return [c | {'holm': next(holm) if member else None, 'oracle': _label(c) in oracles}
-            for c, member in zip(grid.comparisons, family, strict=True)]
-
-
-def statement(compared: list[dict], named: int = NAMED) -> str:
-    """One sentence that accounts for how many comparisons there are."""
-    compared = [c for c in compared if c['holm'] is not None]
-    if not compared:
-        return ''
-    hold = sorted(filter(_holds, compared), key=lambda c: -abs(c['mean']))
-    alone = sum(c['p'] < LEVEL for c in compared)
-    many = 'Of one comparison' if len(compared) == 1 else f'Of {len(compared)} comparisons'
-    if not hold:
-        return (f'{many} with a baseline, none holds after Holm\'s correction at {LEVEL:.2f} ({alone} would alone): '
-                'these differences may be chance.')
-    said = [f'{who(c)} is {"above" if c["mean"] > 0 else "below"} {c.get("baseline")} for {c.get("teacher")} → '
-            f'{c.get("student")}{"".join(f", {part}" for part in _settings(c))} (by {100 * abs(c["mean"]):.1f} points)'
-            for c in hold[:named]]
-    rest = f'; and {len(hold) - named} more' if len(hold) > named else ''
-    return (f'{many} with a baseline, {len(hold)} {"holds" if len(hold) == 1 else "hold"} after Holm\'s correction at '
-            f'{LEVEL:.2f}: {"; ".join(said)}{rest}.')
-
-
-def _label(c: dict) -> str:
-    return str(c.get('label') or c['loss'])
-
-
-def who(c: dict) -> str:
-    """The student of a comparison: its label, and the method if it is not the plain one."""
-    name = _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
-    return tables.marked(name, c.get('oracle'))
-
-
-def _settings(c: dict, but=()) -> list[str]:
-    """['alpha 0.25'] of a comparison, but the fields in `but` and those that are named anyway."""
-    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in tables.COLUMN_OF}
-    names = tables.short(list(settings))
-    return [f'{names[k]} {text(tables.shown(v))}' for k, v in settings.items()]
-
-
-def best(grid: Grid) -> list[dict[str, str]]:
-    """For every teacher and student, and settings that the baseline depends on: who was best, how far above it."""
-    compared = [c for c in adjusted(grid) if not c['oracle'] and number(c.get('mean')) is not None]
-    table, against = students(on(grid, MAIN)), {c.get('baseline') for c in compared}
-    baselines = table[table['label'].isin(against) | table['loss'].isin(against)]
-    own = [f for f in tables.varying(grid, table) if baselines[f].notna().any()]
-    groups: dict[tuple, list[dict]] = {}
-    for c in compared:
-        key = c.get('task'), c.get('teacher'), c.get('student'), *(
-            tables.shown((c.get('settings') or {}).get(f, '')) for f in own)
-        groups.setdefault(key, []).append(c)
-    columns = ['task', 'teacher', 'student', *(tables.short(own)[f] for f in own)]
-    return [dict(zip(columns, (text(k) for k in key), strict=True)) |
-            _best(max(group, key=lambda c: c['mean']), own) for key, group in groups.items()]
-
-
-def _best(top: dict, own: list[str]) -> dict[str, str]:
-    better, gain = top['mean'] > 0, interval_text(top, 100, '+.1f')
-    first = ' · '.join([who(top), *_settings(top, but=own)]) if better else f'{top.get("baseline")} (the baseline)'
-    return {'best': first, 'above the baseline, points': gain if better else f'{who(top)} is next: {gain}', **_ps(top)}
-
-
-def _holds(c: dict) -> bool:
-    return c['holm'] is not None and c['holm'] < LEVEL
-
-
-def _ps(c: dict) -> dict[str, str]:
-    say = lambda p: DASH if number(p) is None else '< .001' if p < .001 else f'{p:.3f}'
-    return {'p': say(c.get('p')), 'p after Holm': say(c['holm']) + ' ✓' * _holds(c)}
-
-
-def comparisons(grid: Grid) -> list[dict[str, str]]:
-    """All comparisons, also those that are in no family."""
-    return [{'task': str(c.get('task') or ''), 'teacher → student': f'{c.get("teacher")} → {c.get("student")}',
-             'settings': ', '.join(_settings(c)), 'difference': f'{who(c)} − {c.get("baseline")}',
-             'points': interval_text(c, 100, '+.1f'), **_ps(c)} for c in adjusted(grid)]
 
 
 def time_table(grid: Grid) -> list[dict[str, str]]:

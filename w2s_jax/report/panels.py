@@ -17,7 +17,8 @@ from w2s_jax.report.reading import Grid, models, number
 from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
-COLOURS = {'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING, 'teacher': plots.WEAK}
+COLOURS = {'majority': plots.RULE, 'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING,
+           'teacher': plots.WEAK}
 SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
            'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
 STOPS = {'best': ('^', '▲ best, by an oracle that knows the truth'), 'final': ('o', '● final'),
@@ -79,13 +80,18 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     if grid.alone:
         colours, bars = {name: colour for name, colour, _ in shown}, {}
         people = [(name, COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
-                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy')
+                  for role, label, entry in models(grid.cells[0].results) if entry.get('accuracy') and _near(entry, table)
                   for name in [marked(label, entry.get('oracle'))]]
     panels: list[Callable] = [partial(accuracy_panel, people=people, bars=bars)]
     return Figure('accuracy_pgr', 'Who was how good', panels + [partial(pgr_panel, rows=shown)] * bool(shown),
                   1.6 + .46 * len(people),
                   'Large dots: means over seeds, with standard errors (accuracy) and intervals (PGR). Faint dots: '
                   'single seeds.', len(table) - len(shown))
+
+
+def _near(entry: dict, table: pd.DataFrame) -> bool:
+    """Whether a model is good enough to share an axis with the others: the most frequent of many classes is not."""
+    return 2 * entry['accuracy']['mean'] > table['weak'].fillna(0).min()
 
 
 def accuracy_panel(ax, people: list[tuple[str, str, dict]], bars: dict[str, tuple[str, list[float]]]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 from w2s_jax.errors import StoreError
 
 MAIN = 'test'  # the name of the main test set
-BESIDE = ('weak', 'zero_shot', 'ceiling')  # the models beside the students
-ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'agreement', 'aux')  # what each test set has of its own
+BESIDE = ('weak', 'zero_shot', 'ceiling', 'majority')  # what stands beside the students
+# What each test set has of its own.
+ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ def load(workdir: str | Path) -> Grid:
     if not path.exists():
         cell = Cell(workdir.absolute().name, {}, *_experiment(workdir), None)
         timing = cell.results.get('timing') or {}
-        return Grid(cell.name, {}, (cell,), timing.get('phases') or [], [], timing, cell.results.get('versions') or {})
+        return Grid(cell.name, {}, (cell,), timing.get('phases') or [], within(cell.results), timing,
+                    cell.results.get('versions') or {})
     content = _read(path)
     for name, kind in (('axes', dict), ('cells', list), ('phases', list), ('comparisons', list)):
         if not isinstance(content.setdefault(name, kind()), kind):
@@ -66,6 +68,15 @@ def load(workdir: str | Path) -> Grid:
     cells = tuple(_cell(workdir, cell, path) for cell in content['cells'])
     return Grid(str(content.get('name') or workdir.name), content['axes'], cells, content['phases'],
                 content['comparisons'], content.get('timing') or {}, content.get('versions') or {})
+
+
+def within(results: dict) -> list[dict]:
+    """The comparisons of an experiment: each student with the first one."""
+    return [{'task': (results.get('task') or {}).get('name'), 'teacher': (results.get('weak') or {}).get('model'),
+             'student': s.get('model'), 'settings': {}, 'method': s.get('method'), 'loss': s.get('loss') or s['label'],
+             'label': s['label'], 'baseline': s['versus'].get('label'), **{
+                 k: s['versus'].get(k) for k in ('mean', 'low', 'high', 'p', 'detectable')}}
+            for s in results['students'] if isinstance(s.get('versus'), dict)]
 
 
 def _cell(workdir: Path, cell: dict, path: Path) -> Cell:
@@ -130,9 +141,11 @@ def number(value) -> float | None:
 
 
 def models(results: dict) -> list[tuple[str, str, Any]]:
-    """[(role, label, entry)]: weak, the student's model before fine-tuning if it was measured, students, ceiling."""
+    """[(role, label, entry)]: the most frequent answer and the student's model before fine-tuning if they were
+    measured, weak, students, ceiling."""
+    least = [('majority', 'always the most frequent class', results['majority'])] if results.get('majority') else []
     before = [('zero_shot', 'student, zero-shot', results['zero_shot'])] if results.get('zero_shot') else []
-    return [('weak', 'weak', results.get('weak')), *before,
+    return [*least, ('weak', 'weak', results.get('weak')), *before,
             *(('student', s['label'], s) for s in results['students']), ('ceiling', 'ceiling', results.get('ceiling'))]
 
 

@@ -17,16 +17,19 @@ from w2s_jax.errors import StoreError
 from w2s_jax.report.reading import BESIDE, Cell, Grid, load, number, on, test_sets
 
 DASH, UNDEFINED = '–', 'undefined (gap within noise)'
-GAIN, FOLLOWS = 'gain, points', 'follows weak errors %'
+GAIN, FOLLOWS, MAJORITY = 'gain, points', 'follows weak errors %', 'majority %'
+ZERO_PGR, BEST_PGR = 'zero-shot PGR', 'PGR to the best ceiling (chosen on the test set)'
+ALARMED = ' !'  # behind a PGR that an alarm concerns
 KEYS = ['cell', 'task', 'teacher', 'student', 'method', 'loss', 'label']
 COLUMN_OF = {'teacher.model': 'teacher', 'student.model': 'student', 'student.loss.name': 'loss',
              'task.name': 'task', 'method.name': 'method'}  # swept fields that are columns under these names anyway
-NUMBERS = ['weak', 'weak_sem', 'zero_shot', 'zero_shot_sem', 'accuracy', 'accuracy_sem', 'ceiling', 'ceiling_sem',
-           'pgr', 'pgr_low', 'pgr_high', 'gain', 'gain_low', 'gain_high',
+ACCURACIES = ['weak', 'zero_shot', 'accuracy', 'ceiling']
+NUMBERS = ['majority', *(f'{name}{end}' for name in ACCURACIES for end in ('', '_sem', '_low', '_high')),
+           'pgr', 'pgr_low', 'pgr_high', 'pgr_best', 'zero_shot_pgr', 'gain', 'gain_low', 'gain_high',
            *(f'{name}{end}' for name in ('agreement', 'agreement_weak_right', 'agreement_weak_wrong')
              for end in ('', '_sem'))]
 LAST = ['teacher_parameters', 'student_parameters']
-RESERVED = {*KEYS, *NUMBERS, *LAST, 'test', 'oracle', 'pgr_defined', 'seeds', 'failed'}
+RESERVED = {*KEYS, *NUMBERS, *LAST, 'test', 'oracle', 'pgr_defined', 'seeds', 'alarms', 'failed'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +117,12 @@ def students(grid: Grid) -> pd.DataFrame:
 
     Columns: cell (the first that has it), task, teacher, student, method, loss, label, oracle (chosen by truth), test
     (the test set), one per swept field (empty if the student does not depend on it), weak, zero_shot (of the same
-    model), accuracy and ceiling (shares of the test set) with standard errors over seeds (`_sem`), pgr and gain with
-    intervals (`_low`, `_high`), pgr_defined, agreement with the weak model (over all test examples, if it is right, if
-    it is wrong), auroc, ece and whatever else was measured, numbers of parameters, seeds (how many), failed. The rows
-    of a test set are in the order of `entries`.
+    model), accuracy and ceiling (shares of the test set) with standard errors over seeds (`_sem`) and intervals over
+    seeds and examples (`_low`, `_high`), majority (of always the most frequent class), pgr and gain with intervals,
+    pgr_best (against the best ceiling of that model in the grid, which the test set chose), zero_shot_pgr, pgr_defined,
+    alarms (codes that concern the student and were not accepted), agreement with the weak model (over all test
+    examples, if it is right, if it is wrong), auroc, ece and whatever else was measured, numbers of parameters, seeds
+    (how many), failed. The rows of a test set are in the order of `entries`.
     """
     views = [on(grid, name) for name in test_sets(grid)]
     rows = [row(view, s) | _numbers(s) for view in views for s in entries(view)]
@@ -125,7 +130,10 @@ def students(grid: Grid) -> pd.DataFrame:
     numbers = [*NUMBERS, *(f'{name}{end}' for name in more for end in ('', '_sem')), *LAST]
     columns = [*KEYS, 'oracle', 'test', *grid.axes, *numbers]
     columns.insert(columns.index('pgr_high') + 1, 'pgr_defined')
-    table = pd.DataFrame(rows, columns=[*columns, 'seeds', 'failed'])
+    table = pd.DataFrame(rows, columns=[*columns, 'seeds', 'alarms', 'failed'])
+    best = table.groupby(['task', 'student', 'test'], dropna=False)['ceiling'].transform('max')
+    gap = (best - table['weak']).astype('float64')
+    table['pgr_best'] = (table['accuracy'] - table['weak']) / gap.where((gap > 0) & table['pgr'].notna())
     return table.astype(dict.fromkeys(numbers, 'float64') | {
         'oracle': 'boolean', 'pgr_defined': 'boolean', 'seeds': 'Int64'})
 
@@ -155,11 +163,20 @@ def _numbers(student: Student) -> dict[str, Any]:
              'agreement_weak_right': agreement.get('weak_right'), 'agreement_weak_wrong': agreement.get('weak_wrong')}
     found: dict[str, Any] = {}
     for name, part in (means | measures(student)).items():
-        found |= _spread(name, part, 'sem')
+        found |= _spread(name, part, 'sem', *(('low', 'high') if name in ACCURACIES else ()))
+    found |= {'majority': number(((results.get('majority') or {}).get('accuracy') or {}).get('mean')),
+              'zero_shot_pgr': number((before.get('pgr') or {}).get('mean')) if same else None,
+              'alarms': ', '.join(concerning(results, entry.get('label'))) or None}
     found |= _spread('pgr', pgr if defined else {}, 'low', 'high') | _spread('gain', entry.get('gain'), 'low', 'high')
     return found | {'pgr_defined': defined, 'seeds': len(entry['accuracy'].get('seeds') or []) or None,
                     'teacher_parameters': number(weak.get('parameters')),
                     'student_parameters': number(_parameters(entry, ceiling))}
+
+
+def concerning(results: dict, label) -> list[str]:
+    """The codes of alarms that make a student's PGR doubtful, and that the user has not accepted."""
+    return list(dict.fromkeys(a.get('code', '') for a in results.get('alarms') or []
+                              if a.get('student') in (None, label) and not a.get('accepted')))
 
 
 def _spread(name: str, part: dict | None, *ends: str) -> dict[str, float | None]:
@@ -248,22 +265,26 @@ def as_text(grid: Grid, table: pd.DataFrame) -> Text:
     labelled = (table['label'] != table['loss'])[table['label'].notna()].any()
     keys = [*(k for k in ('test', 'task') if table[k].nunique() > 1), 'teacher', 'student',
             *(['method'] if table['method'].nunique() > 1 else []), 'loss', *(['label'] if labelled else []), *fields]
-    means = {'weak %': 'weak', 'zero-shot %': 'zero_shot', 'student %': 'accuracy', 'ceiling %': 'ceiling',
-             FOLLOWS: 'agreement_weak_wrong'}
+    means = {'weak %': 'weak', 'zero-shot %': 'zero_shot', 'student %': 'accuracy', 'ceiling %': 'ceiling'}
     rows = []
     for r in table.to_dict('records'):
         row = {short(fields).get(k, k): text(r[k]) or DASH for k in keys}
         last = 'label' if labelled else 'loss'
         row[last] = marked(row[last], r['oracle'])
         spread = lambda name, *ends: {'mean': r[name], **{end: r[f'{name}_{end}'] for end in ends}}  # noqa: B023
-        found = {k: measure_text(spread(v, 'sem'), 100, 1) for k, v in means.items()} | {
+        found = {k: accuracy_text(spread(v, 'sem', 'low', 'high')) for k, v in means.items()} | {
+            FOLLOWS: measure_text(spread('agreement_weak_wrong', 'sem'), 100, 1), MAJORITY: measure_text(
+                {'mean': r['majority']}, 100, 1), ZERO_PGR: measure_text({'mean': r['zero_shot_pgr']}, digits=2),
+            BEST_PGR: measure_text({'mean': r['pgr_best']}, digits=2)} | {
             k: measure_text(spread(name, 'sem'), *look) for k, (name, look) in extra.items()} | {
-            'PGR': pgr_text(spread('pgr', 'low', 'high') | {'defined': True}),
+            'PGR': pgr_text(spread('pgr', 'low', 'high') | {'defined': True}, r['alarms']),
             GAIN: interval_text(spread('gain', 'low', 'high'), 100, '+.1f')}
         rows.append(row | (found if pd.isna(r['failed']) else {'failed': f'failed: {r["failed"]}'}))
-    before = ['zero-shot %'] if table['zero_shot'].notna().any() else []
+    before = ['zero-shot %', ZERO_PGR] if table['zero_shot'].notna().any() else []
+    base = [MAJORITY] if table['majority'].notna().any() else []
+    more = [BEST_PGR] if ((table['pgr_best'] - table['pgr']).abs() > .005).any() else []
     return Text([short(fields).get(k, k) for k in keys],
-                ['weak %', *before, 'student %', 'ceiling %', 'PGR', GAIN, FOLLOWS], [*extra], rows)
+                [*base, 'weak %', *before, 'student %', 'ceiling %', 'PGR', *more, GAIN, FOLLOWS], [*extra], rows)
 
 
 def marked(label: str, oracle: Any) -> str:
@@ -283,7 +304,7 @@ def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[fl
 def latex(made: Text) -> str:
     r"""A tabular of booktabs, to be read by \input; accuracies in per cent with standard errors, PGR with its interval.
     """
-    found = [*(k for k in made.found if k not in (GAIN, FOLLOWS)), *made.extra]
+    found = [*(k for k in made.found if k not in (GAIN, FOLLOWS, ZERO_PGR)), *made.extra]
     rows = [[tex(r[k]) for k in made.keys] + (
         [rf'\multicolumn{{{len(found)}}}{{l}}{{{tex(r["failed"])}}}'] if 'failed' in r else
         [r[k].replace('-', '$-$').replace(' ± ', r' $\pm$ ').replace(DASH, '--') for k in found]) for r in made.rows]
@@ -292,10 +313,18 @@ def latex(made: Text) -> str:
                       r'\toprule', head, r'\midrule', *lines, r'\bottomrule', r'\end{tabular}', ''])
 
 
-def pgr_text(pgr: dict | None) -> str:
-    """'0.54 [0.40, 0.67]' of {'mean', 'low', 'high', 'defined'}, or that it is undefined."""
+def pgr_text(pgr: dict | None, alarms: Any = '') -> str:
+    """'0.54 [0.40, 0.67]' of {'mean', 'low', 'high', 'defined'}, marked if there are alarms, or that it is undefined.
+    """
     said = interval_text(pgr) if pgr and pgr.get('defined') else DASH
-    return UNDEFINED if said == DASH else said
+    return UNDEFINED if said == DASH else said + (ALARMED if isinstance(alarms, str) and alarms else '')
+
+
+def accuracy_text(accuracy: dict | None) -> str:
+    """'61.2 [58.9, 63.4]' per cent, with the interval over seeds and examples; of results without one the standard
+    error over seeds."""
+    known = number((accuracy or {}).get('low')) is not None
+    return interval_text(accuracy, 100, '.1f') if known else measure_text(accuracy, 100, 1)
 
 
 def measure_text(measure: dict | None, factor: float = 1, digits: int = 3) -> str:

@@ -30,6 +30,15 @@ def load(path: pathlib.Path, dtype: str = 'float32') -> dict:
     return flax.traverse_util.unflatten_dict({k: v.astype(dtype) for k, v in flat.items()}, sep='.')
 
 
+def metadata(path: pathlib.Path) -> dict[str, str]:
+    """The words that a file of parameters has beside its arrays. Raises WeightsError if it cannot be read."""
+    try:
+        with safetensors.safe_open(str(path), 'np') as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as e:
+        raise WeightsError(f'{path}: not a readable safetensors file ({str(e).splitlines()[0]})') from None
+
+
 def check(path: pathlib.Path, params: dict, expected) -> None:
     """Raises WeightsError unless `params` has exactly the names and shapes of `expected`, and finite numbers."""
     have = flax.traverse_util.flatten_dict(params, sep='.')

@@ -19,23 +19,36 @@ TEXTS: dict[str, Any] = {
     'truncate': Setting('', choices=('', 'end', 'start'), doc="which end a longer text loses; '' as the task has it"),
 }
 TEMPLATE: dict[str, Any] = {'template': Setting('', doc="text with {column} in it; '' for the task's own")}
-COLUMNS: dict[str, Any] = {name: Setting('', doc=doc) for name, doc in (
-    ('text', 'column of texts'), ('label', 'column of classes'), ('question', 'column of questions'),
-    ('options', 'column of lists of answers, or several columns a,b,c'),
-    ('answer', "column of right answers: a place, a letter, or an option's text"),
-    ('group', 'column that related rows share: they stay in one half'),
-    ('weak', 'column of weak labels, for labels.source=column'),
-    ('classes', "names in order, separated by commas; '' as they occur"))}
 PAIRS: dict[str, Any] = {
     name: Setting('', doc=f"column, '' for {name!r}") for name in ('prompt', 'chosen', 'rejected')}
+GROUP: dict[str, Any] = {'group': Setting('', doc='column that related rows share: they stay in one half')}
+COLUMNS: dict[str, Any] = {
+    'text': Setting('', several=True, doc='column of texts, or several a,b, joined by blank lines'),
+    'label': Setting('', doc='column of classes, of probabilities of class 1, or of lists of K probabilities'),
+    'weak': Setting('', doc='column of weak labels, as label, for labels.source=column'),
+    'classes': Setting('', several=True, doc="names in order, separated by commas; '' as they occur"),
+    'balance': Setting(False, doc='whether rows of larger classes are left out until all are of one size'),
+    'question': Setting('', doc='column of questions'),
+    'options': Setting('', several=True, doc='column of lists of answers, or several columns a,b,c'),
+    'answer': Setting('', doc="column of right answers: a place, a letter, an option's text, or beside wrong options "
+                              'the right answer itself'),
+    **{name: Setting('', doc=f'column, of preference pairs{more}') for name, more in (
+        ('chosen', ''), ('rejected', ''), ('prompt', "; '': 'prompt' if there is one"))}}
+
+
+def _questions(number: int) -> Setting:
+    return Setting(number, 0, doc='of multiple choice: so many questions of the test set are measured with all options '
+                                  'together, too (question_accuracy); 0: none')
+
 
 TASKS.register('chess', **FILES, min_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                max_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
                positions_per_game=Setting(4, 1, doc='of games'))(puzzles.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
                                                 'makes the supervisor err is so much larger'))(synthetic.load)
-TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS)(files.load)
-TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS)(preference.load)
+TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(500))(files.load)
+TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
-for _name in nlp.SPECS:
-    TASKS.register(_name, **TEXTS, **TEMPLATE)(nlp.load)
+for _name, _spec in nlp.SPECS.items():
+    _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
+    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)

@@ -10,7 +10,7 @@ import functools
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
-from w2s_jax.tasks.text import statements, tables
+from w2s_jax.tasks.text import cells, statements, tables
 from w2s_jax.tasks.text.statements import Statement
 
 HUB = 'Anthropic/hh-rlhf'
@@ -28,6 +28,7 @@ class Columns:
     chosen: str
     rejected: str
     template: str = TEMPLATE
+    group: str = ''  # '': pairs that start with the same words of the human
     transcripts: bool = False  # both must have an assistant's turn
 
 
@@ -39,11 +40,12 @@ def load_hh(task, log=print) -> Dataset:
 
 def load(task, log=print) -> Dataset:
     """Pairs from files. task: path, test_path, prompt, chosen, rejected (columns; '' = those of these names, the
-    prompt only where there is one), template (of {prompt} and {completion}), train_size, test_size, seed,
+    prompt only where there is one), group, template (of {prompt} and {completion}), train_size, test_size, seed,
     max_bad_rows."""
     parts = tables.splits(task, 'train', ('test', 'validation'), None)
     prompt = task.prompt or ('prompt' if 'prompt' in parts[0][0].columns else '')
-    columns = Columns(prompt, task.chosen or 'chosen', task.rejected or 'rejected', task.template or TEMPLATE)
+    columns = Columns(prompt, task.chosen or 'chosen', task.rejected or 'rejected', task.template or TEMPLATE,
+                      task.group)
     if task.template:
         _check_template(task.template, prompt)
     return _dataset(task, parts, columns, log)
@@ -63,7 +65,7 @@ def _check_template(template: str, prompt: str) -> None:
 def _dataset(task, parts, columns: Columns, log) -> Dataset:
     pool, test = parts
     fields = {getattr(columns, name): f'task.{name}' if task.get(name) else ''  # the section of some has no columns
-              for name in ('chosen', 'rejected', 'prompt') if getattr(columns, name)}
+              for name in ('chosen', 'rejected', 'prompt', 'group') if getattr(columns, name)}
     for table in pool + (test or []):
         tables.check_columns(table, fields)
     same, apart = 0, []
@@ -91,7 +93,8 @@ def _distinct(table: tables.Table, columns: Columns) -> tables.Table:
 def pair(row: dict, columns: Columns, seed: int) -> Statement:
     """A row as two texts in an order drawn for it. Raises ValueError where it cannot be used.
 
-    Pairs that start with the same words of the human are a group: turns of one conversation stay together.
+    Pairs that start with the same words of the human are a group, unless a column says what is: turns of one
+    conversation stay together.
     """
     chosen, rejected = (_transcript(row, c) for c in (columns.chosen, columns.rejected))
     if columns.prompt:
@@ -103,7 +106,7 @@ def pair(row: dict, columns: Columns, seed: int) -> Statement:
         raise ValueError(f'{columns.chosen} and {columns.rejected} are the same')
     truth = statements.random_of(seed, row).randrange(2)
     return Statement((rejected, chosen) if truth else (chosen, rejected), truth,
-                     statements.group_id(statements.normal(opening)))
+                     cells.group(row, columns.group, opening))
 
 
 def _after_prompt(prompt: str, completion: str, template: str) -> str:

@@ -7,7 +7,8 @@ import optax
 
 from w2s_jax.registry import Registry, Setting, Settings
 
-OPTIMIZERS = Registry('optimizer', traces=True)
+# exact: it does not step through batches, but solves for the minimum of a convex loss (exact.py)
+OPTIMIZERS = Registry('optimizer', options=('exact',), traces=True)
 BETA2 = Setting(.999, 0, 1, '()', traced=True, doc='decay of the second moments')
 
 
@@ -54,6 +55,13 @@ def lion(settings) -> optax.GradientTransformation:
 def sgd(settings) -> optax.GradientTransformation:
     """Stochastic gradient descent with momentum 0.9."""
     return optax.trace(decay=0.9)
+
+
+@OPTIMIZERS.register('lbfgs', exact=True, l2=Setting(.01, 0, 1e6, traced=True, doc='without a stopping rule; with one '
+                                                                                      'the rule chooses it'))
+def lbfgs(settings) -> optax.GradientTransformation:
+    """The exact minimum of cross-entropy with an L2 penalty, for probes (exact.py): no learning rate, no epochs."""
+    return optax.identity()
 
 
 SCHEDULES: dict[str, Callable] = {

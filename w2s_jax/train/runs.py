@@ -21,7 +21,8 @@ class Runs:
     float32 or `[R, n]` int32 in [0, num_classes).  seeds: `[R]`.  hyper: a `train.Hyper`, leaves `[R]`.
     columns: further `[R, n, ...]` float32 that the objective reads.  start: parameters to go on from, stacked, or None.
     held: what a stopping rule looks at, or None.  watch: inputs, each `[M, ...]`, to predict at every evaluation.
-    evaluations: how many, evenly spread, the last after the last step.  window: how many batches of texts are
+    evaluations: how many, the last after the last step; evenly spread, with `held` at steps that grow by a factor; 0:
+    4, with `held` 20.  window: how many batches of texts are
     dealt out by length together (`data.epoch_batches`).
     """
     inputs: data.Inputs
@@ -103,7 +104,7 @@ class History:
 
     @classmethod
     def empty(cls, steps: int, runs: Runs) -> 'History':
-        points = np.unique(np.linspace(0, steps, runs.evaluations + 1).round().astype(np.int32)[1:])
+        points = evaluated(steps, runs.evaluations, runs.held is not None)
         watched = len(next(iter(runs.watch.values())))
         return cls(np.full((steps, len(runs.seeds)), np.nan, np.float32),
                    np.zeros((len(points), len(runs.seeds), watched), np.int32), points,
@@ -137,6 +138,15 @@ class History:
             return None
         return (f'loss is {self.loss[bad[0], run]} at step {bad[0]}, expected a finite number '
                 '(a smaller learning rate may help)')
+
+
+def evaluated(steps: int, number: int, stops: bool) -> np.ndarray:
+    """`[E]` int32: the steps after which models are looked at, the last one included. stops: for a stopping rule, which
+    must also see the first steps: from a fiftieth of training on, each step that is looked at is later by one
+    factor."""
+    number = number or (20 if stops else 4)
+    found = np.geomspace(max(steps / 50, 1), steps, number) if stops else np.linspace(0, steps, number + 1)[1:]
+    return np.unique(np.maximum(found.round(), 1).astype(np.int32))
 
 
 def num_steps(examples: int, batch_size: int, epochs: int) -> int:

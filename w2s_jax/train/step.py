@@ -27,7 +27,9 @@ class Static:
 
     objective: one with its settings, or the name of one at its defaults.  columns: (name, shape of a row) of the batch
     beside its inputs, if its objective asks; rows: n, how many rows a run has; stops: whether parameters are kept on
-    the way (stopping.py)."""
+    the way (stopping.py).  intercept: path of the parameter that starts at `hyper['intercept']` `[K]`, if that is
+    there.
+    """
     objective: Bound | str
     steps: int
     batch_size: int
@@ -38,6 +40,7 @@ class Static:
     columns: tuple[tuple[str, tuple[int, ...]], ...] = ()
     rows: int = 0
     stops: bool = False
+    intercept: tuple[str, ...] = ()
 
     def __post_init__(self):
         if isinstance(self.objective, str):
@@ -79,12 +82,24 @@ def init_state(hyper: dict, seed, pretrained, start=None, *, init: Callable, sta
     """
     init_key, rng = jax.random.split(jax.random.key(seed))
     objective = static.bound.objective
+    if 'intercept' in hyper:
+        init = with_intercept(init, static.intercept, hyper['intercept'])
     params = overlay(objective.init(init, init_key, pretrained), start)
     tx = optimizers.build(static.optimizer, static.schedule, static.steps, hyper)
     settings = static.bound.settings(hyper['loss'])
     loss_state = objective.init_state(static.shapes(), static.rows, settings)
     kept = {'params': params, 'score': jnp.float32(-jnp.inf)} if static.stops else ()
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), rng, loss_state, kept)
+
+
+def with_intercept(init: Callable, path: tuple[str, ...], value) -> Callable:
+    """`init` with `value` as the parameter at `path`."""
+    def started(key, pretrained=None):
+        first = value
+        for name in reversed(path):
+            first = {name: first}
+        return overlay(init(key, pretrained), first)
+    return started
 
 
 def overlay(params, start):

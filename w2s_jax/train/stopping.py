@@ -11,7 +11,7 @@ import numpy as np
 from w2s_jax.registry import Registry, Setting, Settings
 
 STOPPING = Registry('stopping rule')
-HOLDOUT = Setting(.1, 0, 1, '()', doc="share of a student's rows, whole groups, held out for the rule")
+HOLDOUT = Setting(.1, 0, 1, '()', doc="share of the rows, whole groups, held out of training for the rule")
 
 
 @STOPPING.register('agreement')

@@ -171,6 +171,10 @@ class Trainer:
         """An evaluation on the way: what the models say of the watched rows, and, with a stopping rule, how they score
         on the held-out ones. Returns the states, with the parameters kept that score best so far."""
         history.watched[at] = self.predict(state.params, runs.watch).argmax(-1)
+        return self.keep(runs, state, history, at)
+
+    def keep(self, runs: Runs, state: TrainState, history: History, at: int) -> TrainState:
+        """With a stopping rule, the states with the parameters kept that score best so far on the held-out rows."""
         held = runs.held
         if not self.static.stops:
             return state

@@ -4,6 +4,7 @@ Pure functions of one row, in the schema of the hub or in the simplified one of 
 `answer_index`; `text` and `label`). Each raises ValueError, in words for the user, where the row cannot be used.
 """
 import re
+from collections.abc import Callable
 from typing import Any
 
 from w2s_jax.tasks.text.statements import class_of, normal, text_of
@@ -85,6 +86,15 @@ def draw(options: list[str], right: int, rng) -> tuple[str, int]:
         raise ValueError('no wrong answer to choose from: every option is the right one')
     truth = 0 if NONE_OF_THEM in normal(options[right]) else rng.randrange(2)
     return (options[right] if truth else rng.choice(wrong)), truth
+
+
+def whole(options: list[str], right: int, fill: Callable[[str], str]) -> list[tuple[str, int]]:
+    """(the text that `fill` makes of it, 1 if it is the right one) of every option; [] of a question that has "none of
+    the above" among them, as that is never shown."""
+    if any(NONE_OF_THEM in normal(o) for o in options):
+        return []
+    return [(fill(o), int(i == right)) for i, o in enumerate(options)
+            if i == right or normal(o) != normal(options[right])]
 
 
 def joined(row: Row, column: str) -> str:

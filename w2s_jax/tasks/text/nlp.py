@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.tasks.text import formats, statements, tables
+from w2s_jax.tasks.text import formats, phrases, statements, tables
 from w2s_jax.tasks.text.statements import Statement
 
 PARQUET = 'refs/convert/parquet'
@@ -36,7 +36,8 @@ class Spec:
     rows share, cut short by `group_of`.  columns: what else a row must have.  rename: published -> our column.
     choices: row -> (answers, place of the right one).  fields: (row, rng) -> (values of the template, class).
     label: row -> class, where neither is given.  classes: what 0, 1 ... mean.  optional: columns that may be empty.
-    truncate: 'start' where what matters comes last.
+    truncate: 'start' where what matters comes last.  phrases: some texts are parts of others; the pool has none of
+    them.
     """
     hub: str
     template: str
@@ -55,6 +56,7 @@ class Spec:
     train: str = 'train'
     test: str = 'test'
     truncate: str = 'start'
+    phrases: bool = False
 
 
 def _choice(hub: str, template: str, group: str, choices: Callable, columns: tuple[str, ...], **more) -> Spec:
@@ -93,7 +95,7 @@ SPECS: dict[str, Spec] = {
                     train='train_r2', test='test_r2'),
     'cola': Spec('nyu-mll/glue', '{text}', 'text', ('unacceptable', 'acceptable'), rename=(('sentence', 'text'),),
                  config='cola', test='validation', truncate='end'),
-    'sst2': _sentiment('stanfordnlp/sst2', rename=(('sentence', 'text'),), test='validation'),
+    'sst2': _sentiment('stanfordnlp/sst2', rename=(('sentence', 'text'),), test='validation', phrases=True),
     'hellaswag': _choice('Rowan/hellaswag', 'Context: {ctx}\nContinuation: {answer}', 'ctx',
                          formats.listed('endings', 'label'), ('endings', 'label'), test='validation'),
     'mc_taco': Spec('CogComp/mc_taco', 'Passage: {sentence}\nQuestion: {question}\nAnswer: {answer}', 'sentence',
@@ -137,16 +139,19 @@ def load(task, log=print) -> Dataset:
     """The task called `task.name`, balanced; see the module.
 
     task: path and test_path ('' = the hub's), template ('' = the task's own), train_size and test_size (0 = all,
-    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows.
+    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows, questions.
     Raises DataError for files that cannot be used, ConfigError where the hub cannot be reached.
     """
     spec = _with_template(SPECS[task.name], task.template)
     parts = tables.splits(task, spec.train, (spec.test, 'test', 'validation'), functools.partial(_from_hub, spec))
-    make = functools.partial(statement, spec=spec, seed=task.seed)
+    number = task.get('questions') or 0  # only tasks with options have the setting
+    make = functools.partial(statement, spec=spec, seed=task.seed, whole=number > 0)
     pool, test = (statements.source([_prepared(t, spec) for t in p], make, task, log) if p else None for p in parts)
     assert pool is not None
+    if spec.phrases:
+        pool = phrases.without(pool, log)
     return statements.dataset(task, task.name, list(spec.classes), pool, test, log, template=spec.template,
-                        truncate=spec.truncate)
+                        truncate=spec.truncate, questions=number)
 
 
 def _with_template(spec: Spec, template: str) -> Spec:
@@ -187,9 +192,10 @@ def _shown(spec: Spec) -> list[str]:
     return names + [spec.group] * (spec.group not in names)
 
 
-def statement(row: dict, spec: Spec, seed: int) -> Statement:
-    """A row, with our column names, as a statement. Raises ValueError where it cannot be used."""
-    rng = statements.random_of(seed, row)
+def statement(row: dict, spec: Spec, seed: int, whole: bool = False) -> Statement:
+    """A row, with our column names, as a statement; `whole`: which knows all options. Raises ValueError where it cannot
+    be used."""
+    rng, every = statements.random_of(seed, row), None
     shown = {name: _value(row, name, spec.optional) for name in _shown(spec)}
     if spec.fields:
         values, truth = spec.fields(row, rng)
@@ -198,10 +204,13 @@ def statement(row: dict, spec: Spec, seed: int) -> Statement:
         options, right = pick(row)
         answer, truth = formats.draw(options, right, rng)
         values = shown | {'answer': answer}
+        filled = functools.partial(statements.answered, spec.template, shown)
+        every = functools.partial(formats.whole, options, right, filled)
     else:
         values, truth = shown, spec.label(row)
     shared = statements.normal(spec.group_of(shown[spec.group]))
-    return Statement((statements.fill(spec.template, values).strip(),), truth, statements.group_id(shared))
+    return Statement((statements.fill(spec.template, values).strip(),), truth, statements.group_id(shared),
+                     whole=every if whole else None)
 
 
 def _value(row: dict, name: str, optional: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import html
+import itertools
 import json
 import random
 import string
@@ -29,11 +30,13 @@ SHOWN = 600  # characters of a text in a report
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statement:
     """An example before it is an array: one text (or the two of a pair), its class, what it shares with others
-    (`group_id`), and the probabilities of a weak label, if one comes with it."""
+    (`group_id`), and the probabilities of a weak label, if one comes with it. whole: of a question, all of its options
+    as (text, class)."""
     texts: tuple[str, ...]
     truth: int
     group: int
     weak: tuple[float, ...] | None = None
+    whole: Callable[[], list[tuple[str, int]]] | None = None
 
     def digest(self, seed: int) -> bytes:
         """Puts statements in an order that knows nothing of the file's."""
@@ -108,6 +111,11 @@ def fill(template: str, values: dict[str, str]) -> str:
                    for before, name, _, _ in string.Formatter().parse(template))
 
 
+def answered(template: str, values: dict[str, str], answer: str) -> str:
+    """The statement that one answer of a question makes."""
+    return fill(template, values | {'answer': answer}).strip()
+
+
 def source(parts: list[Table], make: Callable[[dict], Statement], task, log) -> Source:
     """The statements that `make` finds in the rows of the tables that hold one split.
 
@@ -131,18 +139,21 @@ def source(parts: list[Table], make: Callable[[dict], Statement], task, log) -> 
 
 
 def dataset(task, name: str, classes: list[str], pool: Source, test: Source | None, log, *, balanced: bool = True,
-            template: str = '', truncate: str = 'end') -> Dataset:
+            template: str = '', truncate: str = 'end', questions: int = 0) -> Dataset:
     """The task's pool and test set, no group on both sides. Uses the statements of `pool` and `test` up.
 
     Args:
       classes: the name of each class.  test: None cuts the test set from the pool.  balanced: every class as often
         as any other, by leaving rows of the larger ones out; else the classes keep their shares.
-      truncate: which end of a text that is too long may go.
+      truncate: which end of a text that is too long may go.  questions: so many questions of the test set are a
+        further one, `questions`, with all of their options.
     task: train_size, test_size, seed. Raises DataError where a class has no rows or there are too few rows.
     """
     pool_rows, test_rows, test_size = _parted(task, classes, pool, test, balanced)
-    train = _choose(pool_rows, task.train_size, 'train_size', pool.name, classes, balanced)
-    held_out = _choose(test_rows, test_size, 'test_size', (test or pool).name, classes, balanced)
+    train = _examples(_choose(pool_rows, task.train_size, 'train_size', pool.name, classes, balanced))
+    chosen = _choose(test_rows, test_size, 'test_size', (test or pool).name, classes, balanced)
+    held_out, asked = _examples(chosen), _whole(chosen, questions)
+    del chosen
     rows = sum(len(s.statements) for s in (pool, test) if s)
     found = len(pool_rows) + len(test_rows)
     unbalanced = sum(_surplus(part, len(classes)) for part in (pool_rows, test_rows)) if balanced else 0
@@ -155,8 +166,25 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
              'template': template, 'classes': classes, 'balanced': unbalanced, 'shared_with_test': rows - found,
              'unused': found - unbalanced - len(train) - len(held_out),
              'leak': _checked_for_leaks(name, [train, held_out], task.seed, log)}
-    return Dataset(name, len(classes), train, held_out, notes=notes, truncate=truncate,
+    tests = {'test': held_out}
+    if asked is not None:
+        tests['questions'] = asked
+        number = len(np.unique(asked.extras['question']))
+        notes['questions'] = {'number': number, 'options': len(asked) / number}
+    return Dataset(name, len(classes), train, tests, notes=notes, truncate=truncate,
                    render=functools.partial(render, classes=tuple(classes)))
+
+
+def _whole(chosen: list[Statement], number: int) -> Examples | None:
+    """The first `number` questions of `chosen` with all of their options; `question` `[N]` among the extras says which
+    question a row is of. None without any."""
+    asked = ((s.group, options) for s in chosen if number and s.whole and (options := s.whole()))
+    rows = [(i, Statement((text,), truth, group)) for i, (group, options) in enumerate(itertools.islice(asked, number))
+            for text, truth in options]
+    if not rows:
+        return None
+    question = np.array([i for i, _ in rows], np.int32)
+    return dataclasses.replace(_examples([s for _, s in rows]), extras={'question': question})
 
 
 def _checked_for_leaks(name: str, parts: list[Examples], seed: int, log) -> dict:
@@ -254,7 +282,7 @@ def _check_classes(where: str, counts: np.ndarray, classes: list[str]) -> None:
 
 
 def _choose(statements: list[Statement], size: int, field: str, where: str, classes: list[str],
-            balanced: bool) -> Examples:
+            balanced: bool) -> list[Statement]:
     """`size` rows (0 = all), balanced or with the classes' shares."""
     counts = _counts(statements, len(classes))
     _check_classes(f'{where} ({"pool" if field == "train_size" else "test set"})', counts, classes)
@@ -269,7 +297,7 @@ def _choose(statements: list[Statement], size: int, field: str, where: str, clas
         seen[s.truth] += 1
         if seen[s.truth] <= wanted[s.truth]:
             chosen.append(s)
-    return _examples(chosen)
+    return chosen
 
 
 def _examples(statements: list[Statement]) -> Examples:

@@ -1,0 +1,136 @@
+"""Every row of docs/results.md again, by one command that goes on where it was stopped; then the page is written anew.
+
+  python -m experiments.published --workdir=runs/published --models=FOLDER --data=FOLDER [--rows=sst2,sciq] [--page]
+
+models: a folder with SmolLM2-135M-Instruct in Hugging Face's layout.  data: one with sst2, sciq ... as parquet.
+"""
+import pathlib
+from collections.abc import Callable
+
+import pandas as pd
+from absl import flags
+
+from configs import probe
+from w2s_jax import cli
+from w2s_jax.engine import grid, sweep
+from w2s_jax.errors import ConfigError
+from w2s_jax.report import comparisons, page, tables
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'where the grids go, a folder a row')
+MODELS = flags.DEFINE_string('models', None, 'folder of models')
+DATA = flags.DEFINE_string('data', None, 'folder of datasets')
+ONLY = flags.DEFINE_list('rows', [], 'names of rows; none: all')
+PAGE = flags.DEFINE_bool('page', False, 'write docs/results.md from what is there, and run nothing')
+
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
+LENGTHS = (1, 2, 3, 5, 10, 20, 60)  # epochs, each a training of its own
+RULE, LAST = {'student.stopping.name': 'likelihood', 'student.epochs': 60}, {'student.stopping.name': ''}
+TITLES = {'sst2': 'SST-2', 'rotten_tomatoes': 'Rotten Tomatoes', 'sciq': 'SciQ', 'cola': 'CoLA'}
+
+
+def probes(task: str, place: str, models: str, data: str):
+    """SmolLM2-135M-Instruct's first 6 layers teach its first 18, by probes that read the `place` token, ten seeds."""
+    c = probe.get_config(task)
+    c.task.path = f'{data}/{task}'
+    c.seeds = tuple(range(10))
+    for role, layers in ((c.teacher, 6), (c.student, 18)):
+        role.model, role.layers, role.read_out = f'{models}/SmolLM2-135M-Instruct', layers, place
+    return c
+
+
+def lengths() -> sweep.Sweep:
+    """A rule that chooses the length of training, and fixed lengths."""
+    return [RULE, *({**LAST, 'student.epochs': epochs} for epochs in LENGTHS)]
+
+
+# Name -> (what its page says it is, () -> config). In the order of the page.
+ROWS: dict[str, Callable] = {f'{task}-{place}': lambda models, data, task=task, place=place: probes(
+    task, place, models, data) for task, place in (
+        ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'), ('sciq', 'mean'))}
+
+
+def run(names: list[str], workdir: pathlib.Path) -> None:
+    """Runs rows by name, each a grid in a folder of its own."""
+    for name in names:
+        if name not in ROWS:
+            raise ConfigError(f'--rows: unknown {name!r}, expected some of {", ".join(ROWS)}')
+        config = ROWS[name](MODELS.value, DATA.value)
+        grid.run(config, lengths(), workdir / name)
+
+
+def write(workdir: pathlib.Path) -> None:
+    """docs/results.md between its two marks, from the rows that are in a work directory."""
+    found = {name: tables.load(workdir / name) for name in ROWS if (workdir / name / 'grid.json').exists()}
+    text = DOCS.read_text()
+    before, _, rest = text.partition('<!-- made by experiments/published.py -->\n')
+    _, _, after = rest.partition('<!-- end -->\n')
+    made = [main_table(found), *(by_length(name, one) for name, one in found.items())]
+    DOCS.write_text(before + '<!-- made by experiments/published.py -->\n' + '\n'.join(made) + '<!-- end -->\n' + after)
+
+
+def main_table(found: dict) -> str:
+    """The rows with the length of training chosen by a rule: Markdown."""
+    lines = []
+    for name, one in found.items():
+        rows = tables.students(one)
+        mine = rows[rows['student.stopping.name'] == 'likelihood'].set_index('loss')
+        naive, confident = mine.loc['xent'], mine.loc['confidence']
+        task, _, place = name.partition('-')
+        lines.append([TITLES[task], place, f'{100 * naive["majority"]:.1f}', accuracy(naive, 'weak'),
+                      accuracy(naive, 'accuracy'), accuracy(confident, 'accuracy'), accuracy(naive, 'ceiling'),
+                      pgr(naive), pgr(confident), difference(one)])
+    head = ['task', 'token read', 'majority', 'weak', 'naive', 'confidence', 'ceiling', 'PGR naive', 'PGR confidence',
+            'confidence − naive, points']
+    return markdown(head, lines)
+
+
+def by_length(name: str, one) -> str:
+    """PGR after so many epochs, each a training of its own: Markdown."""
+    rows = tables.students(one)
+    task, _, place = name.partition('-')
+    lines = [[str(epochs), *(pgr(part[part['loss'] == loss].iloc[0]) for loss in ('xent', 'confidence'))]
+             for epochs, part in rows[rows['student.stopping.name'] == ''].groupby('student.epochs')]
+    return f'\n**{TITLES[task]}, {place} token**\n\n' + markdown(['epochs', 'PGR naive', 'PGR confidence'], lines)
+
+
+def accuracy(row: pd.Series, name: str) -> str:
+    """'61.2 [58.9, 63.4]' per cent."""
+    return tables.accuracy_text({k: row[f'{name}_{k}'] for k in ('low', 'high')} | {'mean': row[name]})
+
+
+def pgr(row: pd.Series) -> str:
+    """'0.54 [0.40, 0.67]', or that it is undefined."""
+    part = {'mean': row['pgr'], 'low': row['pgr_low'], 'high': row['pgr_high'], 'defined': row['pgr_defined']}
+    return tables.pgr_text(part).replace(tables.UNDEFINED, 'undefined')
+
+
+def difference(one) -> str:
+    """The paired difference of the losses under the rule, with its p value and what could have been found."""
+    for c in comparisons.adjusted(one):
+        if c['settings'].get('student.stopping.name') == 'likelihood':
+            return f'{tables.interval_text(c, 100, "+.1f")}, p {c["p"]:.2g} (detectable: {100 * c["detectable"]:.1f})'
+    return ''
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A table of Markdown."""
+    rows = [head, ['---'] * len(head), *lines]
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
+def main() -> None:
+    """Runs what is missing and writes the page."""
+    for flag in (WORKDIR, *([] if PAGE.value else [MODELS, DATA])):
+        if flag.value is None:
+            raise ConfigError(f'--{flag.name}: missing, expected a folder')
+    workdir = pathlib.Path(str(WORKDIR.value)).expanduser().absolute()
+    if not PAGE.value:
+        run(ONLY.value or list(ROWS), workdir)
+    write(workdir)
+    for name in ROWS:
+        if (workdir / name / 'grid.json').exists():
+            print(name, page.terminal_table(tables.load(workdir / name)), sep='\n')
+
+
+if __name__ == '__main__':
+    cli.run(main)
