@@ -104,6 +104,7 @@ def test_comparisons_are_with_cross_entropy_in_the_same_cell(whole):
         assert one['low'] <= one['mean'] <= one['high'] and 0 <= one['p'] <= 1
 
 
+@pytest.mark.long
 def test_a_run_that_breaks_down_is_reported_and_harms_nobody(tmp_path):
     config = base()
     config.optimizer.name, config.optimizer.clip, config.optimizer.learning_rate = 'sgd', 0., 1e-3
@@ -129,6 +130,7 @@ def test_traced_fields_train_in_one_program_and_static_ones_do_not(tmp_path):
     assert [p.seed for p in max(trained, key=len)] == [0] * 4 + [1] * 4  # those of a seed share their rows
 
 
+@pytest.mark.long
 def test_a_small_memory_makes_several_programs_with_the_same_results(tmp_path):
     config, cells = base(), sweep.values('student.learning_rate', [1e-3, 2e-3, 3e-3])
     config.train.runs = 'vmap'

@@ -95,6 +95,7 @@ def test_numbers_come_with_intervals(short):
     assert row['accuracy']['sem'] > 0 and len(row['accuracy']['seeds']) == 8
 
 
+@pytest.mark.long
 def test_permuted_weak_labels_recover_nothing(tmp_path, monkeypatch):
     def permuted(task, log):
         dataset = synthetic.load(task, log)

@@ -140,6 +140,7 @@ def test_real_devices_are_not_simulated(monkeypatch, known):
     assert [x for key, x in found.items() if key[:2] == ('same in all', 'data')] == [1, .5, .25]
 
 
+@pytest.mark.long
 def test_growth_has_a_line_for_each_model_and_length(cli, known, tmp_path):
     shown = tmp_path / 't.md'
     code, _, errors = cli('--what=growth', '--models=random:1x64', '--lengths=64,128', '--batch=16', '--rounds=1',
@@ -152,6 +153,7 @@ def test_growth_has_a_line_for_each_model_and_length(cli, known, tmp_path):
     assert activations[1] > 1.5 * activations[0] > 0
 
 
+@pytest.mark.long
 def test_a_device_that_waits_for_batches_is_idle(folder, tmp_path, monkeypatch):
     rows = [{'text': f'{("bad", "good")[i % 2]} {i}', 'label': i % 2} for i in range(400)]
     (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))

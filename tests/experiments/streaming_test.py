@@ -52,6 +52,7 @@ def test_memory_that_was_held_for_a_moment_is_seen(streaming):
     assert found['peak'] - before > 35 * 2**20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['csv', 'jsonl', 'parquet'])
 def test_the_labelling_of_rows_is_watched_phase_by_phase(streaming, tmp_path, kind):
     streaming.write_model(tmp_path / 'model')

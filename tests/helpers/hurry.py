@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope='module', autouse=True)
 def hurried():
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values['jax_disable_most_optimizations']
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', before)

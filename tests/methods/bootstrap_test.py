@@ -65,6 +65,7 @@ def gains(results):
     return accuracies(results, 'bootstrap xent') - accuracies(results, 'direct xent')
 
 
+@pytest.mark.long
 def test_a_growing_chain_keeps_what_the_direct_student_loses(tmp_path):
     results = run(config(), tmp_path)
     assert gains(results).min() >= .08  # .12 to .18 where this was written
@@ -74,6 +75,7 @@ def test_a_growing_chain_keeps_what_the_direct_student_loses(tmp_path):
     assert [s['model'] for s in results['students']] == ['mlp-256', 'mlp-256', 'mlp-4', 'mlp-32']
 
 
+@pytest.mark.long
 def test_self_distillation_gains_nothing(tmp_path):
     results = run(config(('mlp-256',)), tmp_path)
     assert gains(results).mean() <= .02

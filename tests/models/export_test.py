@@ -39,6 +39,7 @@ def answers(folder, rows, place='last'):
     return np.asarray(heads.read_out(hidden, length, place)) @ head['classes'] + head['bias']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['teacher', 'student'])
 def test_an_exported_model_answers_as_the_trained_one(trained, kind):
     out = trained / kind
@@ -73,6 +74,7 @@ def test_an_exported_probe_has_what_its_features_were_scaled_by_in_its_head(trai
     assert '.sum(1) / mask' in export.snippet(tmp_path / 'out') or place == 'last'
 
 
+@pytest.mark.long
 def test_what_cannot_be_exported(trained):
     with pytest.raises(StoreError, match=r"no student 'xent' with seed 6, expected one of: xent seed 5"):
         export.write(trained / 'w', 'student', 'xent', 6, trained / 'x')

@@ -65,6 +65,7 @@ def test_a_text_without_tokens_is_named(model):
         encoded(model, texts('abc', ''))
 
 
+@pytest.mark.long
 def test_a_token_with_the_id_of_padding_does_not_move_the_read_out(model):
     """'a' is token 0 here: as the last letter and inside a text it counts like any other."""
     bound_model = bound(model, texts('a'))
@@ -114,6 +115,7 @@ def finished(model, file, tmp_path_factory):
         return experiment.run(c, folder, io.StringIO()), folder
 
 
+@pytest.mark.long
 def test_one_tokenisation_serves_both_models(finished):
     results, folder = finished
     assert kinds(folder).count('tokens') == 2 and kinds(folder).count('features') == 2  # the pool's and the test set's
@@ -123,6 +125,7 @@ def test_one_tokenisation_serves_both_models(finished):
     assert results['weak']['accuracy']['mean'] > .9  # 'z' is the last letter, and the probe reads there
 
 
+@pytest.mark.long
 def test_features_serve_every_seed(model, file, tmp_path):
     """Another seed trains its own heads, on what was computed for the first."""
     c = own(model, file, **{'teacher.mode': 'probe', 'student.mode': 'probe', 'seeds': (0,)})
@@ -135,6 +138,7 @@ def test_features_serve_every_seed(model, file, tmp_path):
     assert len({p for p in fitted(tmp_path, 'weak') if (p / 'DONE').exists()}) == 2
 
 
+@pytest.mark.long
 def test_few_programs_are_compiled(finished):
     results, folder = finished
     for path in fitted(folder, 'students', 0) + fitted(folder, 'students', 1):
@@ -144,11 +148,13 @@ def test_few_programs_are_compiled(finished):
     assert programs['student xent'] == 0  # ... and the student's program is the ceiling's
 
 
+@pytest.mark.long
 def test_little_work_is_not_worth_a_second_program(model, file, tmp_path):
     results = experiment.run(own(model, file, **{'teacher.mode': 'probe'}), tmp_path, io.StringIO())
     assert next(p['programs'] for p in results['timing']['phases'] if p['name'] == 'ceiling') == 1
 
 
+@pytest.mark.long
 def test_truncated_texts_are_counted(model, file, tmp_path):
     results = experiment.run(own(model, file, **{'task.max_length': 8, 'teacher.mode': 'probe',
                                                  'student.mode': 'probe'}), tmp_path, io.StringIO())

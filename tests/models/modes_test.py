@@ -119,6 +119,7 @@ def kept(results, folder):
     return {role: [set(trees.load(p)) for p in found if p.exists()] for role, found in paths.items()}
 
 
+@pytest.mark.long
 def test_a_probe_teaches_a_lora_student(tmp_path):
     c = small(**{'teacher.mode': 'probe', 'student.mode': 'lora', 'teacher.learning_rate': .03, 'train.epochs': 2})
     results = experiment.run(c, tmp_path, io.StringIO())
@@ -132,6 +133,7 @@ def test_a_probe_teaches_a_lora_student(tmp_path):
     np.testing.assert_allclose(results['zero_shot']['accuracy']['mean'], zero_shot['accuracy']['mean'])
 
 
+@pytest.mark.long
 def test_only_the_teacher_need_be_kept(tmp_path):
     results = experiment.run(small(**{'train.keep': 'teacher'}), tmp_path, io.StringIO())
     assert {role: len(found) for role, found in kept(results, tmp_path).items()} == {

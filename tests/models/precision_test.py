@@ -146,6 +146,7 @@ def trained(config, number=20):
     return np.array(found), jax.jit(model.apply)(state.params, batch()['inputs'], None)
 
 
+@pytest.mark.long
 def test_a_bfloat16_run_stays_close_to_float32():
     (want, logits), (found, others) = trained(TINY), trained(HALF)
     assert want[-1] < want[0] - .02
@@ -198,6 +199,7 @@ def kept(remat, length=64, config=TINY):
     return memory.run_bytes(model, steps.Static('xent', 10, 8, 2), hyper(), inputs)[1]
 
 
+@pytest.mark.long
 def test_each_remat_keeps_less_than_the_one_before():
     sizes = [kept(remat) for remat in REMATS]
     assert all(a > 1.2 * b for a, b in itertools.pairwise(sizes)), dict(zip(REMATS, sizes, strict=True))
@@ -216,6 +218,7 @@ def test_how_what_is_kept_grows_with_length(remat, power):
     assert growth == pytest.approx(power, abs=.15)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('remat', REMATS[1:])
 @pytest.mark.parametrize('mode', ['full', 'lora'])
 def test_gradients_are_the_same_whatever_is_kept(remat, mode):

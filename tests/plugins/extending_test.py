@@ -142,6 +142,7 @@ def test_teachers_weights_on_the_simplex(plugin, tmp_path):
     assert json.loads((tmp_path / 'w' / 'results.json').read_text())['students'] == results['students']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(('changes', 'tolerance'), [({'accumulate': 4}, 1e-4), ({'driver': 'pmap'}, 1e-4)])
 @pytest.mark.parametrize('name', ['my_mixture', 'my_perturbed', 'my_pair'])
 def test_objectives_are_exact_in_microbatches_and_on_eight_devices(plugin, tmp_path, name, changes, tolerance):
@@ -170,6 +171,7 @@ def test_an_input_perturbation_through_forward(plugin, tmp_path):
     assert student(results, 'perturbed')['aux']['worse_by']['mean'] > 0
 
 
+@pytest.mark.long
 def test_a_filter_whose_student_has_fewer_rows(plugin, tmp_path):
     config = base(plugin('my_knn'), labels__transforms=('knn',))
     results = run(config, tmp_path / 'w')
@@ -191,6 +193,7 @@ def test_a_stopping_rule_without_truth(plugin, tmp_path):
     assert student(results, 'xent')['stopped']['steps'][0] == one['stopped']['step']
 
 
+@pytest.mark.long
 def test_a_stopping_rule_killed_and_resumed_is_bit_identical(plugin, tmp_path, monkeypatch):
     from w2s_jax.train.runs import History
     config = base(plugin('my_stop'), student__stopping__name='soft_agreement', train__evaluations=6,
@@ -234,6 +237,7 @@ def test_a_diagnostic_outlives_its_plugin(plugin, tmp_path):
     assert 'sure_and_wrong' in (tmp_path / 'w' / 'results.csv').read_text().splitlines()[0]
 
 
+@pytest.mark.long
 def test_two_test_sets_each_with_a_headline(plugin, tmp_path):
     results = run(base(plugin('my_task'), task__name='two_worlds'), tmp_path / 'w')
     row = student(results, 'xent')
@@ -303,6 +307,7 @@ def language(words, *plugins):
     return c
 
 
+@pytest.mark.long
 def test_texts_that_a_later_phase_trains_on_also_through_kills(plugin, tmp_path, words, monkeypatch):
     from w2s_jax.phases import tables as kinds
     from w2s_jax.train.runs import History
@@ -327,6 +332,7 @@ def test_texts_that_a_later_phase_trains_on_also_through_kills(plugin, tmp_path,
     assert student(run(config, tmp_path / 'c'), 'xent')['ids'] != student(whole, 'xent')['ids']
 
 
+@pytest.mark.long
 def test_weak_labels_in_a_column_of_one_s_own_file(tmp_path, words):
     from words import sentences
     rows = [row | {'guess': row['label'] if i % 5 else 'with'} for i, row in enumerate(sentences(160))]

@@ -364,6 +364,7 @@ LOCAL = {'sciq': 12000, 'boolq': 2000, 'sst2': 59000, 'rotten_tomatoes': 9000, '
          'arc_easy': 4400, 'imdb': 14000, 'ag_news': 17000, 'ethics_justice': 20000, 'ethics_commonsense': 3000}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', LOCAL)
 def test_local_copies(name):
     path = ASSETS / name
