@@ -24,7 +24,7 @@ PAGE = flags.DEFINE_bool('page', False, 'write docs/results.md from what is ther
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
 LENGTHS = (1, 2, 3, 5, 10, 20, 60)  # epochs, each a training of its own
-RULE, LAST = {'student.stopping.name': 'likelihood', 'student.epochs': 60}, {'student.stopping.name': ''}
+RULES, MOST = ('calibrated', 'likelihood', 'agreement'), 60
 TITLES = {'sst2': 'SST-2', 'rotten_tomatoes': 'Rotten Tomatoes', 'sciq': 'SciQ', 'cola': 'CoLA'}
 
 
@@ -39,8 +39,9 @@ def probes(task: str, place: str, models: str, data: str):
 
 
 def lengths() -> sweep.Sweep:
-    """A rule that chooses the length of training, and fixed lengths."""
-    return [RULE, *({**LAST, 'student.epochs': epochs} for epochs in LENGTHS)]
+    """Rules that choose the length of training, and fixed lengths."""
+    return [*({'student.stopping.name': rule, 'student.epochs': MOST} for rule in RULES),
+            *({'student.stopping.name': '', 'student.epochs': epochs} for epochs in LENGTHS)]
 
 
 # Name -> (what its page says it is, () -> config). In the order of the page.
@@ -73,7 +74,7 @@ def main_table(found: dict) -> str:
     lines = []
     for name, one in found.items():
         rows = tables.students(one)
-        mine = rows[rows['student.stopping.name'] == 'likelihood'].set_index('loss')
+        mine = rows[rows['student.stopping.name'] == 'calibrated'].set_index('loss')
         naive, confident = mine.loc['xent'], mine.loc['confidence']
         task, _, place = name.partition('-')
         lines.append([TITLES[task], place, f'{100 * naive["majority"]:.1f}', accuracy(naive, 'weak'),
@@ -85,12 +86,16 @@ def main_table(found: dict) -> str:
 
 
 def by_length(name: str, one) -> str:
-    """PGR after so many epochs, each a training of its own: Markdown."""
+    """PGR after so many epochs, each a training of its own, and as rules stop it: Markdown."""
     rows = tables.students(one)
     task, _, place = name.partition('-')
-    lines = [[str(epochs), *(pgr(part[part['loss'] == loss].iloc[0]) for loss in ('xent', 'confidence'))]
-             for epochs, part in rows[rows['student.stopping.name'] == ''].groupby('student.epochs')]
-    return f'\n**{TITLES[task]}, {place} token**\n\n' + markdown(['epochs', 'PGR naive', 'PGR confidence'], lines)
+    lines = []
+    fields = ['student.stopping.name', 'student.epochs']
+    for (rule, epochs), part in rows.groupby(fields, sort=False):
+        naive, confident = (part[part['loss'] == loss].iloc[0] for loss in ('xent', 'confidence'))
+        how = f'rule `{rule}`' if rule else str(epochs)
+        lines.append([how, accuracy(naive, 'ceiling'), pgr(naive), pgr(confident)])
+    return f'\n**{TITLES[task]}, {place} token**\n\n' + markdown(['epochs', 'ceiling', 'PGR naive', 'PGR confidence'], lines)
 
 
 def accuracy(row: pd.Series, name: str) -> str:
@@ -107,7 +112,7 @@ def pgr(row: pd.Series) -> str:
 def difference(one) -> str:
     """The paired difference of the losses under the rule, with its p value and what could have been found."""
     for c in comparisons.adjusted(one):
-        if c['settings'].get('student.stopping.name') == 'likelihood':
+        if c['settings'].get('student.stopping.name') == 'calibrated':
             return f'{tables.interval_text(c, 100, "+.1f")}, p {c["p"]:.2g} (detectable: {100 * c["detectable"]:.1f})'
     return ''
 

@@ -55,7 +55,7 @@ def _model(model: str) -> dict[str, Setting]:
 LORA = {'rank': Setting(8, 1, 10**6), 'alpha': Setting(16., 0, 1e6, '(]'),
         'targets': Setting('attention/|mlp/', doc='a regular expression on paths of linear layers')}
 
-STOPS = {'name': Setting('auto', doc="a rule on held-out training labels chooses the step; auto: `likelihood` for "
+STOPS = {'name': Setting('auto', doc="a rule on held-out training labels chooses the step; auto: `calibrated` for "
                                      "probes, none for others; '': the last step"),
          'holdout': HOLDOUT}
 
@@ -333,7 +333,7 @@ def stopping(config, role: str) -> tuple[Entry, Settings] | None:
     step."""
     name = config[role].stopping.name
     if name == 'auto':
-        return (STOPPING['likelihood'], Settings()) if config[role].mode == 'probe' else None
+        return (STOPPING['calibrated'], Settings()) if config[role].mode == 'probe' else None
     return chosen(config, f'{role}.stopping') if name else None
 
 

@@ -100,7 +100,7 @@ def test_what_has_no_exact_solution_is_refused(folder, changes, said):
 def test_probes_are_stopped_by_a_rule_unless_told_otherwise(folder):
     c = plan.ready(own(folder / 'tiny', folder / 'rows.jsonl', **KEYS | {'student.stopping.name': ''}))
     fits = {p.role: p.section for p in plan.prepare(c, lambda *a: None).phases if p.kind == 'fit'}
-    assert fits['teacher']['stopping']['name'] == 'likelihood'
+    assert fits['teacher']['stopping']['name'] == 'calibrated'
     assert 'stopping' not in fits['student'] and 'stopping' not in fits['ceiling']
     c.student.stopping.name, c.student.mode = 'auto', 'full'
     fits = {p.role: p.section for p in plan.prepare(plan.ready(c), lambda *a: None).phases if p.kind == 'fit'}

@@ -14,10 +14,11 @@ from w2s_jax.models import mlp
 from w2s_jax.models.modes import Model
 from w2s_jax.runtime import sharding
 from w2s_jax.train import step as stepping
+from w2s_jax.train import stopping
 from w2s_jax.train import trainer as train
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.gradients import gradients
-from w2s_jax.train.runs import Runs, num_steps
+from w2s_jax.train.runs import Runs, evaluated, num_steps
 
 MODULE = mlp.FeatureMLP(16, 2)
 EXAMPLE = jnp.zeros((1, 6))
@@ -316,3 +317,22 @@ def test_so_many_steps_are_dispatched_while_one_is_computed(monkeypatch, ahead):
     monkeypatch.setattr(jax, 'block_until_ready', done)
     trainer.fit(runs(evaluations=1), log=lambda *_: under_way.clear())
     assert max(most) == 1 + ahead and len(most) == STATIC.steps
+
+
+def test_a_rule_is_not_held_back_by_a_model_that_is_too_sure():
+    labels = np.eye(2)[np.arange(200) % 2]
+    sure = np.where(labels > 0, .9999, .0001)
+    sure[:40] = sure[:40, ::-1]  # wrong in a fifth of the rows, and sure of it
+    unsure = np.full((200, 2), .5)
+    calibrated, likelihood = (stopping.STOPPING[name].fn for name in ('calibrated', 'likelihood'))
+    assert likelihood(unsure, labels, {}) > likelihood(sure, labels, {})
+    assert calibrated(sure, labels, {}) > calibrated(unsure, labels, {}) == pytest.approx(np.log(.5))
+    best = .8 * np.log(.8) + .2 * np.log(.2)  # by hand: a T that makes it right as often as it says
+    assert calibrated(sure, labels, {}) == pytest.approx(best, abs=.01)
+
+
+@pytest.mark.parametrize(('steps', 'number', 'stops'), [(100, 4, False), (100, 0, True), (7, 1, True), (3, 20, True)])
+def test_models_are_looked_at_after_the_last_step_whatever_else(steps, number, stops):
+    found = evaluated(steps, number, stops)
+    assert found[-1] == steps and found[0] >= 1 and (np.diff(found) > 0).all()
+    assert len(found) <= (number or 20) and (not stops or number < 20 or found[0] <= max(steps / 25, 1))

@@ -68,14 +68,16 @@ def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan
 
 def check_sizes(config, dataset: Dataset) -> None:
     """Raises ConfigError if a half of the pool has not the rows of one batch, before any model is loaded."""
+    if configs.chosen(config, 'optimizer')[0].options.get('exact'):
+        return
     batch, share, group = config.train.batch_size, config.method.share, dataset.pool.group
     halves = [[len(rows) for rows in data.halves(group, share, seed)] for seed in config.seeds]
     teacher, student = (min(sizes) for sizes in zip(*halves, strict=True))
     learns = {'student': student}
-    if config.student.stopping.name:
-        learns['student'] -= round(student * config.student.stopping.holdout)
     if SOURCES[config.labels.source].options.get('teacher'):
         learns['teacher'] = teacher
+    learns = {role: n - (max(int(n * config[role].stopping.holdout), 1) if configs.stopping(config, role) else 0)
+              for role, n in learns.items()}
     role = min(learns, key=learns.__getitem__)
     if batch > learns[role]:
         largest = int(np.unique(group, return_counts=True)[1].max())

@@ -145,7 +145,8 @@ def evaluated(steps: int, number: int, stops: bool) -> np.ndarray:
     must also see the first steps: from a fiftieth of training on, each step that is looked at is later by one
     factor."""
     number = number or (20 if stops else 4)
-    found = np.geomspace(max(steps / 50, 1), steps, number) if stops else np.linspace(0, steps, number + 1)[1:]
+    spread = np.linspace(0, steps, number + 1)[1:]
+    found = np.geomspace(max(steps / 50, 1), steps, number) if stops and number > 1 else spread
     return np.unique(np.maximum(found.round(), 1).astype(np.int32))
 
 

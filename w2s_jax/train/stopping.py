@@ -7,10 +7,12 @@ kept.
 from collections.abc import Callable
 
 import numpy as np
+from scipy import special
 
 from w2s_jax.registry import Registry, Setting, Settings
 
 STOPPING = Registry('stopping rule')
+TEMPERATURES = np.geomspace(.2, 200, 31)
 HOLDOUT = Setting(.1, 0, 1, '()', doc="share of the rows, whole groups, held out of training for the rule")
 
 
@@ -24,6 +26,18 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray, settings: Settings)
 def likelihood(probabilities: np.ndarray, labels: np.ndarray, settings: Settings) -> float:
     """The mean log-likelihood of the weak labels, the negative of the cross-entropy."""
     return float((labels * np.log(np.maximum(probabilities, 1e-30))).sum(-1).mean())
+
+
+@STOPPING.register('calibrated')
+def calibrated(probabilities: np.ndarray, labels: np.ndarray, settings: Settings) -> float:
+    """The mean log-likelihood of the weak labels by p^(1/T), T being that of TEMPERATURES which makes them likeliest.
+
+    So a model that tells classes apart is not held back by being too sure (Guo et al. 2017, arXiv 1706.04599, section
+    4).
+    """
+    logits = np.log(np.maximum(probabilities, 1e-30)) / TEMPERATURES[:, None, None]
+    logs = logits - special.logsumexp(logits, axis=-1, keepdims=True)
+    return float((labels * logs).sum(-1).mean(-1).max())
 
 
 def scores(rule: Callable, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
