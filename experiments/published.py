@@ -95,7 +95,8 @@ def by_length(name: str, one) -> str:
         naive, confident = (part[part['loss'] == loss].iloc[0] for loss in ('xent', 'confidence'))
         how = f'rule `{rule}`' if rule else str(epochs)
         lines.append([how, accuracy(naive, 'ceiling'), pgr(naive), pgr(confident)])
-    return f'\n**{TITLES[task]}, {place} token**\n\n' + markdown(['epochs', 'ceiling', 'PGR naive', 'PGR confidence'], lines)
+    table = markdown(['epochs', 'ceiling', 'PGR naive', 'PGR confidence'], lines)
+    return f'\n**{TITLES[task]}, {place} token**\n\n{table}'
 
 
 def accuracy(row: pd.Series, name: str) -> str:
