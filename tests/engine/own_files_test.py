@@ -41,6 +41,7 @@ def quiz(n):
         yield {'q': f'say {i}', 'options': [w + 'z' * (k == i % 4) for k, w in enumerate(words)], 'answer': i % 4}
 
 
+@pytest.mark.long
 def test_accuracy_per_question(model, tmp_path):
     c = config(model, write(tmp_path / 'quiz.jsonl', list(quiz(400))), question='q', options='options', answer='answer')
     found = experiment.run(c, tmp_path / 'w', io.StringIO())
@@ -55,6 +56,7 @@ def test_accuracy_per_question(model, tmp_path):
     [.5, .5]}
 
 
+@pytest.mark.long
 def test_soft_labels_of_one_s_own_teach(model, tmp_path):
     """Right as often as not, but sure where they are right: hard labels teach nothing."""
     rows = []
@@ -71,6 +73,7 @@ def test_soft_labels_of_one_s_own_teach(model, tmp_path):
     assert found['task']['truth'] == "the likeliest class by the probabilities in column 'p'"
 
 
+@pytest.mark.long
 def test_pairs_of_one_s_own(model, tmp_path):
     rows = [{'ask': r['q'], 'good': r['options'][r['answer']], 'bad': r['options'][r['answer'] - 1]}
             for r in quiz(200)]

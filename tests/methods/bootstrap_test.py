@@ -145,6 +145,7 @@ def contents(folder, *labels):
             for file in ('params/model.safetensors', 'predictions.npz')}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('fresh', [False, True])
 def test_the_hidden_truth_reaches_no_rung(tmp_path, monkeypatch, fresh):
     """Permuting all truth leaves the ids and the parameters of rungs and students bit-identical."""

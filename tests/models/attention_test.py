@@ -116,6 +116,7 @@ def loss(module, params, tokens, length):
     return jnp.sum(jnp.sin(heads.read_out(hidden, length, 'last')))
 
 
+@pytest.mark.long
 def test_a_model_with_it_is_the_same_model(splash):
     modules = [Transformer(dataclasses.replace(splash, attention=a)) for a in ('xla', 'splash')]
     tokens, length = np.random.default_rng(0).integers(0, 19, (3, 40)).astype(np.int32), jnp.array([40, 1, 17])

@@ -55,6 +55,7 @@ def test_an_exported_model_answers_as_the_trained_one(trained, kind):
     assert np.abs(hf.load(out)['layers']['attention']['query']['kernel'] - before).max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(('kind', 'place'), [('student', 'mean'), ('teacher', 'last')])
 def test_an_exported_probe_has_what_its_features_were_scaled_by_in_its_head(trained, tmp_path, kind, place):
     c = own(trained / 'tiny', trained / 'words.jsonl', **{

@@ -77,6 +77,7 @@ def test_a_token_with_the_id_of_padding_does_not_move_the_read_out(model):
     assert np.abs(together[0] - together[1]).max() > 1e-3  # the last letter of 'bcda' was read
 
 
+@pytest.mark.long
 def test_a_pair_has_two_rewards_that_do_not_see_each_other(model):
     pair = bound(model, texts(('b', 'c')))
     params = moved(pair.init(jax.random.key(0), pair.load(None)))
@@ -162,6 +163,7 @@ def test_truncated_texts_are_counted(model, file, tmp_path):
     assert 0 < counts['truncated'] <= counts['texts'] and counts['longest'] == 8
 
 
+@pytest.mark.long
 def test_preferences_train_rewards(model, tmp_path):
     path = tmp_path / 'pairs.jsonl'
     rows = list(sentences())

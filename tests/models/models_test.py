@@ -193,6 +193,7 @@ def test_scanned_layers_equal_a_loop():
     assert not np.allclose(apply(one, first, tokens), scanned)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('remat', ['none', 'products', 'full'])
 def test_unrolled_layers_are_no_loop_and_have_its_gradients(remat):
     module, params, tokens = make(remat=remat)

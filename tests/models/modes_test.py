@@ -44,6 +44,7 @@ def moved(params, key=3):
     return tree.unflatten([x + .05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
 
 
+@pytest.mark.long
 def test_all_modes_start_as_the_pretrained_model():
     full, adapted, probe = bound('full'), bound('lora', LORA), bound('probe')
     want = full.apply(full.init(jax.random.key(0), full.load(None)), rows())
@@ -88,6 +89,7 @@ def test_a_regular_expression_that_chooses_nothing(pattern, reason):
         bound('lora', (*LORA[:2], ('targets', pattern)))
 
 
+@pytest.mark.long
 def test_adapters_fit_grouped_heads_and_a_single_layer():
     config = TransformerConfig(vocab_size=11, d_model=24, num_layers=1, num_heads=6, num_kv_heads=2, d_ff=40)
     module, tokens = transformer.Transformer(config), jnp.arange(8).reshape(1, 8)

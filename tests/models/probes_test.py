@@ -60,6 +60,7 @@ def ceilings(folder, where):
                made.dataset.test.truth, Artifact(store / f'fit-{identity}').arrays)
 
 
+@pytest.mark.long
 def test_on_unbalanced_classes_a_probe_is_as_good_as_logistic_regression(folder, tmp_path):
     """Without an intercept it was below always giving the most frequent answer."""
     found = run(folder, tmp_path)
@@ -82,6 +83,7 @@ def test_the_exact_solution_is_that_of_logistic_regression(folder, tmp_path):
         np.testing.assert_allclose(ours, model.predict_proba(tx), atol=2e-4)
 
 
+@pytest.mark.long
 def test_a_rule_chooses_the_strength_of_the_exact_solution(folder, tmp_path):
     found = run(folder, tmp_path, **{'optimizer.name': 'lbfgs'})
     stopped = found['students'][0]['stopped']

@@ -94,6 +94,7 @@ def test_examples_are_short():
         assert not re.search(r'\w\._\w', text), f'{name} touches a private name'
 
 
+@pytest.mark.long
 def test_a_loss_with_a_traced_setting_sweeps_in_one_program(plugin, tmp_path):
     config = base(plugin('my_window'), method__baselines=(), student__loss__name='my_window')
     cells = sweep.values('student.loss.radius', [.05, .2, .4])
@@ -122,6 +123,7 @@ def test_a_loss_edited_in_its_file_trains_again(plugin, tmp_path):
     assert student(other, 'xent')['ids'] == student(first, 'xent')['ids']
 
 
+@pytest.mark.long
 def test_a_helper_beside_a_plugin_counts_too(plugin, tmp_path):
     text = ("from my_helper import SIGN\n" + examples()['my_window']).replace('return loss', 'return SIGN * loss')
     ids = []
@@ -133,6 +135,7 @@ def test_a_helper_beside_a_plugin_counts_too(plugin, tmp_path):
     assert not set(ids[0]) & set(ids[1])
 
 
+@pytest.mark.long
 def test_teachers_weights_on_the_simplex(plugin, tmp_path):
     results = run(base(plugin('my_mixture'), method__name='two_teachers', student__loss__name='mixture'),
                   tmp_path / 'w')
@@ -159,6 +162,7 @@ def test_objectives_are_exact_in_microbatches_and_on_eight_devices(plugin, tmp_p
     np.testing.assert_allclose(*found, atol=tolerance)
 
 
+@pytest.mark.long
 def test_two_networks_trained_together(plugin, tmp_path):
     results = run(base(plugin('my_pair'), student__loss__name='pair'), tmp_path / 'w')
     params = artifact(tmp_path / 'w', student(results, 'pair')['ids'][0]).params()
@@ -256,6 +260,7 @@ def test_a_model_with_a_setting_of_its_own(plugin, tmp_path):
     assert len({p['id'] for p in trained}) == 4 and {p['runs'] for p in trained} == {2}
 
 
+@pytest.mark.long
 def test_weights_of_rows(tmp_path):
     """Weights of one change nothing; rows of weight zero could as well have any label."""
     def wired(name, weigh):

@@ -81,6 +81,7 @@ def test_arrow_arrays_of_anything_else_are_refused_too(store, bad):
     assert there(store) == []
 
 
+@pytest.mark.long
 def test_many_texts_hold_some_rows_at_a_time(store):
     texts = disk.Texts((f'{i} {"é" * (i % 300)}', '') for i in range(MANY))
     whole = len(texts.content[0])

@@ -25,6 +25,7 @@ def test_it_says_what_a_look_at_all_pairs_says():
     assert phrases.whole(texts).tolist() == [not any(inside(t, other) for other in texts) for t in texts]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('task', ['sst2', 'rotten_tomatoes', 'cola', 'ag_news'])
 def test_hardly_a_text_of_a_real_task_is_part_of_one_in_the_other_half(task):
     if not (DATA / task).is_dir():
