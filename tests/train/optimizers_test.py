@@ -83,6 +83,7 @@ def test_it_learns_a_batch_by_heart(name):
     assert losses[-1, 0] < .3 * losses[0, 0], losses[:, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', STEPPING)
 def test_runs_side_by_side_step_as_alone(name):
     mesh = one_device()
