@@ -36,7 +36,7 @@ def get_config(mode: str = 'lora'):
         raise ConfigError(f'--config=configs/own_data.py:{mode}: unknown mode, expected one of {", ".join(MODES)}')
     c = default_config()
     if mode == 'probe':
-        c.train.batch_size, c.train.epochs, c.train.window = 128, 20, 1  # those of configs/probe.py
+        c.train.batch_size, c.train.epochs, c.train.window = 128, 60, 1  # those of configs/probe.py
     c.task.name = 'files'
     c.teacher.model = 'HuggingFaceTB/SmolLM2-135M'
     c.student.model = 'HuggingFaceTB/SmolLM2-360M'

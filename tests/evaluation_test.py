@@ -14,7 +14,7 @@ def artifact(tmp_path):
     def make(name, answers, **arrays):
         top = np.stack([answers, 1 - answers], axis=1).astype(np.int32)
         arrays |= {'test.top': top, 'test.top_probability': np.full(top.shape, .5, np.float32)}
-        return Store(tmp_path).save('fit', name, {}, {}, arrays)
+        return Store(tmp_path).save('fit', name, {}, {'steps': 3, 'examples': 6, 'rows': 2}, arrays)
     return make
 
 
@@ -109,11 +109,12 @@ def test_a_student_is_compared_by_hand():
         return [{'top': np.stack([says, 1 - says], 1), 'top_probability': np.full((10, 2), .5)}]
     weak, student, ceiling = answers(0, 1, 2, 3, 4), answers(0, 1, 9), answers(9)
     np.testing.assert_array_equal(evaluation.correct(student, truth), [~np.isin(np.arange(10), [0, 1, 9])])
-    found = evaluation.compare(student, weak, ceiling, truth, 100)
+    how = {'group': None, 'resamples': 100}
+    found = evaluation.compare(student, weak, ceiling, truth, how)
     assert found['pgr_seeds'] == pytest.approx([.5]) and found['gain']['mean'] == pytest.approx(.2)
     assert {k: v['mean'] for k, v in found['agreement'].items()} == pytest.approx(
         {'all': .6, 'weak_right': .8, 'weak_wrong': .4})
-    assert evaluation.compare(student, None, ceiling, truth, 100) == {}
+    assert evaluation.compare(student, None, ceiling, truth, how) == {}
 
 
 def test_labels_are_as_right_as_those_of_their_rows(artifact):
@@ -128,3 +129,26 @@ def test_labels_that_came_with_the_data_answer_with_the_most_probable_class_firs
     found = evaluation.predictions(np.array([[.2, .5, .3], [.6, .1, .3]]))
     assert found['top'].tolist() == [[1, 2, 0], [0, 2, 1]]
     np.testing.assert_allclose(found['top_probability'], [[.5, .3, .2], [.6, .3, .1]])
+
+
+def test_students_are_measured_by_the_first_by_themselves_untrained_and_by_the_most_frequent_class(artifact):
+    rng, truth, seeds = np.random.default_rng(1), (np.arange(300) % 3 > 0).astype(int), (0, 1, 2)
+    targets = {(role, label, s): artifact(f'{label}{s}', _answers(rng, truth, rate))
+               for role, label, rate in (('weak', 'weak', .7), ('ceiling', 'ceiling', .95), ('student', 'xent', .8),
+                                         ('student', 'mine', .9)) for s in seeds}
+    needs = {'zero_shot': artifact('zero', _answers(rng, truth, .75)), 'labels_truth': np.array([1, 1, 0, 1])}
+    needs |= {f'labels/{s}': np.eye(2)[[1, 1, 0, 1]] for s in seeds} | {f'labels_rows/{s}': np.arange(4) for s in seeds}
+    answers, rows = _section(needs, truth, list(seeds), targets)
+    answers.section |= {'resamples': 200, 'diagnostics': [], 'student': None}
+    for row in rows.values():
+        row['model'] = None
+    found = evaluation.measured(answers, rows)
+    assert found['majority']['accuracy']['mean'] == pytest.approx(2 / 3) and found['majority']['share_of_pool'] == .75
+    first, mine = found['students']
+    assert 'versus' not in first and mine['versus']['label'] == 'xent'
+    gap = mine['accuracy']['mean'] - first['accuracy']['mean']
+    assert mine['versus']['mean'] == pytest.approx(gap) and mine['versus']['low'] < gap < mine['versus']['high']
+    beyond = mine['accuracy']['mean'] - found['zero_shot']['accuracy']['mean']
+    assert mine['beyond_zero_shot']['mean'] == pytest.approx(beyond)
+    for row in (found['weak'], found['zero_shot'], found['ceiling'], found['majority'], *found['students']):
+        assert row['accuracy']['low'] < row['accuracy']['mean'] < row['accuracy']['high']

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 import tokenizers
 
-from w2s_jax import data
+from w2s_jax import config, data
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import chess_moves, language, modes, zoo
 from w2s_jax.models.modes import Parts
@@ -117,7 +117,9 @@ def parts(name: str, dtype: str) -> Parts:
     if is_chess(name):
         return chess(name, dtype)
     nothing = data.Examples({'text': np.array([['']], object)}, np.zeros(1, np.int32), np.zeros(1, np.int64))
-    return language.parts(name, 'model', data.Dataset('benchmark', CLASSES, nothing, nothing), dtype)
+    part = config.default_config().student
+    part.dtype, part.intercept = dtype, False  # the head that the other side has, too
+    return language.parts(name, 'model', data.Dataset('benchmark', CLASSES, nothing, nothing), part)
 
 
 @functools.cache

@@ -247,7 +247,7 @@ def test_what_cannot_be_chained_is_refused_in_one_line():
     assert message(small(('chess-s',))).startswith("method.chain: 'chess-s' with the settings of student")
     assert message(small(chain_loss='xnt')).startswith("method.chain_loss: unknown 'xnt'")
     c = small(('mlp-4',) * 5, fresh=True)
-    c.task.train_size = 8
+    c.task.train_size, c.train.batch_size = 8, 4
     assert message(c).startswith('method.fresh: a half of 4 examples')
 
 

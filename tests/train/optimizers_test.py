@@ -13,6 +13,7 @@ from w2s_jax.train import memory, optimizers, program
 from w2s_jax.train import step as stepping
 from w2s_jax.train.optimizers import OPTIMIZERS
 
+STEPPING = [name for name, entry in OPTIMIZERS.items() if not entry.options.get('exact')]
 D, F, LAYERS, V = 128, 256, 2, 512  # one layer of two is used: less to compile
 BYTES = {'adamw': (8, 8), 'adamw_half': (6, 6), 'adafactor': (0, .1), 'lion': (2, 2), 'sgd': (4, 4)}  # a parameter
 STEPPING = [name for name, entry in OPTIMIZERS.items() if not entry.options.get('exact')]  # the others take no steps
