@@ -104,6 +104,7 @@ def test_without_a_checkout_entry_points_are_refused(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith('error: w2s run: no experiments/run.py here')
 
 
+@pytest.mark.long
 def test_the_page_of_all_fields_is_up_to_date():
     path = pathlib.Path(__file__).parents[2] / 'docs' / 'config.md'
     code = 'from w2s_jax.engine import listing; print(listing.page(), end="")'

@@ -54,6 +54,7 @@ def test_all_modes_start_as_the_pretrained_model():
     np.testing.assert_allclose(probe.apply(pretrained(), {'features': features}), want, atol=1e-5)
 
 
+@pytest.mark.long
 def test_merged_adapters_are_the_same_function():
     adapted, full = bound('lora', LORA), bound('full')
     params = moved(adapted.init(jax.random.key(0), adapted.load(None)))
@@ -182,6 +183,7 @@ def test_a_probe_reads_features_without_mean_and_of_unit_size():
                                test.arrays['features'], atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('mode', ['full', 'lora'])
 def test_layers_are_unrolled_where_training_is_long_enough_to_pay_for_it(mode):
     model = bound(mode, LORA if mode == 'lora' else ())

@@ -73,6 +73,7 @@ def test_on_unbalanced_classes_a_probe_is_as_good_as_logistic_regression(folder,
     assert {'unbalanced'} <= {a['code'] for a in found['alarms']}
 
 
+@pytest.mark.long
 def test_the_exact_solution_is_that_of_logistic_regression(folder, tmp_path):
     run(folder, tmp_path, **{'optimizer.name': 'lbfgs', 'optimizer.l2': .03, 'teacher.stopping.name': '',
                              'student.stopping.name': ''})

@@ -105,6 +105,7 @@ def test_a_loss_with_a_traced_setting_sweeps_in_one_program(plugin, tmp_path):
         grid.run(config, sweep.values('student.loss.radius', [.9]), tmp_path / 'x', io.StringIO())
 
 
+@pytest.mark.long
 def test_a_loss_edited_in_its_file_trains_again(plugin, tmp_path):
     """The stale result: the same command, the sign of the loss flipped in its file."""
     text = examples()['my_window']
@@ -228,6 +229,7 @@ def test_fine_tuned_again_with_another_head(plugin, tmp_path):
     assert len(phases) == 2 and {p['runs'] for p in phases} == {2}
 
 
+@pytest.mark.long
 def test_a_diagnostic_outlives_its_plugin(plugin, tmp_path):
     config = base(plugin('my_diagnostic'), report__diagnostics=('sure_and_wrong',))
     results = run(config, tmp_path / 'w')
@@ -251,6 +253,7 @@ def test_two_test_sets_each_with_a_headline(plugin, tmp_path):
     assert (tmp_path / 'w' / 'report.html').read_text().count('elsewhere') >= 2
 
 
+@pytest.mark.long
 def test_a_model_with_a_setting_of_its_own(plugin, tmp_path):
     config = base(plugin('my_model'), student__model='cosine', method__baselines=())
     cells = sweep.values('student.width', [8, 16])

@@ -16,7 +16,6 @@ from w2s_jax.train.optimizers import OPTIMIZERS
 STEPPING = [name for name, entry in OPTIMIZERS.items() if not entry.options.get('exact')]
 D, F, LAYERS, V = 128, 256, 2, 512  # one layer of two is used: less to compile
 BYTES = {'adamw': (8, 8), 'adamw_half': (6, 6), 'adafactor': (0, .1), 'lion': (2, 2), 'sgd': (4, 4)}  # a parameter
-STEPPING = [name for name, entry in OPTIMIZERS.items() if not entry.options.get('exact')]  # the others take no steps
 
 
 def init(key, pretrained=None):
@@ -84,6 +83,7 @@ def test_it_learns_a_batch_by_heart(name):
     assert losses[-1, 0] < .3 * losses[0, 0], losses[:, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', STEPPING)
 def test_runs_side_by_side_step_as_alone(name):
     mesh = one_device()
