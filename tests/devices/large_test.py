@@ -73,8 +73,8 @@ def state_is_split(config, sizes, rows, length, found):
     ways = sizes[1] * sizes[2]
     assert found['own'] - sum(found['whole'].values()) == (found['state'] - sum(found['whole'].values())) / ways
     assert sum(found['whole'].values()) < .02 * found['own'] or config is SMALL
-    assert {k.rpartition('/')[2] for k in found['whole']} <= {'step', 'rng', 'count', 'scale', 'kernel'}
-    assert all('classes' in k for k in found['whole'] if k.endswith('kernel'))  # of all kernels, the head's alone
+    assert {k.rpartition('/')[2] for k in found['whole']} <= {'step', 'rng', 'count', 'scale', 'kernel', 'bias'}
+    assert all('classes' in k for k in found['whole'] if k.endswith(('kernel', 'bias')))  # the head's alone
     assert 0 <= found['arguments'] - found['own'] < 1e5 and found['donated'] == found['own']  # and XLA agrees
 
 
