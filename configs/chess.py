@@ -5,7 +5,7 @@
   python -m experiments.run --config=configs/chess.py --workdir=runs/lichess \
       --config.task.path=../shared/assets/chess/lichess_puzzles/train.parquet   # needs the extra `chess`
 
-Puzzle files are those that Lichess publishes (csv, csv.zst or parquet); games are PGN. The README has the
+Puzzle files are those that Lichess publishes (csv, csv.zst or parquet); games are PGN. docs/chess.md has the
 numbers.
 """
 from w2s_jax.config import default_config

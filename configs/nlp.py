@@ -9,7 +9,8 @@ parquet files, or a folder of them). `--config.teacher.mode=lora` and `--config.
 the numbers. `--config.train.keep=teacher` stores no students.
 
 Measured on SST-2, MiniLM-L3 teaching MiniLM-L6, 2000 examples a half, three seeds: weak 77.5, naive 78.1 (PGR .15
-[-.73, .60]), confidence 75.0 (-.67 [-2.30, .77]: it hurts over so small a gap), ceiling 81.4. More in the README.
+[-.73, .60]), confidence 75.0 (-.67 [-2.30, .77]: it hurts over so small a gap), ceiling 81.4. Measured by an earlier
+version (phrases of one sentence on both sides); docs/results.md says what was done again.
 """
 from w2s_jax.config import default_config
 

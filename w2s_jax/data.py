@@ -125,6 +125,8 @@ def halves(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
     """
     _, ids = np.unique(group, return_inverse=True)
     sizes = np.bincount(ids)
+    if sizes.max() == 1:
+        return split_groups(group, share, seed)
     wanted = nearest_sum(sizes, share * len(ids))
     if wanted in (0, len(ids)):
         raise DataError(f'task: {len(ids)} examples in {len(sizes)} groups cannot be split at {share:g}, expected '

@@ -259,6 +259,8 @@ def curves(answers: Answers, rows: dict[str, dict]):
         if not all(hasattr(r, 'arrays') and 'watched' in r.arrays for r in runs):
             continue
         steps = runs[0].arrays['watched_steps']
+        if len({r.arrays['watched'].shape for r in runs}) > 1:
+            continue  # seeds whose filters left so different numbers of rows that they were looked at unequally often
         watched = np.stack([r.arrays['watched'] for r in runs])
         right = watched == truth[:watched.shape[-1]]
         found = {'label': label, 'kind': kind, **_loss_curve(runs),
@@ -324,10 +326,13 @@ def _compared(pair: dict, right: dict[str, np.ndarray], how: dict) -> dict:
 
 
 def _loss_curve(runs, points: int = 60) -> dict:
-    loss = np.stack([r.arrays['loss'] for r in runs]).astype(np.float64)
-    edges = np.unique(np.linspace(0, loss.shape[1], points + 1).round().astype(int))
-    means = np.stack([loss[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
-    return {'step': edges[1:].tolist(), 'progress': (edges[1:] / loss.shape[1]).tolist(), 'loss': _band(means)}
+    losses = [r.arrays['loss'].astype(np.float64) for r in runs]
+    points = min(points, *map(len, losses))  # seeds may have different numbers of steps, where a filter dropped rows
+    edges = [np.linspace(0, len(loss), points + 1).round().astype(int) for loss in losses]
+    means = np.stack([[loss[a:b].mean() for a, b in itertools.pairwise(at)]
+                      for loss, at in zip(losses, edges, strict=True)])
+    first, steps = edges[0][1:], len(losses[0])
+    return {'step': first.tolist(), 'progress': (first / steps).tolist(), 'loss': _band(means)}
 
 
 def _band(values: np.ndarray) -> dict:

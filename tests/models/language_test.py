@@ -110,7 +110,8 @@ def fitted(folder, *path):
 @pytest.fixture(scope='module')
 def finished(model, file, tmp_path_factory):
     folder = tmp_path_factory.mktemp('own')
-    c = own(model, file, **{'teacher.mode': 'probe', 'teacher.learning_rate': .1, 'train.epochs': 6})
+    c = own(model, file, **{'teacher.mode': 'probe', 'teacher.learning_rate': .1, 'train.epochs': 6,
+                            'teacher.stopping.name': ''})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phases, 'COMPILATION', 0)  # as if there were so much work that padding is what costs
         return experiment.run(c, folder, io.StringIO()), folder

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCKED = "import sys; sys.modules['chess'] = None; import runpy; sys.argv[0] = 'run'; "
-ACCURACY = {'mean', 'sem', 'seeds'}
+ACCURACY = {'mean', 'sem', 'seeds', 'low', 'high'}
 
 
 @pytest.fixture(scope='module')

@@ -360,7 +360,7 @@ def test_render():
     assert 'truth: a &lt; b' in page and '&lt;weak&gt;: no' in page
 
 
-LOCAL = {'sciq': 12000, 'boolq': 2000, 'sst2': 59000, 'rotten_tomatoes': 9000, 'cola': 5000, 'rte': 2600,
+LOCAL = {'sciq': 12000, 'boolq': 2000, 'sst2': 6000, 'rotten_tomatoes': 9000, 'cola': 5000, 'rte': 2600,
          'arc_easy': 4400, 'imdb': 14000, 'ag_news': 17000, 'ethics_justice': 20000, 'ethics_commonsense': 3000}
 
 
@@ -372,7 +372,8 @@ def test_local_copies(name):
         pytest.skip(f'{path} is not here')
     said: list[str] = []
     d = nlp.load(sections.task(name, path=str(path)), log=said.append)
-    assert len(d.pool) + len(d.test) > LOCAL[name] and d.notes['skipped'] == 0 and not said
+    assert len(d.pool) + len(d.test) > LOCAL[name] and d.notes['skipped'] == 0
+    assert ['parts of others' in line for line in said] == [True] * (name == 'sst2')
     for part in (d.pool, d.test):
         assert np.ptp(np.bincount(part.truth, minlength=d.num_classes)) == 0
         assert all(isinstance(t, str) and t for t in part.inputs['text'][:].ravel()[:100])
