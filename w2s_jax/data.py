@@ -88,6 +88,11 @@ def take(inputs: Inputs, index: np.ndarray) -> Inputs:
     return {k: v[index] for k, v in inputs.items()}
 
 
+def distributions(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """`[R, n, K]` float32 of labels that are so, or classes `[R, n]`: truth and weak labels train in one program."""
+    return labels if labels.ndim == 3 else (labels[..., None] == np.arange(num_classes)).astype(np.float32)
+
+
 def put(whole: np.ndarray, part: np.ndarray, at: np.ndarray) -> None:
     """Writes `part` `[R, B, ...]` into `whole` `[R, N, ...]` at places `at`: `[R, B]`, or `[1, B]` for all R."""
     whole[np.arange(len(whole))[:, None], at] = part

@@ -175,9 +175,8 @@ def learned(artifacts: list) -> dict:
         found[name] = metrics.summarise(values.tolist()) if values.ndim == 1 else {
             'values': values.mean(0).tolist(), 'seeds': values.tolist()}
     stopped: list[Any] = [getattr(a, 'metrics', {}).get('stopped') for a in artifacts]
-    more = {'stopped': {'steps': [s['step'] for s in stopped], 'score': float(np.mean([max(s['scores']) for s in
-    stopped]
-                        ))}} if all(stopped) else {}
+    more = {'stopped': {'steps': [s['step'] for s in stopped],
+                        'score': float(np.mean([max(s['scores']) for s in stopped]))}} if all(stopped) else {}
     return ({'aux': found} if found else {}) | more
 
 

@@ -109,8 +109,8 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
     hyper = hyper_of(phases)
     if intercept:
         weights = more.get('weight', np.ones(learned.shape, np.float32))
-        hyper['intercept'] = np.stack([log_shares(*x, section['num_classes']) for x in zip(taught, weights,
-        strict=True)])
+        hyper['intercept'] = np.stack([log_shares(t, w, section['num_classes'])
+                                       for t, w in zip(taught, weights, strict=True)])
     return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper, watch,
                 section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs),
                 held)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from w2s_jax import data
 from w2s_jax.runtime import multihost
 from w2s_jax.train import optimizers
 from w2s_jax.train.gradients import batch_loss
@@ -47,9 +48,7 @@ def fit(trainer: Trainer, runs: Runs) -> tuple:
 
 def columns(runs: Runs) -> dict[str, np.ndarray]:
     """`targets` `[R, n, K]` and `weight` `[R, n]` of all rows of the runs."""
-    targets = runs.targets
-    if targets.ndim == 2:
-        targets = (targets[..., None] == np.arange(runs.num_classes)).astype(np.float32)
+    targets = data.distributions(runs.targets, runs.num_classes)
     return {'weight': np.ones(runs.rows.shape, np.float32), **runs.columns, 'targets': targets}
 
 

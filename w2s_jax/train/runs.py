@@ -67,9 +67,7 @@ class Runs:
         inputs = {'rows': rows.astype(np.int32)} if numbers else data.take(self.inputs, rows)
         at = np.repeat(at, block, axis=0)
         every = np.arange(runs)[:, None]
-        targets = self.targets[every, at]
-        if targets.ndim == 2:  # as a distribution, so that truth and weak labels train in one program
-            targets = (targets[..., None] == np.arange(self.num_classes)).astype(np.float32)
+        targets = data.distributions(self.targets[every, at], self.num_classes)
         columns = {'targets': targets, 'weight': np.ones(at.shape, np.float32)}
         columns |= {k: v[every, at] for k, v in self.columns.items()}
         return inputs, columns | ({'row': at.astype(np.int32)} if row else {})

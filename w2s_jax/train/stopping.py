@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
+from w2s_jax import data
 from w2s_jax.registry import Registry, Setting, Settings
 
 STOPPING = Registry('stopping rule')
@@ -42,6 +43,5 @@ def calibrated(probabilities: np.ndarray, labels: np.ndarray, settings: Settings
 
 def scores(rule: Callable, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """`[R]` float32: the rule's score of each run. probabilities `[R, M, K]`; targets the same, or classes `[R, M]`."""
-    if targets.ndim == 2:
-        targets = (targets[..., None] == np.arange(probabilities.shape[-1])).astype(np.float32)
+    targets = data.distributions(targets, probabilities.shape[-1])
     return np.array([rule(p, t) for p, t in zip(probabilities, targets, strict=True)], np.float32)
