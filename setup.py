@@ -50,6 +50,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['w2s_jax', 'w2s_jax.*']),
+    package_dir={'': '.'},  # an editable install is then a path, so that a script beside the clone finds the package
     package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -1,8 +1,10 @@
 """What is imported is declared, and what is declared is imported."""
 import ast
+import os
 import pathlib
 import re
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -73,3 +75,13 @@ def test_every_declared_package_has_a_tested_version(declared):
     pinned = names((ROOT / 'constraints.txt').read_text().replace('#', '').splitlines()[1:])
     wanted = core | extras['test'] | extras['chess'] | extras['ray'] | extras['s3']
     assert wanted - pinned == set()
+
+
+def test_a_script_beside_a_folder_of_the_packages_name_finds_the_package(tmp_path):
+    """As a script beside the clone is, of which git makes a folder of that name."""
+    (tmp_path / 'w2s_jax').mkdir()
+    (tmp_path / 'script.py').write_text('import w2s_jax; print(w2s_jax.run.__name__)')
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env=environment)
+    assert done.stdout == 'run\n', done.stderr

@@ -8,10 +8,10 @@ import pytest
 import w2s_jax
 from w2s_jax import config as configs
 from w2s_jax import graph
-from w2s_jax.engine import estimate, experiment, grid, sweep
-from w2s_jax.engine import plan as plans
+from w2s_jax.engine import cost, estimate, experiment, grid, sweep
 from w2s_jax.errors import ConfigError, NonFiniteError
 from w2s_jax.phases import kinds as phases
+from w2s_jax.report import log
 from w2s_jax.store.artifacts import Store
 
 CELLS = sweep.product(sweep.values('teacher.model', ['mlp-4', 'mlp-32']),
@@ -159,12 +159,32 @@ def test_dry_run_says_what_and_runs_nothing(whole, tmp_path):
     assert 'mlp-128 student confidence: seeds 0, 1, 4 runs' in text and 'TFLOP' in text
     assert not list((tmp_path / 'store').glob('*-*'))
     done = estimate.dry_run(base(), CELLS, whole[0])
-    assert done.count('  done') >= 8 and 'training that is missing: 0 TFLOP' in done
+    assert done.count('  done') >= 8 and 'to compute: 0 TFLOP, about 0s' in done
 
 
-def test_estimated_operations_are_six_a_parameter_and_example():
-    model = plans.load_models(base(), grid.plan(base(), CELLS[:1], lambda line: None).plans[0].dataset)['student']
-    assert estimate.flops(model, 100, 1.) == 6 * 100 * (64 * 32 + 32 + 32 * 2 + 2)
+def test_estimated_operations_are_six_a_parameter_and_example_and_two_where_nothing_is_learned(tmp_path):
+    plan = grid.plan(base(), CELLS[:1], lambda line: None).plans[0]
+    phase = next(p for p in plan.phases if p.role == 'student')
+    params, section = 64 * 32 + 32 + 32 * 2 + 2, phase.section
+    learned = len(phase.needs['rows'].value) // section['batch_size'] * section['batch_size'] * section['epochs']
+    tests = len(plan.dataset.test)
+    looks = (section['evaluations'] or 4) * min(tests, section['watch']) + tests
+    assert plan.models['student'].num_params == params
+    assert cost.operations(phase, plan.models, 1.) == params * (6 * learned + 2 * looks)
+
+
+def test_what_is_left_follows_what_phases_took(tmp_path):
+    planned = grid.plan(base(), CELLS, lambda line: None)
+    found = cost.Cost(planned.plans, Store(tmp_path / 'store'))
+    found.before = (1e9, 0.0, 'as it is said')
+    whole = sum(found.work.values())
+    assert found.remaining() == '' and found.seconds()[0] == pytest.approx(whole / 1e9)
+    first, *rest = [p for p in planned.phases if found.work[p.id]]
+    found.done([first], 1000 * whole / 1e9, {})  # far slower than was thought
+    left = found.seconds()[0]
+    assert left > 10 * whole / 1e9 and found.remaining().endswith(f'{log.duration(left)} left in all')
+    found.done(rest, 1.0, {})
+    assert found.remaining() == '' and not found.left
 
 
 def test_what_a_store_names_is_the_grid(whole):

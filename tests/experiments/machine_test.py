@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import machine
-from w2s_jax.engine import estimate
+from w2s_jax.engine import cost
 
 
 def test_no_product_is_much_faster_than_the_peak(monkeypatch):
@@ -13,7 +13,7 @@ def test_no_product_is_much_faster_than_the_peak(monkeypatch):
     monkeypatch.setattr(machine, 'ROUND', 0.02)
     peak = machine.matmul_peak('float32')
     assert peak['flops'] == max(peak['by_size'].values()) == peak['by_size'][peak['size']]
-    assert peak['flops'] > 0.5 * estimate.matmul_rate(512)
+    assert peak['flops'] > 0.5 * cost.matmul_rate(512)
 
 
 def test_products_that_take_long_end_the_search(monkeypatch):

@@ -8,6 +8,7 @@ import tiny
 from sklearn.linear_model import LogisticRegression
 from words import ALPHABET, own
 
+from configs import own_data
 from w2s_jax import config as configs
 from w2s_jax.engine import experiment, plan
 from w2s_jax.errors import ConfigError
@@ -71,6 +72,20 @@ def test_on_unbalanced_classes_a_probe_is_as_good_as_logistic_regression(folder,
     assert ceiling['mean'] > max(majority, np.mean(theirs)) - .02
     assert ceiling['low'] < ceiling['mean'] < ceiling['high']
     assert {'unbalanced'} <= {a['code'] for a in found['alarms']}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('mode', own_data.MODES)
+def test_own_unbalanced_data_end_at_the_majority_at_least(mode, folder, tmp_path):
+    """As the config file sets it, with a tenth of the rows in one class."""
+    c = own_data.get_config(mode)
+    c.task.path, c.task.text, c.task.label = str(folder / 'rows.jsonl'), 'text', 'label'
+    c.teacher.model = c.student.model = str(folder / 'tiny')
+    found = experiment.run(c, tmp_path, io.StringIO())
+    majority = found['majority']['accuracy']['mean']
+    assert majority == pytest.approx(.9, abs=.05)
+    for entry in (found['weak'], found['ceiling'], *found['students']):
+        assert entry['accuracy']['mean'] > majority - .02, entry['model']
 
 
 @pytest.mark.long

@@ -1,10 +1,12 @@
 """Runs the phases of plans, on this host or on several as one."""
 import contextlib
 import pathlib
+import time
 from collections.abc import Callable, Iterable
 
 from w2s_jax import graph
 from w2s_jax.engine import execute as execution
+from w2s_jax.engine.cost import Cost
 from w2s_jax.engine.plan import Plan
 from w2s_jax.phases import kinds
 from w2s_jax.phases.context import make_context
@@ -20,8 +22,12 @@ def finished(phases: Iterable[graph.Phase], store: Store) -> set[str]:
 
 def execute(plans: list[Plan], store: Store, log: Log, more: Iterable[graph.Phase] = ()) -> dict:
     """Runs what is missing of all plans, and of `more` phases. Returns outcomes by phase id, as `execute.execute`."""
-    runner = Runner(plans, log.progress)
-    return execution.execute([*(p.target for p in plans), *more], store, runner.run, log.line, runner.choose)
+    cost = Cost(plans, store)
+    runner = Runner(plans, log.progress, cost)
+    if cost.left:
+        log.line(cost.text())
+    return execution.execute([*(p.target for p in plans), *more], store, runner.run,
+                             lambda text: log.line(text + cost.remaining()), runner.choose)
 
 
 def quiet(*args) -> None:
@@ -51,16 +57,20 @@ def _agree(plans: list[Plan], store: Store) -> None:
 class Runner:
     """Runs phases of any of several plans, each in the context of a plan that has it."""
 
-    def __init__(self, plans: list[Plan], log: Callable):
+    def __init__(self, plans: list[Plan], log: Callable, cost: Cost | None = None):
         contexts = [(p, make_context(p.config, p.models, log, p.dataset.render)) for p in plans]
         self.contexts = {phase.id: context for plan, context in reversed(contexts) for phase in plan.phases}
-        self.any = contexts[0][1]
+        self.any, self.cost = contexts[0][1], cost
 
     def run(self, unit: list[graph.Phase], inputs: list[dict], folder: pathlib.Path) -> list[tuple]:
         """As `kinds.run`, on all hosts together."""
         if kinds.KINDS[unit[0].kind].on_devices:
             multihost.tell({'unit': [p.id for p in unit], 'folder': str(folder)})
-        return self.part(unit, inputs, folder)
+        began = time.perf_counter()
+        found = self.part(unit, inputs, folder)
+        if self.cost is not None:
+            self.cost.done(unit, time.perf_counter() - began, found[0][0])
+        return found
 
     def part(self, unit: list[graph.Phase], inputs: list[dict], folder: pathlib.Path) -> list[tuple]:
         """As `kinds.run`, this host's part."""

@@ -1,4 +1,4 @@
-"""Hidden states to logits: classes, scalar rewards, chess moves, the next token."""
+"""Hidden states to logits: classes, scalar rewards, chess moves, a choice of two of them."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -87,3 +87,21 @@ class MoveHead(nn.Module):
         files = np.array([a % 8 for a, _ in chess_moves.LAST_RANK_STEPS])
         promotions = steps[:, :, None] + lesser[:, files]
         return jnp.concatenate([pairs, promotions.reshape(len(x), -1)], axis=1)
+
+
+def at_squares(x, squares):
+    """Of hidden states `[B, 64, D]` those of squares `[B, ...]`: `[B, ..., D]`."""
+    chosen = jax.nn.one_hot(squares, chess_moves.NUM_SQUARES, dtype=x.dtype)  # a gather's gradient is slow on a CPU
+    return jnp.einsum('b...s,bsd->b...d', chosen, x)
+
+
+class ChoiceHead(nn.Module):
+    """`[B, 2, 2, D]`, the hidden states of the from-square and the to-square of two moves, to `[B, 2]`: their scores,
+    as MoveHead has them."""
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        start = nn.Dense(self.features, use_bias=False, name='start')(x[:, :, 0])
+        end = nn.Dense(self.features, use_bias=False, name='end')(x[:, :, 1])
+        return jnp.einsum('bmd,bmd->bm', start, end).astype(jnp.float32) / np.sqrt(self.features)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -44,14 +45,18 @@ CHESS_LADDER = {
 def untrained_chess(name: str) -> Parts:
     """A rung of the ladder before pretraining: tokens `[B, 1, 64]` to move logits `[B, 1858]`."""
     config = CHESS_LADDER[name]
-    backbone, head = Transformer(config), heads.MoveHead(config.d_model)
-    tokens = jax.ShapeDtypeStruct((1, 1, chess_moves.NUM_SQUARES), jnp.int32)
 
     def features(backbone, variables, inputs):
         return backbone.apply(variables, inputs['tokens'][:, 0].astype(jnp.int32))
 
-    return Parts(name, 'chess', backbone, head, features, (jax.ShapeDtypeStruct((1, 64), jnp.int32),),
-                 {'tokens': tokens})
+    return _chess_parts(name, heads.MoveHead(config.d_model), features, 'tokens')
+
+
+def _chess_parts(name: str, head, features: Callable, *inputs: str) -> Parts:
+    shapes = {'tokens': (1, 1, chess_moves.NUM_SQUARES), 'squares': (1, 2, 2)}
+    return Parts(name, 'chess', Transformer(CHESS_LADDER[name]), head, features,
+                 (jax.ShapeDtypeStruct((1, chess_moves.NUM_SQUARES), jnp.int32),),
+                 {k: jax.ShapeDtypeStruct(shapes[k], jnp.int32) for k in inputs})
 
 
 @functools.cache
@@ -61,17 +66,37 @@ def pretrained_chess(name: str) -> Parts:
 
     params = trees.load(path)
     trees.check(path, params, parts.shapes)
+    return dataclasses.replace(parts, load=functools.partial(_placed, params), weights=trees.file_fingerprint(path),
+                               answers=True)
 
-    def load(shardings):
-        def place(keys, x):
-            return sharding.put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
-        return jax.tree_util.tree_map_with_path(place, params)
 
-    return dataclasses.replace(parts, load=load, weights=trees.file_fingerprint(path), answers=True)
+@functools.cache
+def choosing_chess(name: str) -> Parts:
+    """A pretrained rung that is asked which of two moves is better: tokens `[B, 1, 64]` and squares `[B, 2, 2]` (of
+    either move, from and to) to the scores `[B, 2]` that its policy gives them."""
+    whole = pretrained_chess(name)
+    params = whole.load(None)
+    head = {k: v for k, v in params['head'].items() if k != 'promotion'}
+
+    def features(backbone, variables, inputs):
+        hidden = backbone.apply(variables, inputs['tokens'][:, 0].astype(jnp.int32))
+        return heads.at_squares(hidden, inputs['squares'])
+
+    parts = _chess_parts(name, heads.ChoiceHead(CHESS_LADDER[name].d_model), features, 'tokens', 'squares')
+    return dataclasses.replace(parts, load=functools.partial(_placed, params | {'head': head}), weights=whole.weights,
+                               answers=True, extra=(('head', 'choice'),))
+
+
+def _placed(params: dict, shardings) -> dict:
+    def place(keys, x):
+        return sharding.put(x, shardings('/'.join(k.key for k in keys), x.shape)) if shardings else x
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def chess(name: str, field: str, dataset: Dataset, settings: Settings) -> Parts:
     """A pretrained rung of the chess ladder."""
+    if 'squares' in dataset.pool.inputs:
+        return choosing_chess(name)
     _needs(field, name, dataset, 'tokens', chess_moves.NUM_MOVES)
     return pretrained_chess(name)
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from w2s_jax.registry import Registry, Setting
 from w2s_jax.tasks import preference, synthetic
-from w2s_jax.tasks.chess import puzzles
+from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
 TASKS = Registry('task')
@@ -41,9 +41,12 @@ def _questions(number: int) -> Setting:
                                   'together, too (question_accuracy); 0: none')
 
 
-TASKS.register('chess', **FILES, min_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
-               max_rating=Setting(0, 0, doc='of puzzles; 0: no limit'),
-               positions_per_game=Setting(4, 1, doc='of games'))(puzzles.load)
+CHESS: dict[str, Any] = {
+    'min_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
+    'max_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
+    'positions_per_game': Setting(4, 1, doc='of games')}
+TASKS.register('chess', **FILES, **CHESS)(puzzles.load)
+TASKS.register('chess_choice', **FILES, **CHESS)(choices.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
                                                 'makes the supervisor err is so much larger'))(synthetic.load)
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(500))(files.load)
