@@ -14,7 +14,7 @@ def artifact(tmp_path):
     def make(name, answers, **arrays):
         top = np.stack([answers, 1 - answers], axis=1).astype(np.int32)
         arrays |= {'test.top': top, 'test.top_probability': np.full(top.shape, .5, np.float32)}
-        return Store(tmp_path).save('fit', name, {}, {'steps': 3, 'examples': 6, 'rows': 2}, arrays)
+        return Store(tmp_path).save({'kind': 'fit', 'name': name}, {'steps': 3, 'examples': 6, 'rows': 2}, arrays)
     return make
 
 

@@ -16,7 +16,7 @@ from absl import app, flags
 
 from w2s_jax import config as configs
 from w2s_jax.engine import plan
-from w2s_jax.errors import ConfigError, HostsError, Preempted, UserError
+from w2s_jax.errors import ConfigError, HostsError, Preempted, TakenOver, UserError
 from w2s_jax.runtime import multihost, preemption, process
 from w2s_jax.text import one_line
 
@@ -51,7 +51,7 @@ def together(main: Callable[[], None]) -> None:
     except Preempted:  # all hosts are here
         multihost.finish()
         raise
-    except (UserError, OSError):
+    except (UserError, TakenOver, OSError):
         raise
     except RuntimeError as e:
         if multihost.count() > 1:
@@ -75,6 +75,8 @@ def run(main: Callable[[], None]) -> None:
         together(main)
     except Preempted as e:
         leave(f'stopped by SIGTERM ({e}); run the same command again to resume', multihost.STOPPED)
+    except TakenOver as e:
+        leave(f'stopped: {e}; run the same command again to help it', multihost.STOPPED)
     except HostsError as e:
         leave(f'stopped: {e}; run the same command on every host to resume', multihost.STOPPED)
     except UserError as e:
@@ -84,6 +86,11 @@ def run(main: Callable[[], None]) -> None:
             raise
         leave(f'error: {e.filename or "disk"}: cannot be written ({e.strerror}); free space, and run the same command '
               'again to resume', 2)
+    except Exception as e:
+        if (blamed := plan.blamed(e)) is None:
+            raise
+        traceback.print_exception(e)
+        leave(f'error: {blamed}', 2)
     except KeyboardInterrupt:
         leave('interrupted; run the same command again to resume', 130)
 

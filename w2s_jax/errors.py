@@ -29,5 +29,10 @@ class Preempted(Exception):
     """This process was asked to stop (SIGTERM) and has saved what it did; the message says where it was."""
 
 
+class TakenOver(Exception):
+    """Another process has taken over the work of this one, which it had not heard of for long; the message says what.
+    """
+
+
 class HostsError(Exception):
     """Another host of this run is gone or has stopped; the message says which."""

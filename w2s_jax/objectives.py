@@ -9,6 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Entry, Registry, Settings, known
@@ -87,6 +90,9 @@ class Bound:
         """Whether it reads logits and targets alone."""
         return self.name in LOSSES
 
+    def __str__(self) -> str:
+        return f'{"loss" if self.is_loss else "objective"} {self.name!r}'
+
     def settings(self, traced: dict) -> Settings:
         """All its settings: the static ones and these."""
         return Settings(dict(self.static) | traced)
@@ -114,11 +120,45 @@ def _built(bound: Bound) -> Objective:
     return OBJECTIVES[bound.name].fn()
 
 
+def check_losses(bound: Bound, per_example, weight) -> None:
+    """Raises ConfigError unless what a loss or an objective found are real numbers `[B]`, one for each example."""
+    if jnp.shape(per_example) != weight.shape or not jnp.issubdtype(jnp.result_type(per_example), jnp.floating):
+        raise ConfigError(f'{bound}: returns losses {_told(per_example)}, expected one float for each example, '
+                          f'{_told(weight)}, without a mean over them')
+
+
+def check_state(bound: Bound, before, after) -> None:
+    """Raises ConfigError if what is remembered has another structure, shape or type after a step."""
+    shapes = [jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), s) for s in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(f'{bound}: its state was {_told(before)} and is {_told(after)} after a step, expected the '
+                          'same names, shapes and types')
+
+
+def _told(value) -> str:
+    """`float32[32]`, or what else there is."""
+    if isinstance(value, dict):
+        return '{' + ', '.join(f'{k}: {_told(v)}' for k, v in value.items()) + '}'
+    if isinstance(value, tuple | list):
+        return '(' + ', '.join(map(_told, value)) + ')'
+    try:
+        return f'{jnp.result_type(value)}{list(jnp.shape(value))}'
+    except (TypeError, ValueError):
+        return type(value).__name__
+
+
 def from_loss(loss: Entry) -> Objective:
     """A loss as an objective: one network, the loss of its logits, and what the loss remembers."""
     def losses(forward, params, batch, state, settings, progress, key):
-        per_example, aux, state = loss.fn(forward(params, batch['inputs']), batch['targets'], progress=progress,
-                                          settings=settings, state=state)
+        found = loss.fn(forward(params, batch['inputs']), batch['targets'], progress=progress, settings=settings,
+                        state=state)
+        if not isinstance(found, tuple) or len(found) != 3 or not isinstance(found[1], dict):
+            raise ConfigError(f'loss {loss.name!r}: returns {_told(found)}, expected (losses [B], a dict of scalars to '
+                              'log, the next state)')
+        per_example, aux, state = found
+        for name, value in aux.items():
+            if jnp.ndim(value):
+                raise ConfigError(f'loss {loss.name!r}: logs {name!r} of shape {jnp.shape(value)}, expected a scalar')
         return per_example, aux | {'state': state}
 
     def first(columns, n, settings):

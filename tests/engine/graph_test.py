@@ -187,10 +187,12 @@ def test_an_exception_leaves_no_artifact_and_the_work_goes_on_in_the_same_compan
     with pytest.raises(RuntimeError, match='killed'):
         execute(target, store, first)
     assert not any(name.startswith(kind) for name in artifacts(store))
-    assert pending(store) == [first.folders[-1]]  # with what was checkpointed in it
-    assert json.loads((first.folders[-1] / 'members.json').read_text()) == first.units[-1]
+    unit = first.folders[-1].parent
+    assert pending(store) == [unit]  # with what was checkpointed in it
+    assert json.loads((unit / 'members.json').read_text()) == first.units[-1]
     execute(target, store, second)
-    assert second.units[0] == first.units[-1] and second.folders[0] == first.folders[-1]
+    assert second.units[0] == first.units[-1] and second.folders[0].parent == unit
+    assert int(second.folders[0].name) > int(first.folders[-1].name)  # of another holder of the lease
     assert pending(store) == []
     execute(target, Store(store.folder / 'uninterrupted'), whole)
     assert first.units[:-1] + second.units == whole.units
@@ -232,7 +234,8 @@ def test_a_begun_unit_is_finished_in_its_company_where_the_group_has_grown(store
     execute(target, store, second)
     teachers = [target.needs[f'weak/{s}'].id for s in range(4)]
     assert second.units[:2] == [[teachers[0], teachers[2]], [teachers[1], teachers[3]]]
-    assert second.folders[0] == first.folders[0] and second.folders[1] != first.folders[0]
+    units = [f.parent for f in (first.folders[0], *second.folders[:2])]
+    assert units[0] == units[1] != units[2]
     assert len(second.units[2]) == 4 and pending(store) == []
 
 
@@ -256,7 +259,7 @@ def test_what_another_graph_has_pending_is_left_alone(store):
     with pytest.raises(RuntimeError):
         execute(small_graph(seeds=(7, 8)), store, other)
     execute(small_graph(seeds=(0, 8)), store, run)  # seed 8 in another company: on its own, from the start
-    assert pending(store) == [other.folders[0]] and other.folders[0] not in run.folders
+    assert pending(store) == [other.folders[0].parent] and other.folders[0] not in run.folders
 
 
 def test_a_damaged_list_of_members_is_no_obstacle(store):

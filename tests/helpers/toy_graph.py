@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from w2s_jax.engine.execute import execute
-from w2s_jax.errors import UserError
+from w2s_jax.errors import TakenOver, UserError
 from w2s_jax.graph import Phase, Source
 from w2s_jax.store.artifacts import Artifact, Store, write_json
 
@@ -104,4 +104,7 @@ def repeated(store: Store) -> int:
 if __name__ == '__main__':
     place = Store(pathlib.Path(sys.argv[1]))
     place.clear_parts()
-    execute([toy_graph()], place, Toy(place, float(sys.argv[2])), report=lambda text: None)
+    try:
+        execute([toy_graph()], place, Toy(place, float(sys.argv[2])), report=lambda text: None)
+    except TakenOver:
+        sys.exit(75)

@@ -20,6 +20,7 @@ from w2s_jax.graph import Phase, Source
 from w2s_jax.store import command
 from w2s_jax.store.artifacts import Store
 from w2s_jax.store.remote import Files, open_store
+from w2s_jax.text import digest
 
 ARRAYS = {'top': np.arange(50, dtype=np.int32)}
 PARAMS = {'layer': {'kernel': np.ones((2, 3), np.float32)}}
@@ -64,8 +65,15 @@ def machine(url, tmp_path):
     return lambda name: open_store(url, tmp_path / name)
 
 
-def save(store, metrics=None, identity='ab12'):
-    return store.save('student', identity, {'kind': 'student'}, metrics or {'steps': 3}, ARRAYS, PARAMS)
+def named(word):
+    return digest({'kind': 'student', 'word': word})
+
+
+ID = named('ab12')
+
+
+def save(store, metrics=None, word='ab12'):
+    return store.save({'kind': 'student', 'word': word}, metrics or {'steps': 3}, ARRAYS, PARAMS)
 
 
 def cached(store) -> set[str]:
@@ -80,23 +88,24 @@ def forget_lists(*stores):
 
 def test_what_one_machine_saves_another_finds(machine):
     one, other = machine('one'), machine('other')
-    assert other.find('student', 'ab12') is None
+    assert other.find('student', ID) is None
     save(one)
     forget_lists(other)
-    found = other.find('student', 'ab12')
-    assert cached(other) == {f'student-ab12/{n}' for n in ('config.json', 'metrics.json', 'DONE')}  # no more than asked
-    assert found.metrics == {'steps': 3} and json.loads((found.path / 'config.json').read_text()) == {'kind': 'student'}
+    found = other.find('student', ID)
+    assert cached(other) == {f'student-{ID}/{n}' for n in ('config.json', 'metrics.json', 'DONE')}  # no more than asked
+    assert found.metrics == {'steps': 3} and json.loads((found.path / 'config.json').read_text()) == {
+        'kind': 'student', 'word': 'ab12'}
     np.testing.assert_array_equal(found.arrays['top'], ARRAYS['top'])
     np.testing.assert_array_equal(found.params()['layer']['kernel'], PARAMS['layer']['kernel'])
     assert cached(other) == cached(one)
-    assert other.find('teacher', 'ab12') is None and other.find('student', 'ab13') is None
+    assert other.find('teacher', ID) is None and other.find('student', 'ab13') is None
 
 
 def test_texts_come_when_they_are_asked_for(machine):
     one, other = machine('one'), machine('other')
-    one.save('table', 'ab12', {}, {}, {'words': ['naïve', '']})
-    found = other.find('table', 'ab12')
-    assert cached(other) == {f'table-ab12/{n}' for n in ('config.json', 'metrics.json', 'DONE')}
+    one.save({'kind': 'table'}, {}, {'words': ['naïve', '']})
+    found = other.find('table', digest({'kind': 'table'}))
+    assert cached(other) == {f'{found.path.name}/{n}' for n in ('config.json', 'metrics.json', 'DONE')}
     assert found.arrays['words'].tolist() == ['naïve', ''] and cached(other) == cached(one)
 
 
@@ -108,7 +117,7 @@ def test_what_is_cached_needs_no_network(machine, monkeypatch):
         raise OSError('no network')
     monkeypatch.setattr(store.files.fs, 'cat_file', gone)
     monkeypatch.setattr(store.files.fs, 'find', gone)
-    found = store.find('student', 'ab12')
+    found = store.find('student', ID)
     assert found.metrics == {'steps': 3} and found.arrays.keys() == ARRAYS.keys()
     with pytest.raises(StoreError, match=r'cannot be listed \(no network\)') as e:
         store.find('student', 'other')
@@ -118,17 +127,17 @@ def test_what_is_cached_needs_no_network(machine, monkeypatch):
 def test_a_failure_is_seen_by_others(machine):
     save(machine('one'), {'failed': 'loss is nan at step 7'})
     other = machine('other')
-    assert other.failure(other.find('student', 'ab12')) == 'loss is nan at step 7'
-    save(machine('one'), identity='good')
+    assert other.find('student', ID).failed == 'loss is nan at step 7'
+    save(machine('one'), word='good')
     forget_lists(other)
-    assert other.failure(other.find('student', 'good')) is None
+    assert other.find('student', named('good')).failed is None
 
 
 def test_the_first_that_is_whole_counts(machine):
     one, other = machine('one'), machine('other')
     save(one, {'steps': 1})
     assert save(other, {'steps': 2}).metrics == {'steps': 1}
-    assert other.find('student', 'ab12').metrics == {'steps': 1}
+    assert other.find('student', ID).metrics == {'steps': 1}
     assert not [n for n in cached(other) if n.startswith('.')]
 
 
@@ -139,7 +148,7 @@ def test_done_is_uploaded_last_and_half_an_artifact_is_none(machine, monkeypatch
     def put_file(source, target, *args, **kwargs):
         if len(uploaded) == put[0]:
             raise KeyboardInterrupt
-        uploaded.append(target.partition('student-ab12/')[2])
+        uploaded.append(target.partition(f'student-{ID}/')[2])
         return original(source, target, *args, **kwargs)
     monkeypatch.setattr(one.files.fs, 'put_file', put_file)
     for number in range(5):
@@ -148,11 +157,11 @@ def test_done_is_uploaded_last_and_half_an_artifact_is_none(machine, monkeypatch
             save(one)
         one.clear_parts()
         forget_lists(one)
-        assert one.find('student', 'ab12') is None and machine('other').find('student', 'ab12') is None
+        assert one.find('student', ID) is None and machine('other').find('student', ID) is None
     put[:], uploaded[:] = [5], []
     save(one, {'steps': 9})
     assert uploaded[-1] == 'DONE' and len(uploaded) == 5
-    assert machine('other').find('student', 'ab12').metrics == {'steps': 9}
+    assert machine('other').find('student', ID).metrics == {'steps': 9}
 
 
 def test_an_upload_that_fails_is_an_error_in_one_line(machine, monkeypatch):
@@ -163,7 +172,7 @@ def test_an_upload_that_fails_is_an_error_in_one_line(machine, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(StoreError) as e:
         patch.setattr(store.files.fs, 'put_file', full)
         save(store)
-    assert str(e.value) == f'{store.files.url}/student-ab12: cannot be written (quota exceeded)'
+    assert str(e.value) == f'{store.files.url}/student-{ID}: cannot be written (quota exceeded)'
     assert save(store).metrics == {'steps': 3}
 
 
@@ -171,12 +180,12 @@ def test_an_upload_that_fails_is_an_error_in_one_line(machine, monkeypatch):
 def test_damage_is_noticed_when_it_is_downloaded(machine, name):
     one, other = machine('one'), machine('other')
     save(one)
-    path = f'student-ab12/{name}'
+    path = f'student-{ID}/{name}'
     content = bytearray(one.files.fs.cat_file(path))
     content[-1] ^= 1
     one.files.fs.pipe_file(path, bytes(content))
-    with pytest.raises(StoreError, match=rf'student-ab12/{name}: damaged') as e:
-        found = other.find('student', 'ab12')
+    with pytest.raises(StoreError, match=rf'student-{ID}/{name}: damaged') as e:
+        found = other.find('student', ID)
         (found.metrics, found.arrays, found.params())
     assert '\n' not in str(e.value)
     assert not [n for n in cached(other) if n.endswith(name)]
@@ -197,39 +206,39 @@ def test_two_that_upload_at_the_same_time_leave_a_whole_artifact(machine, monkey
     one, other, put = machine('one'), machine('other'), Files.put
 
     def slow(self, source, name):
-        if self is one.files and name.endswith(meanwhile) and not other.find('student', 'ab12'):
-            other.save('student', 'ab12', {}, {'steps': 2}, {'top': np.zeros(3)}, PARAMS)
+        if self is one.files and name.endswith(meanwhile) and not other.find('student', ID):
+            other.save({'kind': 'student', 'word': 'ab12'}, {'steps': 2}, {'top': np.zeros(3)}, PARAMS)
         put(self, source, name)
     monkeypatch.setattr(Files, 'put', slow)
     save(one, {'steps': 1})
     assert command.main(['verify', f'--store={one.files.url}']) == 0
-    found = machine('third').find('student', 'ab12')
+    found = machine('third').find('student', ID)
     assert (found.metrics['steps'], found.arrays['top'].shape) in ((1, (50,)), (2, (3,)))
 
 
 def test_names_are_written_there(machine, capsys):
     one = machine('one')
     save(one)
-    save(one, identity='cd34')
-    one.name('/w', ['cd34'])
+    save(one, word='cd34')
+    one.name('/w', [named('cd34')])
     assert command.main(['gc', f'--store={one.files.url}', '--older_than_hours=0']) == 0
-    assert 'removed student-ab12' in capsys.readouterr().out
+    assert f'removed student-{ID}' in capsys.readouterr().out
     other = machine('other')
-    assert other.find('student', 'ab12') is None and other.find('student', 'cd34') is not None
+    assert other.find('student', ID) is None and other.find('student', named('cd34')) is not None
 
 
 def test_the_command_looks_after_it(machine, capsys):
     one = machine('one')
     save(one)
-    save(one, identity='cd34')
-    one.files.fs.pipe_file('student-ab12/metrics.json', b'{}')
+    save(one, word='cd34')
+    one.files.fs.pipe_file(f'student-{ID}/metrics.json', b'{}')
     assert command.main(['verify', f'--store={one.files.url}']) == 1
     out = capsys.readouterr().out
-    assert 'student-ab12: metrics.json has changed' in out and '2 artifacts checked, 1 damaged' in out
+    assert f'student-{ID}: metrics.json has changed' in out and '2 artifacts checked, 1 damaged' in out
     assert command.main(['ls', f'--store={one.files.url}']) == 0
     assert ' 0min  not needed' in capsys.readouterr().out
     assert command.main(['verify', f'--store={one.files.url}', '--delete']) == 0
-    assert machine('other').find('student', 'ab12') is None and machine('third').find('student', 'cd34')
+    assert machine('other').find('student', ID) is None and machine('third').find('student', named('cd34'))
 
 
 def test_a_graph_runs_on_it_and_then_never_again(machine):

@@ -9,9 +9,11 @@ import time
 import numpy as np
 import pytest
 
+from w2s_jax.errors import StoreError
 from w2s_jax.store import command as store_command
 from w2s_jax.store import remote
 from w2s_jax.store.artifacts import Store
+from w2s_jax.text import digest
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOUR = 3600
@@ -24,7 +26,11 @@ def store(tmp_path):
 
 def save(store, kind, identity, **metrics) -> pathlib.Path:
     arrays, params = {'top': np.arange(500)}, {'layer': {'kernel': np.ones((3, 4), np.float32)}}
-    return store.save(kind, identity, {'kind': kind}, metrics, arrays, params).path
+    return store.save({'kind': kind, 'word': identity}, metrics, arrays, params).path
+
+
+def named(word, kind='student'):
+    return digest({'kind': kind, 'word': word})
 
 
 def age(folder: pathlib.Path, hours: float) -> None:
@@ -75,12 +81,12 @@ def test_damage_is_found_and_named(store, capsys, what):
     path, other = save(store, 'student', 'aa'), save(store, 'student', 'bb')
     DAMAGE[what](path)
     code, out, _ = call(capsys, 'verify', f'--store={store.folder}')
-    assert (code, out) == (1, [f'student-aa: {what}; delete {path} to compute it again',
+    assert (code, out) == (1, [f'{path.name}: {what}; delete {path} to compute it again',
                                '2 artifacts checked, 1 damaged'])
     assert path.exists()
     code, out, _ = call(capsys, 'verify', f'--store={store.folder}', '--delete')
-    assert (code, out[0]) == (0, f'student-aa: {what}; deleted')
-    assert not path.exists() and other.exists() and store.find('student', 'bb')
+    assert (code, out[0]) == (0, f'{path.name}: {what}; deleted')
+    assert not path.exists() and other.exists() and store.find('student', named('bb'))
     save(store, 'student', 'aa')
     assert call(capsys, 'verify', f'--store={store.folder}')[0] == 0
 
@@ -90,7 +96,18 @@ def test_all_that_is_wrong_is_said(store, capsys):
     (path / 'metrics.json').unlink()
     flip(path / 'predictions.npz')
     out = call(capsys, 'verify', f'--store={store.folder}')[1]
-    assert out[0].startswith('student-aa: metrics.json is missing, predictions.npz has changed; ')
+    assert out[0].startswith(f'{path.name}: metrics.json is missing, predictions.npz has changed; ')
+
+
+def test_artifacts_in_each_others_place_are_found(store, capsys):
+    path, other = save(store, 'student', 'aa'), save(store, 'student', 'bb')
+    aside = path.with_name('aside')
+    for one, place in ((path, aside), (other, path), (aside, other)):
+        one.rename(place)
+    code, out, _ = call(capsys, 'verify', f'--store={store.folder}')
+    assert code == 1 and f'{path.name}: its config is that of {other.name}; delete' in '\n'.join(out)
+    with pytest.raises(StoreError, match=rf'{path.name}/config.json: is that of {other.name}; delete .* again$'):
+        _ = store.find('student', named('aa')).metrics
 
 
 # ls
@@ -100,7 +117,7 @@ def test_list(store, capsys):
     path = save(store, 'student', 'aa')
     save(store, 'teacher', 'bb', failed='loss is nan')
     (save(store, 'teacher', 'cc') / 'DONE').unlink()
-    store.name('/w/one', ['aa'])
+    store.name('/w/one', [named('aa')])
     age(path, 5)
     (store.folder / 'pending' / 'u' / 'checkpoint').mkdir(parents=True)
     (store.folder / 'pending' / 'u' / 'members.json').write_text('["aa"]')
@@ -108,8 +125,8 @@ def test_list(store, capsys):
     rows = [line.split() for line in out]
     size = sum(p.stat().st_size for p in path.rglob('*') if p.is_file())
     assert code == 0 and len(rows) == 6
-    assert rows[0] == ['student', 'aa', f'{size / 1000:.1f}', 'kB', '5h', 'needed', 'by', '/w/one']
-    assert out[1].endswith('0min  not needed, failed') and out[2].endswith('0min  not needed, not whole')
+    assert rows[0] == ['student', named('aa'), f'{size / 1000:.1f}', 'kB', '5h', 'needed', 'by', '/w/one']
+    assert {line.rpartition('  ')[2] for line in out[1:3]} == {'not needed, failed', 'not needed, not whole'}
     assert out[3].split() == ['student:', '1', 'artifact,', f'{size / 1000:.1f}', 'kB']
     assert out[4].startswith('teacher:    2 artifacts, ')
     assert out[5].startswith('all:        3 artifacts, ') and out[5].endswith('; 1 unit pending, 6 B')
@@ -133,7 +150,7 @@ def full(store) -> dict[str, pathlib.Path]:
     out['lease'] = store.folder / 'leases' / 'group'
     with store.lease('group'):
         pass
-    store.name('/w/one', ['aa', 'pp'])
+    store.name('/w/one', [named('aa'), 'pp'])
     age(store.folder, 2)
     return out
 
@@ -145,9 +162,31 @@ def test_what_nothing_names_is_removed(store, capsys):
     assert {k for k, p in paths.items() if p.exists()} == {'named', 'needed'}
     assert len(out) == 6 and all(line.startswith('removed ') for line in out[:-1])
     assert out[-1].startswith('freed ') and out[-1].endswith(' in 5 folders')
-    assert store.find('student', 'aa') is not None
+    assert store.find('student', named('aa')) is not None
     assert call(capsys, 'verify', f'--store={store.folder}')[0] == 0
     assert call(capsys, 'gc', f'--store={store.folder}')[1] == ['freed 0 B in 0 folders']
+
+
+@pytest.mark.parametrize('hours', [0, 30])
+def test_the_lease_of_a_process_that_may_live_stays(store, capsys, hours):
+    """Also of one that was suspended long ago: its number must not be given again."""
+    with store.lease('mine'):
+        age(store.folder, hours)
+        call(capsys, 'gc', f'--store={store.folder}', '--older_than_hours=0')
+        assert list((store.folder / 'leases' / 'mine').iterdir())
+    age(store.folder, hours)
+    call(capsys, 'gc', f'--store={store.folder}', '--older_than_hours=0')
+    assert not (store.folder / 'leases' / 'mine').exists()
+
+
+@pytest.mark.parametrize(('hours', 'stays'), [(23, True), (25, False)])
+def test_the_lease_of_another_machine_stays_for_a_day(store, capsys, hours, stays):
+    path = store.folder / 'leases' / 'theirs' / '3'
+    path.parent.mkdir(parents=True)
+    path.write_text('{"token": "t", "process": "elsewhere.1.2"}')
+    age(store.folder, hours)
+    call(capsys, 'gc', f'--store={store.folder}')
+    assert path.exists() == stays
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(store, capsys):
@@ -182,7 +221,7 @@ def test_a_run_that_begins_meanwhile_keeps_what_it_needs(store, capsys, monkeypa
 
     def then_begin(files):
         stock = take_stock(files)
-        store.name('/w/two', ['bb'])
+        store.name('/w/two', [named('bb')])
         return stock
     monkeypatch.setattr(store_command, 'take_stock', then_begin)
     out = call(capsys, 'gc', f'--store={store.folder}')[1]
@@ -199,7 +238,7 @@ def test_a_work_directory_can_be_forgotten(store, capsys):
 
 def test_the_last_list_of_a_work_directory_counts(store, capsys):
     paths = full(store)
-    store.name('/w/one', ['bb'])
+    store.name('/w/one', [named('bb')])
     call(capsys, 'gc', f'--store={store.folder}')
     assert paths['other'].exists() and not paths['named'].exists()
 
@@ -224,7 +263,7 @@ def test_an_artifact_loses_done_first(store, monkeypatch):
     monkeypatch.setattr(type(place.fs), 'rm', die)
     with pytest.raises(KeyboardInterrupt):
         store_command.remove(folder, place)
-    assert store.find('student', 'aa') is None and (path / 'config.json').exists()
+    assert store.find('student', named('aa')) is None and (path / 'config.json').exists()
 
 
 # Errors
@@ -254,7 +293,7 @@ def test_the_commands_as_a_user_starts_them(store):
     for command in (['-m', 'experiments.store'], ['-c', w2s, 'store']):
         done = subprocess.run([sys.executable, *command, 'ls', f'--store={store.folder}'], cwd=ROOT,
                               capture_output=True, text=True, timeout=300)
-        assert (done.returncode, done.stderr) == (0, '') and 'student    aa' in done.stdout
+        assert (done.returncode, done.stderr) == (0, '') and f'student    {named("aa")}' in done.stdout
 
 
 def test_a_list_has_each_name_once(store):

@@ -1,5 +1,6 @@
 """Artifacts: whole or not there, never changed, and readable or an error in one line."""
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from w2s_jax.store import lease, trees
 from w2s_jax.store.artifacts import Store
 
 ARRAYS = {'top': np.arange(6, dtype=np.int32).reshape(3, 2), 'loss': np.array([.5, .25], np.float32)}
+ID = stores.digest({'kind': 'student'})
 PARAMS = {'layer': {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'bias': np.zeros(3, np.float32)}}
 
 # Processes to kill are forked from a small one: this one has threads of JAX's, which do not survive a fork.
@@ -27,7 +29,7 @@ def store(tmp_path):
 
 
 def save(store: Store, metrics=None):
-    return store.save('student', 'ab12', {'kind': 'student'}, metrics or {'steps': 3}, ARRAYS, PARAMS)
+    return store.save({'kind': 'student'}, metrics or {'steps': 3}, ARRAYS, PARAMS)
 
 
 def names(folder: pathlib.Path) -> set[str]:
@@ -35,23 +37,23 @@ def names(folder: pathlib.Path) -> set[str]:
 
 
 def test_what_is_saved_is_found_and_read_back(store):
-    assert store.find('student', 'ab12') is None
+    assert store.find('student', ID) is None
     save(store)
-    found = store.find('student', 'ab12')
+    found = store.find('student', ID)
     assert found.metrics == {'steps': 3}
     assert found.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found.arrays[name], array)
         assert found.arrays[name].dtype == array.dtype
     np.testing.assert_array_equal(found.params()['layer']['kernel'], PARAMS['layer']['kernel'])
-    assert names(store.folder) == {f'student-ab12/{name}' for name in (
+    assert names(store.folder) == {f'student-{ID}/{name}' for name in (
         'config.json', 'metrics.json', 'predictions.npz', 'params/model.safetensors', 'DONE')}
     assert json.loads((found.path / 'config.json').read_text()) == {'kind': 'student'}
 
 
 def test_kind_and_identity_both_name_an_artifact(store):
     save(store)
-    assert store.find('teacher', 'ab12') is None and store.find('student', 'ab13') is None
+    assert store.find('teacher', ID) is None and store.find('student', 'ab13') is None
 
 
 def test_the_second_save_leaves_the_first(store):
@@ -67,7 +69,7 @@ def test_a_folder_without_done_is_not_an_artifact_and_is_replaced(store):
     path = save(store, {'steps': 1}).path
     (path / 'DONE').unlink()
     (path / 'leftover').write_text('')
-    assert store.find('student', 'ab12') is None
+    assert store.find('student', ID) is None
     assert save(store, {'steps': 2}).metrics == {'steps': 2}
     assert not (path / 'leftover').exists()
 
@@ -83,7 +85,7 @@ def test_done_is_written_last(store, monkeypatch):
         return write(self, target)
     monkeypatch.setattr(pathlib.Path, 'rename', rename)
     save(store)
-    assert written == ['config.json', 'metrics.json', 'DONE', 'student-ab12']
+    assert written == ['config.json', 'metrics.json', 'DONE', f'student-{ID}']
 
 
 def exit_code(function, *args) -> int:
@@ -115,7 +117,7 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_or_everything(tmp_path):
     while not codes or codes[-1] != 0:
         folder = tmp_path / str(call)
         codes.append(exit_code(die_before, call, folder))
-        found = Store(folder).find('student', 'ab12')
+        found = Store(folder).find('student', ID)
         assert (found is not None) == (codes[-1] == 0)
         Store(folder).clear_parts()
         assert not list(folder.glob('.part-*'))
@@ -132,7 +134,7 @@ def test_a_damaged_file_is_an_error_in_one_line_that_names_it(store, name, damag
     path.unlink()
     if damage != 'missing':
         path.write_bytes({'truncated': content[:len(content) // 2], 'garbage': b'\x80\x04junk', 'empty': b''}[damage])
-    found = store.find('student', 'ab12')
+    found = store.find('student', ID)
     with pytest.raises((StoreError, WeightsError)) as e:
         (found.metrics, found.arrays, found.params())
     assert str(path) in str(e.value) and '\n' not in str(e.value)
@@ -141,8 +143,13 @@ def test_a_damaged_file_is_an_error_in_one_line_that_names_it(store, name, damag
 def test_a_pickle_is_never_loaded(store):
     found = save(store)
     np.savez(found.path / 'predictions.npz', top=np.array([{'an': 'object'}], dtype=object))
-    with pytest.raises(StoreError, match='unreadable'):
+    with pytest.raises(StoreError, match='has changed since it was written'):
         _ = found.arrays
+    sums = json.loads((found.path / 'DONE').read_text())  # by someone who knows how
+    sums['predictions.npz'] = hashlib.sha256((found.path / 'predictions.npz').read_bytes()).hexdigest()
+    (found.path / 'DONE').write_text(json.dumps(sums))
+    with pytest.raises(StoreError, match='unreadable'):
+        _ = stores.Artifact(found.path).arrays
 
 
 @pytest.mark.parametrize('below', ['file/store', 'file/a/b/store'])
@@ -169,7 +176,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_artifact(store, monkeypatch):
         patch.setattr(pathlib.Path, 'write_text', full)
         with pytest.raises(StoreError, match=r'results.json.*No space left'):
             stores.write_json(store.folder / 'results.json', {})
-    assert store.find('student', 'ab12') is None
+    assert store.find('student', ID) is None
     assert save(store).metrics == {'steps': 3}
 
 
@@ -224,7 +231,7 @@ def test_json_that_found_no_space_leaves_nothing(tmp_path, monkeypatch):
 def save_at_once(folder: pathlib.Path, number: int) -> None:
     store = Store(folder)
     for i in range(20):
-        store.save('student', f'{i}', {}, {'writer': number}, ARRAYS)
+        store.save({'kind': 'student', 'number': i}, {'writer': number}, ARRAYS)
 
 
 def test_processes_that_save_the_same_artifacts_do_not_disturb_each_other(store):
@@ -234,7 +241,7 @@ def test_processes_that_save_the_same_artifacts_do_not_disturb_each_other(store)
     for writer in writers:
         writer.join(60)
     assert [w.exitcode for w in writers] == [0, 0, 0]
-    found = [store.find('student', str(i)) for i in range(20)]
+    found = [store.find('student', stores.digest({'kind': 'student', 'number': i})) for i in range(20)]
     assert all(f.metrics['writer'] in range(3) and f.arrays.keys() == ARRAYS.keys() for f in found)
     assert not list(store.folder.glob('.part-*'))
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Sealed, Source, describe, groups, order
-from w2s_jax.runtime import multihost
+from w2s_jax.runtime import multihost, preemption
+from w2s_jax.store import lease
 from w2s_jax.store.artifacts import Artifact, Store, write_json
 from w2s_jax.text import digest
 
@@ -38,7 +39,7 @@ class Ledger:
             failed = next((f for f in map(self.outcomes.get, _ids(phase)) if isinstance(f, Failure)), None)
             found = self.store.find(phase.kind, phase.id)
             if found is not None:
-                reason = self.store.failure(found)
+                reason = found.failed
                 self.outcomes[phase.id] = found if reason is None else Failure(f'{describe([phase])}: {reason}')
             elif failed is not None:
                 self.outcomes[phase.id] = failed
@@ -66,6 +67,7 @@ def execute(targets: list[Phase], store: Store, run: Callable, report: Callable 
     work = groups(ledger.phases)
     while work := [g for g in work if not ledger.over(g)]:
         if not any(ledger.ready(g) and finish(g, ledger, run, report, choose) for g in work):
+            preemption.check()
             time.sleep(PATIENCE)  # all that could run is being run elsewhere
             ledger.look()
     tidy(store, ledger)
@@ -74,7 +76,8 @@ def execute(targets: list[Phase], store: Store, run: Callable, report: Callable 
 
 def finish(group: list[Phase], ledger: Ledger, run: Callable, report: Callable = print,
            choose: Callable | None = None) -> bool:
-    """Runs what is missing of a group whose needs are there; False where another process is at it."""
+    """Runs what is missing of a group whose needs are there; False where another process is at it. Raises TakenOver
+    where another process took over, which this one had kept waiting for too long."""
     store = ledger.store
     with store.lease(group[0].group) as held:
         if not held:
@@ -84,11 +87,15 @@ def finish(group: list[Phase], ledger: Ledger, run: Callable, report: Callable =
             inputs = [_inputs(p, ledger) for p in missing]
             unit, folder = _unit(group, missing, store, choose(missing, inputs) if choose else missing)
             report(describe(unit))
-            results = run(unit, [_inputs(p, ledger) for p in unit], folder)
-            if held.lost():  # this process slept for long, and another has taken over
-                return False
+            preemption.check()
+            try:
+                results = run(unit, [_inputs(p, ledger) for p in unit], _own(folder, held.number))
+            except Exception:
+                lease.check()  # whoever has taken over has taken the folder away
+                raise
+            lease.check()
             for phase, result in zip(unit, results, strict=True):
-                store.save(phase.kind, phase.id, phase.config, *result)
+                store.save(phase.config, *result)
             ledger.look()
         tidy(store, ledger)
     return True
@@ -137,6 +144,17 @@ def _unit(group: list[Phase], missing: list[Phase], store: Store, chosen: list[P
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'members.json', [p.id for p in unit])
     return unit, folder
+
+
+def _own(folder: pathlib.Path, number: int) -> pathlib.Path:
+    """The folder of this holder of the lease, with what the last one before it had in its own. Renamed, so that one
+    that was only suspended finds nothing to write to any more."""
+    mine = folder / str(number)
+    before = max((int(f.name) for f in folder.iterdir() if f.name.isdecimal()), default=number)
+    if before < number:
+        (folder / str(before)).rename(mine)
+    mine.mkdir(exist_ok=True)
+    return mine
 
 
 def tidy(store: Store, ledger: Ledger) -> None:

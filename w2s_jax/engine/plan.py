@@ -3,6 +3,9 @@ import dataclasses
 import functools
 import importlib
 import json
+import pathlib
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +25,8 @@ from w2s_jax.models.modes import Model
 from w2s_jax.runtime import process
 from w2s_jax.tasks import TASKS
 from w2s_jax.text import one_line
+
+_plugins: set[str] = set()  # modules that were imported as such
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,10 +108,23 @@ def load_plugins(config) -> None:
     for name in config.get('plugins', ()):
         try:
             importlib.import_module(name)
+            _plugins.add(name)
         except UserError as e:
             raise ConfigError(f'plugins: {name}: {e}') from None
         except Exception as e:  # a module may raise anything
             raise ConfigError(f'plugins: cannot import {name!r} ({type(e).__name__}: {one_line(e)})') from None
+
+
+def blamed(error: BaseException) -> str | None:
+    """`my_loss.py, line 12, in squared: TypeError: ...` of what a plug-in raised; None if none did."""
+    ours = pathlib.Path(__file__).parents[1]
+    outside = {str(f) for name in _plugins if (f := getattr(sys.modules.get(name), '__file__', None))
+               and ours not in pathlib.Path(f).parents}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in outside]
+    if not frames:
+        return None
+    last = frames[-1]
+    return f'{last.filename}, line {last.lineno}, in {last.name}: {type(error).__name__}: {one_line(error)[:300]}'
 
 
 def load_models(config, dataset: Dataset) -> dict[str, Model]:

@@ -18,7 +18,7 @@ from typing import Any
 from w2s_jax import graph
 from w2s_jax.engine import execute as execution
 from w2s_jax.engine.execute import Ledger
-from w2s_jax.errors import ConfigError, UserError
+from w2s_jax.errors import ConfigError, TakenOver, UserError
 from w2s_jax.graph import Phase
 from w2s_jax.report.log import Log
 from w2s_jax.store import lease
@@ -247,9 +247,11 @@ def attend(group: list[Phase], ledger: Ledger, run: Callable, relay: Relay, choo
     """
     until = time.monotonic() + patience
     while not ledger.over(group) and time.monotonic() < until:
-        if not (ledger.ready(group) and execution.finish(group, ledger, run, relay.line, choose)):
-            time.sleep(EVERY)
-            ledger.look()
+        with contextlib.suppress(TakenOver):
+            if ledger.ready(group) and execution.finish(group, ledger, run, relay.line, choose):
+                continue
+        time.sleep(EVERY)
+        ledger.look()
 
 
 def make_worker(configs: list, place: str) -> Worker:

@@ -12,6 +12,7 @@ from w2s_jax.graph import Phase, describe
 from w2s_jax.phases import context as common
 from w2s_jax.phases.context import Context
 from w2s_jax.registry import Settings
+from w2s_jax.store import lease
 from w2s_jax.store.artifacts import Artifact
 from w2s_jax.train import exact, memory
 from w2s_jax.train.checkpoint import Checkpoint
@@ -147,7 +148,8 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
                    bool(static.intercept))
     how = common.in_memory(section, context, static, hyper_of(phases, one=True), pool, *tests, runs=len(phases))
     trainer = common.trainer(section, context, static, pool, *tests, **how)
-    checkpoint, log = Checkpoint(folder / 'checkpoint'), functools.partial(context.log, describe(phases))
+    checkpoint = Checkpoint(folder / 'checkpoint', check=lease.check)
+    log = functools.partial(context.log, describe(phases))
     try:
         if exactly(section):
             params, history = exact.fit(trainer, runs)

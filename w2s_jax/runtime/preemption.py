@@ -24,10 +24,15 @@ def heed() -> None:
 
 def _on_signal(number, frame) -> None:
     global _asked
-    if _at_steps and not _asked:
-        _asked = True
-    else:
+    again, _asked = _asked, True  # also where the exception gets lost: in a destructor, or while garbage is collected
+    if again or not _at_steps:
         raise Preempted('between steps')
+
+
+def check() -> None:
+    """Raises Preempted if this process was asked to stop and has not: between phases, and while it waits."""
+    if _asked and not jax.distributed.is_initialized():
+        raise Preempted('between phases')
 
 
 @contextlib.contextmanager

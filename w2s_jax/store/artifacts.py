@@ -5,6 +5,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Iterable
@@ -22,6 +23,17 @@ from w2s_jax.text import digest
 def sha256(stream: Any) -> str:
     """The checksum of an open binary file."""
     return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+@functools.lru_cache(maxsize=100_000)
+def _sum(path: pathlib.Path, changed: int, size: int, number: int) -> str:
+    with open(path, 'rb') as stream:
+        return sha256(stream)
+
+
+def named(config: dict) -> str:
+    """The name of an artifact's folder, which follows from its config."""
+    return f'{config["kind"]}-{digest(config)}'
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -57,7 +69,8 @@ def alone(folder: pathlib.Path):
 @dataclasses.dataclass(frozen=True)
 class Artifact:
     """A finished phase: `config.json`, `metrics.json`, `predictions.npz`, and if there are some, `texts.parquet` and
-    `params/`."""
+    `params/`. Each file is compared with its SHA-256 in `DONE` when it is first read, and the folder's name with the
+    hash of its config: StoreError says what to delete."""
     path: pathlib.Path
 
     def file(self, name: str) -> pathlib.Path:
@@ -73,22 +86,59 @@ class Artifact:
     def arrays(self) -> dict[str, Any]:
         """What the phase predicted; large arrays stay in the file and are mapped (`disk.read_npz`, `disk.Texts`)."""
         found = self._read('predictions.npz', disk.read_npz)
-        if 'texts.parquet' in self._read('DONE', lambda p: json.loads(p.read_text())):
+        if 'texts.parquet' in self.sums:
             found |= self._read('texts.parquet', disk.read_texts)
         return found
 
     def params(self) -> dict:
         """The trained parameters, a tree. Raises WeightsError if none were kept."""
-        return trees.load(self.file('params/model.safetensors'))
+        name = 'params/model.safetensors'
+        return trees.load(self.file(name)) if name not in self.sums else self._read(name, trees.load)
 
-    def _read(self, name, read):
+    @functools.cached_property
+    def failed(self) -> str | None:
+        """Why the run behind it diverged; None if it did not."""
+        if 'FAILED' in self.sums:
+            return str(self.metrics['failed'])
+        if (self.path / 'FAILED').exists():
+            raise self._damage('FAILED', 'should not be there')
+        return None
+
+    @functools.cached_property
+    def sums(self) -> dict[str, str]:
+        """The SHA-256 of every file, once the folder's name is known to be the hash of its config."""
         try:
-            return read(self.file(name))
+            sums = json.loads((self.path / 'DONE').read_text())
+            config = json.loads(self.checked('config.json', sums['config.json']).read_text())
+            name, found = named(config), self.path.name
         except StoreError:
             raise
         except Exception as e:  # whatever a damaged file makes a reader raise
-            raise StoreError(f'{self.path / name}: unreadable ({type(e).__name__}); '
-                             f'delete {self.path} to compute it again') from None
+            raise self._damage('DONE', f'unreadable ({type(e).__name__})') from None
+        if name != found:
+            raise self._damage('config.json', f'is that of {name}')
+        return sums
+
+    def checked(self, name: str, expected: str) -> pathlib.Path:
+        """Where a file is, once it is known to be as it was written."""
+        path = self.file(name)
+        seen = path.stat()
+        if _sum(path, seen.st_mtime_ns, seen.st_size, seen.st_ino) != expected:
+            raise self._damage(name, 'has changed since it was written')
+        return path
+
+    def _damage(self, name: str, what: str) -> StoreError:
+        return StoreError(f'{self.path / name}: {what}; delete {self.path} to compute it again')
+
+    def _read(self, name, read):
+        try:
+            return read(self.checked(name, self.sums[name]))
+        except StoreError:
+            raise
+        except (KeyError, FileNotFoundError):
+            raise self._damage(name, 'is missing') from None
+        except Exception as e:  # whatever a damaged file makes a reader raise
+            raise self._damage(name, f'unreadable ({type(e).__name__})') from None
 
 
 class Store:
@@ -121,10 +171,6 @@ class Store:
         path = self.path(kind, identity)
         return Artifact(path) if (path / 'DONE').exists() else None
 
-    def failure(self, artifact: Artifact) -> str | None:
-        """Why the run behind an artifact diverged; None if it did not."""
-        return str(artifact.metrics['failed']) if (artifact.path / 'FAILED').exists() else None
-
     def lease(self, name: str):
         """A block during which no other process has the lease of that name; yields None if one has."""
         return lease.hold(self.folder / 'leases' / name)
@@ -142,20 +188,21 @@ class Store:
                 return
         write_json(path, named)
 
-    def save(self, kind: str, identity: str, config: dict, metrics: dict,
-             arrays: dict[str, Any] | None = None, params=None) -> Artifact:
+    def save(self, config: dict, metrics: dict, arrays: dict[str, Any] | None = None, params=None) -> Artifact:
         """Writes an artifact aside and renames it; one that is there already is left as it is. Raises StoreError.
 
-        metrics: with the reason under 'failed' if the run diverged.  arrays: numbers, or texts as in `disk.column`.
+        config: with its kind; its hash is the artifact's id.  metrics: with the reason under 'failed' if the run
+        diverged.  arrays: numbers, or texts as in `disk.column`.
         """
         if arrays is not None:
             arrays = {name: disk.column(name, array) for name, array in arrays.items()}
-        path, part = self.path(kind, identity), self.folder / f'.part-{kind}-{identity}-{lease.process()}'
+        name = named(config)
+        path, part = self.folder / name, self.folder / f'.part-{name}-{lease.process()}'
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             _write(part, config, metrics, arrays, params)
-            self._publish(part, path.name)
+            self._publish(part, name)
             _put(part, path)
         except (OSError, safetensors.SafetensorError) as e:  # a full disk, for one
             raise StoreError(f'{path}: cannot be written ({e})') from None
@@ -189,6 +236,16 @@ def _write(part: pathlib.Path, config: dict, metrics: dict, arrays, params) -> N
         with open(file, 'rb') as stream:
             sums[str(file.relative_to(part))] = sha256(stream)
     write_json(part / 'DONE', sums)
+    for place in [*part.rglob('*'), part]:  # a machine that goes down must not leave a DONE beside half a file
+        _flush(place)
+
+
+def _flush(path: pathlib.Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> None:
@@ -196,6 +253,7 @@ def _put(part: pathlib.Path, path: pathlib.Path) -> None:
         shutil.rmtree(path)
     try:
         part.rename(path)
+        _flush(path.parent)
     except OSError:
         if not (path / 'DONE').exists():
             raise

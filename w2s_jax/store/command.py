@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from w2s_jax.errors import ConfigError, StoreError, UserError
-from w2s_jax.store.artifacts import sha256
+from w2s_jax.store import lease
+from w2s_jax.store.artifacts import named, sha256
 from w2s_jax.store.remote import Files, errors
 from w2s_jax.text import digest
 
@@ -106,10 +107,19 @@ def damage(folder: Folder, files: Files) -> list[str]:
     except (OSError, ValueError, TypeError):
         return ['DONE is unreadable']
     there = folder.sizes.keys() - {'DONE'}
-    out = [f'{name} is missing' for name in sorted(sums.keys() - there)]
+    out = [] if (name := _own_name(folder, files)) in (folder.name, '') else [f'its config is that of {name}']
+    out += [f'{name} is missing' for name in sorted(sums.keys() - there)]
     out += [f'{name} should not be there' for name in sorted(there - sums.keys())]
     return out + [f'{name} has changed' for name in sorted(there & sums.keys())
                   if _sum(files, f'{folder.name}/{name}') != sums[name]]
+
+
+def _own_name(folder: Folder, files: Files) -> str:
+    """The name that follows from its config; '' if that is no config."""
+    try:
+        return named(json.loads(files.fs.cat_file(f'{folder.name}/config.json')))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ''
 
 
 def _sum(files: Files, name: str) -> str:
@@ -165,7 +175,8 @@ def collect(files: Files, older: float, dry_run: bool) -> int:
     stock = take_stock(files)
     rubbish = [f for f in (*stock.artifacts, *stock.parts, *stock.pending) if not needed(f, stock.named, files)]
     freed = []
-    for folder in [f for f in (*rubbish, *stock.leases) if f.hours > older]:
+    leases = [f for f in stock.leases if not held(f, files)]
+    for folder in [f for f in (*rubbish, *leases) if f.hours > older]:
         if not dry_run:
             if needed(folder, read_names(files), files):  # a run that has begun meanwhile
                 continue
@@ -185,6 +196,16 @@ def needed(folder: Folder, named: dict[str, str], files: Files) -> bool:
         members = json.loads(files.fs.cat_file(f'{folder.name}/members.json'))
         return any(i in named for i in members)
     except (OSError, ValueError, TypeError):
+        return False
+
+
+def held(folder: Folder, files: Files) -> bool:
+    """Whether a process that may live holds a lease."""
+    last = max((name for name in folder.sizes if name.isdecimal()), key=int, default=None)
+    try:
+        return last is not None and lease.live(files.fs.cat_file(f'{folder.name}/{last}').decode(errors='replace'),
+                                               folder.hours * 3600)
+    except FileNotFoundError:  # just given back
         return False
 
 

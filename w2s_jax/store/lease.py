@@ -18,11 +18,11 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from w2s_jax.errors import StoreError
+from w2s_jax.errors import StoreError, TakenOver
 
 SECONDS = 60.0
 OVER = 'over'
-_mine: set[str] = set()  # what this process holds
+_mine: dict[str, 'Lease | None'] = {}  # token -> what this process holds, None while it is being taken
 _watched: dict[tuple[pathlib.Path, int], tuple[Any, float]] = {}  # file -> (its look, since when by our clock)
 
 
@@ -108,10 +108,12 @@ def hold(folder: pathlib.Path, seconds: float = SECONDS) -> Iterator[Lease | Non
     try:
         lease = _obtain(Slot(folder), token, seconds)
     except OSError as e:
+        _mine.pop(token, None)
         raise StoreError(f'{folder}: cannot be written ({e.strerror or e})') from None
     if lease is None:
         yield None
         return
+    _mine[token] = lease
     stop = threading.Event()
     beat = threading.Thread(target=lease.keep, args=(stop, seconds / 4), daemon=True)
     try:
@@ -121,7 +123,23 @@ def hold(folder: pathlib.Path, seconds: float = SECONDS) -> Iterator[Lease | Non
         stop.set()
         beat.join()
         lease.give_back()
-        _mine.discard(token)
+        _mine.pop(token, None)
+
+
+def check() -> None:
+    """Raises TakenOver if another process has taken over what this one holds, as it may after a long pause."""
+    for held in list(_mine.values()):
+        if held is not None and held.lost():
+            raise TakenOver(f'another process has taken over {held.slot.folder.name}')
+
+
+def live(text: str, seconds: float) -> bool:
+    """Whether a lease with such a file may be held by a process that lives, of which the last sign of life is so old: a
+    day says that it does not, where it cannot be seen."""
+    holder = _parse(text)
+    if text == OVER or holder is None or not may_live(holder['process']):
+        return text != OVER and holder is None and seconds < SECONDS
+    return holder['process'].partition('.')[0] == _machine() or seconds < 86400
 
 
 def _obtain(slot: Slot, token: str, seconds: float) -> Lease | None:
@@ -129,14 +147,14 @@ def _obtain(slot: Slot, token: str, seconds: float) -> Lease | None:
     if last and not _free(slot, last, seconds):
         return None
     mine, text = last + 1, json.dumps({'token': token, 'process': process()})
-    _mine.add(token)
+    _mine[token] = None
     if not slot.create(mine, text):
-        _mine.discard(token)
+        _mine.pop(token)
         return None
     numbers = slot.numbers()
     if numbers[-1:] != [mine]:  # it had been taken and given back since we looked, and ours fills a gap
         slot.remove(mine)
-        _mine.discard(token)
+        _mine.pop(token)
         return None
     for number in numbers[:-1]:
         slot.remove(number)

@@ -105,8 +105,8 @@ class RemoteStore(Store):
         with errors(self.files.path(name), 'written'):
             self.files.put(self.folder / name, name)
 
-    def save(self, kind, identity, config, metrics, arrays=None, params=None) -> Artifact:
-        return RemoteArtifact(super().save(kind, identity, config, metrics, arrays, params).path, self._fetch)
+    def save(self, config, metrics, arrays=None, params=None) -> Artifact:
+        return RemoteArtifact(super().save(config, metrics, arrays, params).path, self._fetch)
 
     def _list(self) -> frozenset[str]:
         """The names of the artifacts that are there, at most LISTED seconds ago."""

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: orbax behind two functions. Saved aside and renamed, so never half there."""
 import contextlib
 import pathlib
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -10,11 +11,14 @@ from w2s_jax.runtime import multihost
 
 
 class Checkpoint:
-    """The last checkpoints of one group of runs, in a folder of its own."""
+    """The last checkpoints of one group of runs, in a folder of its own.
 
-    def __init__(self, folder: pathlib.Path, keep: int = 2):
+    check: called before each save; what it raises keeps it from being written.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2, check: Callable[[], None] = lambda: None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self.folder = folder.resolve()
+        self.folder, self.check = folder.resolve(), check
         with self._writing():
             self.manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -40,6 +44,7 @@ class Checkpoint:
 
         aux: JSON.
         """
+        self.check()
         with self._writing():
             self.manager.save(step, args=ocp.args.Composite(
                 trees=ocp.args.StandardSave({'state': state, 'history': history}), aux=ocp.args.JsonSave(aux or {})))

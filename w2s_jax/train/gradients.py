@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax import losses
-from w2s_jax.objectives import Columns
+from w2s_jax.objectives import Columns, check_losses
 
 
 def gradients(state, batch, hyper, frozen, *, apply, static, axis: str | None = None):
@@ -37,6 +37,7 @@ def batch_loss(forward, params, batch, state, hyper, static):
     per_example, aux = static.objective.objective.losses(
         forward, params, Columns(batch, static.bound.name), state.loss_state, static.objective.settings(hyper['loss']),
         state.step / static.steps, jax.random.fold_in(state.rng, state.step))
+    check_losses(static.bound, per_example, batch['weight'])
     return losses.weighted_mean(per_example, batch['weight']), aux
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.objectives import Bound, bind
+from w2s_jax.objectives import Bound, bind, check_state
 from w2s_jax.train import optimizers
 from w2s_jax.train.gradients import gradients
 
@@ -130,6 +130,7 @@ def train_step(state: TrainState, inputs, columns, hyper: dict, frozen=None, *, 
     params, opt_state = optimizers.step(tx, grads, state.opt_state, state.params)
     bound = static.bound
     loss_state = bound.objective.update(state.loss_state, params, aux, bound.settings(hyper['loss']))
+    check_state(bound, state.loss_state, loss_state)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), **{k: v for k, v in aux.items() if k != 'state'}}
     return TrainState(state.step + 1, params, opt_state, state.rng, loss_state, state.kept), metrics
 
