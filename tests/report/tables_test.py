@@ -140,7 +140,26 @@ def test_csv_reads_back(tmp_path):
     assert len(rows) == 3 * table['accuracy'].notna().sum() and rows[0].keys() >= {'seed', 'optimizer.learning_rate'}
 
 
-EVIL = r'a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
+@pytest.mark.parametrize('begins', ['=cmd|calc', '+1+1', '-2+3', '@SUM(1)', '\t=1', '\r=1'])
+def test_a_spreadsheet_finds_no_formula_in_csv(tmp_path, begins):
+    evil = f'{begins},"x"'
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent', evil]})
+    _edit(tmp_path / 'grid.json', lambda g: [c['overrides'].update({evil: evil}) for c in g['cells']]
+          and g['axes'].update({evil: [evil]}))
+    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: (
+        r['weak'].update(model=evil), r['students'][0].update(label=evil, gain={'mean': -.25}, measures={
+            f'{evil}, too': {'mean': -.5}})))
+    for path in tables.write(tmp_path)[:2]:
+        with open(path, newline='') as file:
+            rows = [*csv.reader(file)]
+        cells = [cell for row in rows for cell in row]
+        assert not [c for c in cells if c.startswith(('=', '+', '@', '\t', '\r'))]
+        assert all(float(c) < 0 for c in cells if c.startswith('-'))  # numbers are as they were
+        assert f"'{evil}" in rows[0] and sum(c == f"'{evil}" for row in rows[1:] for c in row) >= 3
+    assert ',-0.25,' in (tmp_path / 'results.csv').read_text()
+
+
+EVIL = r'* a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
 
 
 def test_latex_is_well_formed_whatever_the_names(tmp_path):
@@ -152,7 +171,7 @@ def test_latex_is_well_formed_whatever_the_names(tmp_path):
     bare = re.compile(r'(?<!\\)(?:\\\\)*&')
     assert [len(bare.findall(line)) for line in lines] == [len(columns) - 1] * len(lines) and len(lines) == 3
     assert table.isascii() and r'\input' not in table
-    assert not re.search(r'(?<!\\)[#_^~]', table)
+    assert not re.search(r'(?<!\\)[#_^~]', table) and not re.search(r'\\\\\s*[*[]', table)
     assert len(re.findall(r'(?<!\\)\{', table)) == len(re.findall(r'(?<!\\)\}', table))
     assert set(re.findall(r'\\([a-zA-Z]+)', table)) <= {
         'usepackage', 'begin', 'end', 'toprule', 'midrule', 'bottomrule', 'pm', 'textbackslash', 'textasciitilde',
