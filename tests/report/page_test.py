@@ -107,7 +107,7 @@ def test_page_holds_the_same_numbers_and_every_section(tmp_path, results, evalua
     assert page.count('<svg') == 5 + page.count('<li><svg')  # the panels, and what is said of curves in their key
     for name in ('accuracy_pgr', 'learning_curves', 'agreement'):
         assert (tmp_path / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
-    assert not list(tmp_path.glob('*.tmp'))
+    assert not list(tmp_path.glob('.part-*'))
 
 
 def test_page_asks_nobody_for_anything(tmp_path, results, evaluation):

@@ -50,7 +50,7 @@ def test_page_has_every_section_in_order(whole):
     assert page.count('<svg') == 3 * 2 + 6 + page.count('<li><svg')
     for name in ('sizes', 'pgr', 'agreement', 'learning_curves'):
         assert (folder / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
-    assert not list(folder.glob('*.tmp'))
+    assert not list(folder.glob('.part-*'))
 
 
 def test_page_holds_the_numbers_of_the_table(whole):

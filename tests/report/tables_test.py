@@ -132,7 +132,7 @@ def test_models_that_differ_from_the_ceilings_are_named_as_they_are(tmp_path):
 def test_csv_reads_back(tmp_path):
     _, table = _students(tmp_path, axes=RATES, failed=(1,))
     paths = tables.write(tmp_path)
-    assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('*.tmp'))
+    assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('.part-*'))
     back = pd.read_csv(paths[0], dtype={'pgr_defined': 'boolean', 'oracle': 'boolean'})
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     with open(paths[1], newline='') as file:
@@ -164,7 +164,8 @@ EVIL = r'* a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
 
 def test_latex_is_well_formed_whatever_the_names(tmp_path):
     _students(tmp_path, axes={'student.loss.name': ['xent', 'confidence']})
-    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['weak'].update(model=EVIL))
+    for cell in ('000', '001'):
+        _edit(tmp_path / 'cells' / cell / 'results.json', lambda r: r['weak'].update(model=EVIL))
     table = (tables.write(tmp_path)[2]).read_text()
     lines = [line for line in table.splitlines() if line.endswith(r'\\')]
     columns = re.search(r'begin\{tabular\}\{(\w+)\}', table)[1]
@@ -244,6 +245,12 @@ def test_measures_of_an_unknown_plugin_are_columns(tmp_path):
     assert table['pgr'].tolist() == [.5, .5] and table['measure_pgr'][0] == 7  # no measure takes a column's place
     assert table['weak_labels'].tolist() == [.8, .8]
     assert 'Bregman gap' in paths[2].read_text() and r'12.30 $\pm$ 0.40' in paths[2].read_text()
+
+
+@pytest.mark.parametrize(('digits', 'said'), [(-3, '0'), (10**9, '0.123000000'), ('2', '0.123'), (True, '0.1')])
+def test_digits_that_make_no_sense_break_nothing(tmp_path, digits, said):
+    folder = _alone(tmp_path, _student('a', measures={'far': {'mean': .123, 'digits': digits}}))
+    assert f'& {said} ' in tables.write(folder)[2].read_text()
 
 
 def test_a_row_for_every_test_set(tmp_path):

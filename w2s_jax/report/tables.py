@@ -297,7 +297,7 @@ def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[fl
     known = {name: m for part in found for name, m in part.items()}
     titles = [title(name, m) for name, m in known.items()]
     return {t if titles.count(t) == 1 else f'{t} ({name})': (name, (
-        number(m.get('factor')) or 1, min(max(m['digits'], 0), 9) if isinstance(m.get('digits'), int) else 3))
+        number(m.get('factor')) or 1, int(min(max(m['digits'], 0), 9)) if isinstance(m.get('digits'), int) else 3))
         for t, (name, m) in zip(titles, known.items(), strict=True)}
 
 

@@ -14,7 +14,10 @@ def write(path: pathlib.Path, content: str | bytes) -> pathlib.Path:
     """
     part = path.with_name(f'.part-{path.name}-{lease.process()}.{threading.get_ident()}')
     try:
-        (part.write_text if isinstance(content, str) else part.write_bytes)(content)  # type: ignore[operator]
+        if isinstance(content, str):
+            part.write_text(content)
+        else:
+            part.write_bytes(content)
         part.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
