@@ -70,6 +70,19 @@ def test_curves_mark_students_and_the_ceiling(artifact):
     json.dumps(list(found.values()), allow_nan=False)
 
 
+def test_curves_say_where_a_rule_stopped_every_seed(artifact):
+    truth = np.arange(60) % 2
+    targets = {('student', 'xent', seed): _trained(artifact, f'student{seed}', truth, truth[:40], 1 - truth[:40])
+               for seed in (0, 1)} | {('ceiling', 'ceiling', seed): _trained(artifact, f'c{seed}', truth, truth[:40])
+                                      for seed in (0, 1)}
+    for key, step in (('student', 1), ('student', 0)):
+        targets[key, 'xent', step].metrics['stopped'] = {'step': 7 + step, 'scores': [.1]}
+    targets['ceiling', 'ceiling', 1].metrics['stopped'] = {'step': 3, 'scores': [.1]}
+    targets |= {('weak', 'weak', seed): np.eye(2)[truth] for seed in (0, 1)}
+    found = {c['label']: c for c in evaluation.curves(*_section({}, truth, [0, 1], targets))}
+    assert found['xent']['stopped'] == [7, 8] and 'stopped' not in found['ceiling']  # nor if one seed was not
+
+
 def _trained(artifact, name, answers, *watched):
     return artifact(name, answers, loss=np.ones(8, np.float32), watched=np.stack(watched).astype(np.int32),
                     watched_steps=np.arange(len(watched)))

@@ -55,7 +55,8 @@ class Dataset:
     questions alone (`question_accuracy`), beside the main one.
 
     inputs of language tasks are `text` `[N, S]` (objects, str; or `disk.Texts`): S = 1, or 2 for a pair of completions.
-    notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet, or None.
+    notes: counts for results.json.  render: (one row's inputs, who -> class) to an HTML snippet of what
+      report/markup.py shows, or None.
     truncate: which end a text that is too long loses its tokens at, 'end' or 'start'.
     """
     name: str

@@ -266,6 +266,9 @@ def curves(answers: Answers, rows: dict[str, dict]):
                  'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
         found['epochs'] = [float(s) * runs[0].metrics['examples'] / runs[0].metrics['steps'] / runs[0].metrics['rows']
                            for s in steps]
+        stopped = [r.metrics.get('stopped') for r in runs]
+        if all(stopped):
+            found['stopped'] = [s['step'] for s in stopped]
         if kind == 'student' and weak and answers.of('ceiling'):
             found['pgr'] = during(right, weak, answers.of('ceiling'), truth)
         if kind != 'teacher':

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -6,11 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from pages import baited, harmless
 
 from w2s_jax.errors import StoreError
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report import page as report
 
+PROCESSES = multiprocessing.get_context('forkserver')
 EVIL = '<script>alert("x")</script> & $\\no{$'
 
 
@@ -101,15 +104,15 @@ def test_page_holds_the_same_numbers_and_every_section(tmp_path, results, evalua
                  '12.5 s', 'teacher, seed 7 (done in an earlier run)', '0.0.1',
                  '<b class="mine">as it is</b>', 'recovers 40 %'):
         assert text in page, text
-    assert page.count('<svg') == 5
+    assert page.count('<svg') == 5 + page.count('<li><svg')  # the panels, and what is said of curves in their key
     for name in ('accuracy_pgr', 'learning_curves', 'agreement'):
         assert (tmp_path / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
-    assert not list(tmp_path.glob('*.tmp'))
+    assert not list(tmp_path.glob('.part-*'))
 
 
 def test_page_asks_nobody_for_anything(tmp_path, results, evaluation):
     page = _write(tmp_path, results, evaluation)
-    assert 'http' not in page and '@import' not in page
+    assert '://' not in page and '@import' not in page
     assert all(target.startswith('#') for target in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert all(target.startswith('#') for target in re.findall(r'url\(([^)]*)\)', page))
 
@@ -119,6 +122,35 @@ def test_labels_and_settings_are_escaped(tmp_path, results, evaluation):
     results['weak']['model'] = results['task']['name'] = evaluation['config']['path'] = EVIL
     page = _write(tmp_path, results, evaluation)
     assert '<script' not in page and '&lt;script&gt;' in page
+
+
+def test_a_browser_is_told_to_run_and_ask_for_nothing(tmp_path, results, evaluation):
+    page = _write(tmp_path, results, evaluation)
+    head = page[:page.index('<title>')]
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', head)[1]
+    rules = dict(part.strip().split(' ', 1) for part in policy.split(';'))
+    assert rules['default-src'] == rules['base-uri'] == rules['form-action'] == "'none'"
+    assert not rules.keys() & {'script-src', 'script-src-elem', 'script-src-attr'} and rules['img-src'] == 'data:'
+
+
+def test_nothing_in_a_foreign_work_directory_runs(tmp_path, results, evaluation):
+    results['alarms'] = [{'code': 'leak', 'message': 'm', 'student': 'naive'}, {'code': 'x', 'message': 'n'}]
+    results['diagnostics'] = {'overlap': {'hard': 'x'}, 'more': ['y']}
+    results['task'] |= {'leak': {'warning': 'w'}, 'tokens': [
+        {'of': 'pool', 'texts': 9, 'truncated': 9, 'longest': 'long'}]}
+    results['students'][0] |= {'settings': {'alpha': 'a'}, 'aux': {'weights': {'values': ['v']}, 'one': {'mean': .5}},
+                               'versus': {'label': 'l', 'mean': .1, 'low': 0, 'high': .2, 'p': .01}}
+    for entry in (results['weak'], results['ceiling'], *results['students']):
+        entry['tests'] = {'shifted': {'accuracy': _measure(.3)}}
+    results['students'][0]['stopped'] = {'steps': [50, 100]}
+    evaluation['curves'][1] |= {'epochs': [0, 1, 2], 'pgr': [0, .1, .2]}
+    evaluation['examples'] = [{'html': '<b>shown</b>'}, {'html': '</div></main>'}]
+    page = _write(tmp_path, baited(results), baited(evaluation))
+    assert harmless(page) and page.count('&lt;script&gt;') > 20 and '<b>shown</b>' in page
+    assert '<script' not in page and '<img src=//' not in page and '<a ' not in page
+    assert page.count('</main>') == 1 and page.count('</svg>') == page.count('<svg')
+    tables_ = ''.join(path.read_text() for path in tables.write(tmp_path))
+    assert 'alert' in tables_
 
 
 def test_everything_optional_may_be_missing(tmp_path, results):
@@ -197,6 +229,29 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path, results, evaluation
         report.write(tmp_path)
 
 
+def report_often(workdir, times=10):
+    """In a process of its own: with a figure that takes no time."""
+    panels.figures = lambda grid, table: [panels.Figure('one', 'One', [lambda ax: ax.plot([0, 1])], 1., '')]
+    for _ in range(times):
+        report.write(workdir)
+
+
+@pytest.mark.long
+def test_processes_may_report_on_one_work_directory_at_once(tmp_path, results, evaluation):
+    first = PROCESSES.Process(target=report_often, args=(_save(tmp_path, results, evaluation), 1))
+    first.start()
+    first.join()
+    whole = {path: path.read_bytes() for path in [*tmp_path.glob('*.*'), *tmp_path.glob('plots/*')]}
+    assert {path.suffix for path in whole} == {'.json', '.csv', '.tex', '.html', '.png'}
+    writers = [PROCESSES.Process(target=report_often, args=(tmp_path,)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    while any(w.is_alive() for w in writers):
+        assert all(path.read_bytes() == content for path, content in whole.items())
+    assert [w.exitcode for w in writers] == [0, 0]
+    assert {*tmp_path.glob('*.*'), *tmp_path.glob('plots/*')} == {*whole}  # and nothing aside
+
+
 def test_thinning_keeps_the_mean_and_the_ends_in_order():
     values = np.arange(1000.0)
     thinned = figures.thin(values.tolist())
@@ -263,7 +318,8 @@ def test_what_no_table_knows_is_shown_with_its_own_title(tmp_path, results, eval
     assert 'Beyond accuracy' in page and '<th>right labels &lt;b&gt;</th>' in page and '>77</td>' in page
     assert '<td>overlap.hard</td><td>0.25</td>' in page and '<td>codes</td><td>[1, 2]</td>' in page
     learned = page[page.index('What the objectives learned'):]
-    assert '<td>teacher weight</td><td>0.700 ± 0.100</td>' in learned and '<td>0.25, 0.75</td>' in learned
+    assert '>teacher weight</td><td data-label="value">0.700 ± 0.100</td>' in learned
+    assert '>0.25, 0.75</td>' in learned
 
 
 def test_every_test_set_has_a_headline_and_a_table(tmp_path, results, evaluation):

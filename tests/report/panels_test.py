@@ -1,4 +1,5 @@
 """The page of a grid: what it says, what it leaves out, and that it needs nothing but itself."""
+import itertools
 import json
 import re
 import subprocess
@@ -10,10 +11,11 @@ import pytest
 import synthetic_grid
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pages import baited, harmless
 
 from w2s_jax.errors import StoreError
+from w2s_jax.report import curves, panels, tables
 from w2s_jax.report import page as report
-from w2s_jax.report import panels, tables
 
 EVIL = '<script>alert("x")</script> & $\\no{$'
 SMALL = {'student.model': ['chess-s', 'chess-m'], 'student.loss.name': ['xent', 'confidence']}
@@ -45,10 +47,10 @@ def test_page_has_every_section_in_order(whole):
     at = [page.index(f'>{title}</h') for title in titles]
     assert at == sorted(at) and page.index('<table') < at[0]
     # A panel a loss for accuracy, PGR and agreement, and one a pair of models for the curves.
-    assert page.count('<svg') == 3 * 2 + 6
+    assert page.count('<svg') == 3 * 2 + 6 + page.count('<li><svg')
     for name in ('sizes', 'pgr', 'agreement', 'learning_curves'):
         assert (folder / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
-    assert not list(folder.glob('*.tmp'))
+    assert not list(folder.glob('.part-*'))
 
 
 def test_page_holds_the_numbers_of_the_table(whole):
@@ -57,14 +59,14 @@ def test_page_holds_the_numbers_of_the_table(whole):
         if np.isnan(row['accuracy']):
             assert f'failed: {row["failed"]}' in page
         else:
-            assert f'<td>{100 * row["accuracy"]:.1f} ± {100 * row["accuracy_sem"]:.1f}</td>' in page
+            assert f'>{100 * row["accuracy"]:.1f} ± {100 * row["accuracy_sem"]:.1f}</td>' in page
             assert np.isnan(row['pgr']) or f'{row["pgr"]:.2f} [{row["pgr_low"]:.2f}, {row["pgr_high"]:.2f}]' in page
-    assert '1 of 12 cells failed' in page and page.count('<td>undefined (gap within noise)</td>') == 2
+    assert '1 of 12 cells failed' in page and page.count('>undefined (gap within noise)</td>') == 2
 
 
 def test_page_asks_nobody_for_anything(whole):
     page, _ = whole
-    assert 'http' not in page and '@import' not in page
+    assert '://' not in page and '@import' not in page
     assert all(target.startswith('#') for target in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert all(target.startswith('#') for target in re.findall(r'url\(([^)]*)\)', page))
 
@@ -92,6 +94,16 @@ def test_whatever_users_name_is_escaped(tmp_path):
         g['comparisons'][0].update(loss=EVIL, teacher=EVIL, settings={EVIL: EVIL}), g['phases'][0].update(kind=EVIL)))
     page = report.write(tmp_path).read_text()
     assert '<script' not in page and '&lt;script&gt;' in page
+
+
+@pytest.mark.filterwarnings('ignore:constrained_layout not applied')  # such long names leave no room
+def test_nothing_in_a_foreign_grid_runs(tmp_path):
+    synthetic_grid.write(tmp_path, axes=SMALL | {'student.loss.alpha': [.25, .75]}, failed=(3,))
+    for path in tmp_path.rglob('*.json'):
+        path.write_text(json.dumps(baited(json.loads(path.read_text()))))
+    page = report.write(tmp_path).read_text()
+    assert harmless(page) and page.count('&lt;script&gt;') > 100 and '<script' not in page and '<a ' not in page
+    assert page.count('</main>') == 1 and page.count('</svg>') == page.count('<svg')
 
 
 def test_everything_optional_may_be_missing(tmp_path):
@@ -222,16 +234,89 @@ def test_other_axes_are_never_averaged_over(tmp_path):
     assert len(shown) == len(table) == 9
 
 
+def _marks(ax):
+    """marker -> (x, y) of the single points of a panel."""
+    return {line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()
+            if len(line.get_xdata()) == 1}
+
+
+def _ends(ax):
+    """Where the points are that the tables have numbers of."""
+    return [tuple(line.get_xydata()[0]) for line in ax.get_lines() if line.get_marker() == 'o']
+
+
 def test_curves_mark_where_training_might_have_stopped(tmp_path):
     synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
     grid = tables.load(tmp_path)
     figure = {f.name: f for f in panels.figures(grid, tables.students(grid))}['learning_curves']
-    ax, _ = _lines(figure, 1)
-    marks = {line.get_marker(): line.get_data() for line in ax.get_lines() if len(line.get_xdata()) == 1}
+    marks = _marks(_lines(figure, 1)[0])
     stops = grid.cells[0].evaluation['curves'][0]['stops']
-    for name, (marker, _) in panels.STOPS.items():
-        assert marks[marker][1][0] == pytest.approx(100 * stops[name]['accuracy'])
-        assert marks[marker][0][0] == pytest.approx(max(.01, stops[name]['step'] / 100))
+    for name, (marker, _) in curves.STOPS.items():
+        assert marks[marker] == pytest.approx((max(.01, stops[name]['step'] / 100), 100 * stops[name]['accuracy']))
+
+
+def test_every_curve_ends_at_the_number_of_the_table(tmp_path):
+    table, figures = _figures(tmp_path)
+    found = {}
+    for at in range(len(figures['learning_curves'].panels)):
+        ax, lines = _lines(figures['learning_curves'], at)
+        pair = (ax.get_title(loc='left') + ax.get_title()).split(' → ')
+        found |= {(*pair, name): (x[-1], y[-1]) for name, (x, y) in lines.items() if name in ('xent', 'ceiling')}
+    for _, row in table[table['loss'].eq('xent')].iterrows():
+        assert found[row['teacher'], row['student'], 'xent'] == pytest.approx((1, 100 * row['accuracy']))
+        assert found[row['teacher'], row['student'], 'ceiling'] == pytest.approx((1, 100 * row['ceiling']))
+
+
+@pytest.mark.parametrize('where', ['curve', 'entry'])  # results of earlier versions have it in the entry alone
+def test_a_curve_that_a_rule_stopped_ends_there_at_the_number_of_the_table(tmp_path, where):
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
+    name, change = {'curve': ('evaluation', lambda e: e['curves'][0].update(stopped=[20, 60])),
+                    'entry': ('results', lambda r: r['students'][0].update(stopped={'steps': [20, 60]}))}[where]
+    _edit(tmp_path / 'cells' / '000' / f'{name}.json', change)
+    grid = tables.load(tmp_path)
+    table = tables.students(grid)
+    figure = {f.name: f for f in panels.figures(grid, table)}['learning_curves']
+    ax, lines = _lines(figure, 1)
+    x, y = lines['xent']
+    end = x[-1], y[-1]
+    assert end == pytest.approx((np.interp(40, [1, 50, 100], [.01, .5, 1]), 100 * table['accuracy'].item()))
+    assert max(x) == end[0] and end in _ends(ax)
+    faint, = (line for line in ax.get_lines() if line.get_alpha() == .4)
+    assert max(faint.get_xdata()) == 1 and min(faint.get_xdata()) <= end[0]
+    assert f'{end[1]:.1f}' in [t.get_text() for t in ax.texts]
+
+
+def test_a_curve_of_very_many_points_ends_at_the_number_too(tmp_path):
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
+    _edit(tmp_path / 'cells' / '000' / 'evaluation.json', lambda e: e['curves'][0].update(
+        accuracy={'step': [*range(1, 1001)], 'mean': [.5] * 999 + [.9], 'sem': None}))
+    table, figures = (tables.students(grid := tables.load(tmp_path)), panels.figures(grid, tables.students(grid)))
+    _, lines = _lines({f.name: f for f in figures}['learning_curves'], 1)
+    assert (lines['xent'][0][-1], lines['xent'][1][-1]) == pytest.approx((1, 100 * table['accuracy'].item()))
+
+
+def test_numbers_beside_curves_keep_apart_and_near():
+    assert curves.apart([1., 5., 9.], 2) == [1, 5, 9] and curves.apart([], 1) == []
+    assert curves.apart([3., 3., 3.], 2) == [1, 3, 5]
+    found = curves.apart([0., .1, .2, 5., 5.1], 1)
+    assert all(b - a >= 1 - 1e-9 for a, b in itertools.pairwise(found)) and abs(found[3] - 5) < 1
+
+
+def test_curves_of_all_cells_have_one_scale_and_one_key(tmp_path):
+    _, figures = _figures(tmp_path)
+    figure = figures['learning_curves']
+    panels_ = [_lines(figure, at)[0] for at in range(len(figure.panels))]
+    assert len(panels_) == 9 and len({ax.get_ylim() for ax in panels_}) == 1
+    low, high = panels_[0].get_ylim()
+    assert all(low < y < high for ax in panels_ for line in ax.get_lines() for y in line.get_ydata())
+    assert not any(ax.get_legend() for ax in panels_)
+    said = [said for said, _ in figure.key]
+    assert len(set(said)) == len(said) and {'ceiling', 'xent', 'confidence', 'weak, final', 'ceiling, final',
+                                            curves.END} <= set(said)
+    page = report.html(tables.load(tmp_path))
+    assert page.count('<ul class="legend">') == 1 and page.count('>xent</text>') < page.count('<svg')
+    after = page.index('>How they got there<')
+    assert after < page.index('<ul class="legend">') < page.index('<figure', after)
 
 
 def test_panels_beyond_the_most_are_said_to_be_left_out(tmp_path, monkeypatch):
@@ -339,4 +424,4 @@ def test_no_comparison_is_dropped_and_each_is_told_apart(tmp_path):
     said = report.headline(grid)
     assert 'Of 2 comparisons' in said and 'ensemble · confidence is above xent' in said and 'best epoch' not in said
     page = report.html(grid)
-    assert all(f'<td>{r["difference"]}</td>' in page for r in rows)
+    assert all(f'>{r["difference"]}</td>' in page for r in rows)

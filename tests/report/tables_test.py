@@ -132,7 +132,7 @@ def test_models_that_differ_from_the_ceilings_are_named_as_they_are(tmp_path):
 def test_csv_reads_back(tmp_path):
     _, table = _students(tmp_path, axes=RATES, failed=(1,))
     paths = tables.write(tmp_path)
-    assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('*.tmp'))
+    assert [p.name for p in paths] == ['results.csv', 'runs.csv', 'results.tex'] and not list(tmp_path.glob('.part-*'))
     back = pd.read_csv(paths[0], dtype={'pgr_defined': 'boolean', 'oracle': 'boolean'})
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     with open(paths[1], newline='') as file:
@@ -140,19 +140,39 @@ def test_csv_reads_back(tmp_path):
     assert len(rows) == 3 * table['accuracy'].notna().sum() and rows[0].keys() >= {'seed', 'optimizer.learning_rate'}
 
 
-EVIL = r'a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
+@pytest.mark.parametrize('begins', ['=cmd|calc', '+1+1', '-2+3', '@SUM(1)', '\t=1', '\r=1'])
+def test_a_spreadsheet_finds_no_formula_in_csv(tmp_path, begins):
+    evil = f'{begins},"x"'
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent', evil]})
+    _edit(tmp_path / 'grid.json', lambda g: [c['overrides'].update({evil: evil}) for c in g['cells']]
+          and g['axes'].update({evil: [evil]}))
+    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: (
+        r['weak'].update(model=evil), r['students'][0].update(label=evil, gain={'mean': -.25}, measures={
+            f'{evil}, too': {'mean': -.5}})))
+    for path in tables.write(tmp_path)[:2]:
+        with open(path, newline='') as file:
+            rows = [*csv.reader(file)]
+        cells = [cell for row in rows for cell in row]
+        assert not [c for c in cells if c.startswith(('=', '+', '@', '\t', '\r'))]
+        assert all(float(c) < 0 for c in cells if c.startswith('-'))  # numbers are as they were
+        assert f"'{evil}" in rows[0] and sum(c == f"'{evil}" for row in rows[1:] for c in row) >= 3
+    assert ',-0.25,' in (tmp_path / 'results.csv').read_text()
+
+
+EVIL = r'* a_b & 100% $x$ #1 {c} ~^ \input{x} <é> [y] "z"'
 
 
 def test_latex_is_well_formed_whatever_the_names(tmp_path):
     _students(tmp_path, axes={'student.loss.name': ['xent', 'confidence']})
-    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: r['weak'].update(model=EVIL))
+    for cell in ('000', '001'):
+        _edit(tmp_path / 'cells' / cell / 'results.json', lambda r: r['weak'].update(model=EVIL))
     table = (tables.write(tmp_path)[2]).read_text()
     lines = [line for line in table.splitlines() if line.endswith(r'\\')]
     columns = re.search(r'begin\{tabular\}\{(\w+)\}', table)[1]
     bare = re.compile(r'(?<!\\)(?:\\\\)*&')
     assert [len(bare.findall(line)) for line in lines] == [len(columns) - 1] * len(lines) and len(lines) == 3
     assert table.isascii() and r'\input' not in table
-    assert not re.search(r'(?<!\\)[#_^~]', table)
+    assert not re.search(r'(?<!\\)[#_^~]', table) and not re.search(r'\\\\\s*[*[]', table)
     assert len(re.findall(r'(?<!\\)\{', table)) == len(re.findall(r'(?<!\\)\}', table))
     assert set(re.findall(r'\\([a-zA-Z]+)', table)) <= {
         'usepackage', 'begin', 'end', 'toprule', 'midrule', 'bottomrule', 'pm', 'textbackslash', 'textasciitilde',
@@ -225,6 +245,12 @@ def test_measures_of_an_unknown_plugin_are_columns(tmp_path):
     assert table['pgr'].tolist() == [.5, .5] and table['measure_pgr'][0] == 7  # no measure takes a column's place
     assert table['weak_labels'].tolist() == [.8, .8]
     assert 'Bregman gap' in paths[2].read_text() and r'12.30 $\pm$ 0.40' in paths[2].read_text()
+
+
+@pytest.mark.parametrize(('digits', 'said'), [(-3, '0'), (10**9, '0.123000000'), ('2', '0.123'), (True, '0.1')])
+def test_digits_that_make_no_sense_break_nothing(tmp_path, digits, said):
+    folder = _alone(tmp_path, _student('a', measures={'far': {'mean': .123, 'digits': digits}}))
+    assert f'& {said} ' in tables.write(folder)[2].read_text()
 
 
 def test_a_row_for_every_test_set(tmp_path):

@@ -170,6 +170,9 @@ def test_the_board_marks_squares_and_escapes_names():
     names = {cell.split('data-square="')[1][:2]: cell.split('title="')[1].split('"')[0] for cell in marked}
     assert names == {'e4': 'weak', 'e3': '&lt;b&gt;&quot;student&quot;', 'e2': 'weak, &lt;b&gt;&quot;student&quot;'}
     ranks = snippet.split('<tr>')[1:]
+    assert [rank.partition('</th>')[0][-1] for rank in ranks[:8]] == [*'87654321']
+    assert [part[0] for part in ranks[8].split('<th scope="col">')[1:]] == [*'abcdefgh']
+    assert ranks[0].startswith('<th') and snippet.count('<th') == 17
     assert '♚' in ranks[0]  # their king, at the top
     assert '♙' in ranks[6]  # our pawn on the second rank
     assert snippet.count('♙') == snippet.count('♚') == 1

@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle, zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from w2s_jax.report.reading import number
 INK, RULE = '#22262e', '#c9ced6'
 WEAK, CEILING, ZERO_SHOT = '#d55e00', '#009e73', '#7a828e'
 STUDENTS = ('#0072b2', '#cc79a7', '#e69f00', '#56b4e9')
+COLOURS = {'majority': RULE, 'weak': WEAK, 'zero_shot': ZERO_SHOT, 'ceiling': CEILING, 'teacher': WEAK}  # of roles
 DASHES, MARKERS = ('-', '--', ':', '-.'), 'oD^vP*X'
 
 # In a page, colours are variables, so that text and light lines follow the reader's light or dark theme.
@@ -35,6 +35,8 @@ STYLE: dict[Any, Any] = {
     'text.parse_math': False,  # labels are the user's, and a dollar sign is no formula
     'svg.fonttype': 'none', 'svg.hashsalt': 'w2s_jax',
 }
+Key = Sequence[tuple[str, dict]]  # what is said, and how lines look that it is said of
+
 PANEL_WIDTH, MAX_POINTS = 4.8, 200
 SLANTED: dict[str, Any] = {'rotation': 35, 'ha': 'right', 'rotation_mode': 'anchor'}
 
@@ -46,8 +48,8 @@ def style() -> AbstractContextManager:
     return matplotlib.rc_context(STYLE)
 
 
-def figure(draws: Sequence[Callable], height: float, columns: int | None = None):
-    """A matplotlib figure of one axes per function in `draws`; `height` in inches is that of a row."""
+def figure(draws: Sequence[Callable], height: float, columns: int | None = None, key: Key = ()):
+    """A matplotlib figure of one axes per function in `draws`; `height` in inches is that of a row. A key is on top."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -63,13 +65,35 @@ def figure(draws: Sequence[Callable], height: float, columns: int | None = None)
                 ax.set_axis_off()
             else:
                 draw(ax)
+        _key(made, key, columns)
     return made
 
 
-def save_png(path: Path, figure) -> None:
-    """Writes a figure on white."""
+def _key(figure, key: Key, columns: int) -> None:
+    from matplotlib.lines import Line2D
+
+    if key:
+        figure.legend([Line2D([], [], **look) for _, look in key], [shortened(said, 60) for said, _ in key],
+                      loc='outside upper left', ncols=max(1, min(len(key), 2 * columns)), fontsize=8.5)
+
+
+def swatch(look: dict) -> str:
+    """A piece of a line of a key as an SVG element."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     with style():
-        figure.savefig(path, dpi=150, facecolor='white')
+        made = Figure(figsize=(.42, .16), facecolor='none')
+        made.add_artist(Line2D([.1, .5, .9], [.5] * 3, markevery=[1], markersize=6, linewidth=1.8, **look))
+    return svg(made)
+
+
+def png(figure) -> bytes:
+    """A figure on white."""
+    made = io.BytesIO()
+    with style():
+        figure.savefig(made, format='png', dpi=150, facecolor='white')
+    return made.getvalue()
 
 
 def svg(figure) -> str:
@@ -98,19 +122,6 @@ def amount(value: float) -> str:
         if value >= size:
             return f'{value / size:.3g}{name}'
     return f'{value:.3g}'
-
-
-def draw_curve(ax, x: list | None, series: dict, style: tuple, label: str, scale: float) -> None:
-    """A line of a series {'mean', 'sem'} with a band of one standard error, in at most MAX_POINTS block means."""
-    mean = series.get('mean') or []
-    if not x or len(x) != len(mean):
-        return
-    color, dashes = style
-    x, mean = thin(x), scale * thin(mean)
-    ax.plot(x, mean, color=color, linestyle=dashes, linewidth=1.5, label=label)
-    if series.get('sem'):
-        sem = scale * thin([number(v) or 0 for v in series['sem']])
-        ax.fill_between(x, mean - sem, mean + sem, color=color, alpha=0.15, linewidth=0)
 
 
 def thin(values):

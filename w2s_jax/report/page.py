@@ -13,6 +13,7 @@ import pandas as pd
 from w2s_jax.diagnostics.alarms import ALARMS
 from w2s_jax.report import figures, panels, tables
 from w2s_jax.report.comparisons import adjusted, best, comparisons, paired, statement
+from w2s_jax.report.markup import cleaned
 from w2s_jax.report.reading import MAIN, Grid, models, number, on, test_sets
 from w2s_jax.report.tables import (
     ALARMED,
@@ -26,6 +27,7 @@ from w2s_jax.report.tables import (
     students,
     text,
 )
+from w2s_jax.store import files
 
 TEMPLATES = Path(__file__).parent / 'templates'
 OPEN = 24  # rows of a table that is not folded away
@@ -44,10 +46,10 @@ def write(workdir: str | Path) -> Path:
         for name, view, rows in blocks(grid):
             for f in panels.figures(view, rows):
                 path = re.sub('[^a-zA-Z0-9_.-]+', '_', f'{name}-{f.name}' if name else f.name)
-                figures.save_png(workdir / 'plots' / f'{path}.png',
-                                 figures.figure(f.panels, f.height, columns=min(3, len(f.panels))))
+                files.write(workdir / 'plots' / f'{path}.png',
+                            figures.png(figures.figure(f.panels, f.height, min(3, len(f.panels)), f.key)))
         tables.write(workdir)
-        return tables.replace(workdir / 'report.html', html(grid))
+        return files.write(workdir / 'report.html', html(grid).encode())
 
 
 def blocks(grid: Grid) -> list[tuple[str, Grid, pd.DataFrame]]:
@@ -66,7 +68,7 @@ def blocks(grid: Grid) -> list[tuple[str, Grid, pd.DataFrame]]:
 
 def html(grid: Grid) -> str:
     """The page as text: inline styles and plots, no request to anywhere. Everything is escaped but the examples, which
-    the task has escaped."""
+    are written anew (markup.py)."""
     import jinja2
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
@@ -78,13 +80,14 @@ def html(grid: Grid) -> str:
                  'figures': [_figure(f) for f in panels.figures(view, rows)]} for name, view, rows in blocks(grid)],
         statement=statement(adjusted(grid)), best=best(grid), compared=comparisons(grid),
         learned=learned(grid), lengths=lengths(grid),
-        examples=[e['html'] for e in grid.cells[0].evaluation.get('examples') or []] if grid.alone else [],
+        examples=[cleaned(e['html']) for e in grid.cells[0].evaluation.get('examples') or []] if grid.alone else [],
         time=time_table(grid), sharing=sharing(grid), pairs=_pairs(grid), many=OPEN)
 
 
 def _figure(figure: panels.Figure) -> dict:
     left_out = f' {figure.left_out} more are left out here; results.csv has them.' if figure.left_out else ''
     return {'title': figure.title, 'note': figure.note + left_out,
+            'key': [(said, figures.swatch(look)) for said, look in figure.key],
             'svgs': [figures.svg(figures.figure([panel], figure.height)) for panel in figure.panels]}
 
 
@@ -216,7 +219,7 @@ def main_table(grid: Grid, table: pd.DataFrame) -> tables.Text:
     extra = tables.described(m[2].get('measures') or {} for m in there)
     looks = figures.styles(label for role, label, _ in there if role == 'student')
     return tables.Text(['', 'model'], ['accuracy %', 'PGR', GAIN, FOLLOWS], [*extra], [
-        _model(entry, label, panels.COLOURS.get(role) or looks[label]['color'], extra, ', '.join(
+        _model(entry, label, figures.COLOURS.get(role) or looks[label]['color'], extra, ', '.join(
             tables.concerning(grid.cells[0].results, label)) if role == 'student' else '')
         for role, label, entry in there])
 

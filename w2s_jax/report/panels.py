@@ -12,29 +12,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from w2s_jax.report import curves
 from w2s_jax.report import figures as plots
 from w2s_jax.report.reading import Grid, models, number
 from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
-COLOURS = {'majority': plots.RULE, 'weak': plots.WEAK, 'zero_shot': plots.ZERO_SHOT, 'ceiling': plots.CEILING,
-           'teacher': plots.WEAK}
 SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
            'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
-STOPS = {'best': ('^', '▲ best, by an oracle that knows the truth'), 'final': ('o', '● final'),
-         'weak': ('D', '◆ where it agrees most with the weak model, which takes no truth')}
+FINAL = ('weak', 'ceiling')  # whose last accuracies stand beside curves
 DIVERGING = 'PuOr'  # told apart with every kind of colour vision
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """panels: functions that draw on an axes.  height: of a panel, inches.  left_out: how many panels were."""
+    """panels: functions that draw on an axes.  height: of a panel, inches.  left_out: how many panels were.  key: of
+    all panels, if they have none of their own."""
     name: str
     title: str
     panels: list[Callable]
     height: float
     note: str
     left_out: int = 0
+    key: plots.Key = ()
 
 
 def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
@@ -76,10 +76,11 @@ def _overview(grid: Grid, table: pd.DataFrame, found: list[Student]) -> Figure:
     styles = plots.styles(table['who'])
     shown = [(r['variant'], styles[r['who']]['color'], r) for _, r in table.iloc[:MOST_ROWS].iterrows()]
     people = [(name, colour, found[r.name].entry['accuracy']) for name, colour, r in shown]
-    bars = {role: (COLOURS[role], [100 * r[role] for _, _, r in shown]) for role in ('weak', 'zero_shot', 'ceiling')}
+    bars = {role: (plots.COLOURS[role], [100 * r[role] for _, _, r in shown])
+            for role in ('weak', 'zero_shot', 'ceiling')}
     if grid.alone:
         colours, bars = {name: colour for name, colour, _ in shown}, {}
-        people = [(name, COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
+        people = [(name, plots.COLOURS.get(role) or colours.get(name, plots.INK), entry['accuracy'])
                   for role, label, entry in models(grid.cells[0].results)
                   if entry.get('accuracy') and _near(entry, table)
                   for name in [marked(label, entry.get('oracle'))]]
@@ -329,48 +330,25 @@ def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Stud
     there = table.loc[[i for i in table.index if found[i].curve]]
     parts = [('Test accuracy during training', there)] if grid.alone else [*facets(there, fields)] if len(there) else []
     styles = plots.styles(table['who'])
-    shown = [(title, rows, _lines(grid, rows, found, styles)) for title, rows in parts]
-    panels: list[Callable] = [partial(curve_panel, title=title, rows=rows, lines=lines)
-                              for title, rows, lines in shown if lines]
-    losses = [partial(loss_panel, lines=lines) for _, _, lines in shown if lines] if grid.alone else []
-    return _limited('learning_curves', 'How they got there', losses + panels, 4.2,
+    shown = [(title, lines, [(role, v) for role in FINAL for v in rows[role].dropna().unique()])
+             for title, rows in parts if (lines := _lines(grid, rows, found, styles))]
+    every, finals = [line for _, lines, _ in shown for line in lines], [f for _, _, ends in shown for f in ends]
+    limits = curves.limits(every, (v for _, v in finals))
+    panels: list[Callable] = [partial(curves.curve_panel, title=title, lines=lines, finals=ends, limits=limits)
+                              for title, lines, ends in shown]
+    losses = [partial(curves.loss_panel, lines=lines) for _, lines, _ in shown] if grid.alone else []
+    made = _limited('learning_curves', 'How they got there', losses + panels, 3.6,
                     'Losses of different kinds cannot be compared with each other. ' * bool(losses) +
-                    'Accuracy during training is measured on the watched part of the test set, final accuracy on all of'
-                    f' it. {"; ".join(name for _, name in STOPS.values())}. Bands: standard errors over seeds.',
+                    'Each curve of accuracy ends at the number of the tables, which is of all test rows; on the way it '
+                    'is measured on the watched part of them. Where a rule chose what was kept, the curve ends at the '
+                    'mean of the steps that it chose, and is faint from there on. Bands: standard errors over seeds.',
                     MOST_CURVES)
+    return dataclasses.replace(made, key=curves.key(every, [r for r in FINAL if r in dict(finals)]))
 
 
-def _lines(grid: Grid, rows: pd.DataFrame, found: list[Student], styles: dict) -> list[tuple[str, tuple, dict]]:
-    """(name, (colour, dashes), curve) of the models beside the students of `rows`, and of these."""
+def _lines(grid: Grid, rows: pd.DataFrame, found: list[Student], styles: dict) -> list[curves.Line]:
+    """The models beside the students of `rows`, and these."""
     cell = found[rows.index[0]].cell if len(rows) else grid.cells[0]
-    beside = [(c['label'], (COLOURS.get(c.get('kind', ''), plots.INK), '-'), c)
-              for c in cell.evaluation.get('curves') or [] if c.get('kind') != 'student']
-    return beside + [(who, (styles[who]['color'], styles[who]['linestyle']), found[i].curve)
-                     for i, who in rows['who'].items()]
-
-
-def loss_panel(ax, lines: list) -> None:
-    """Training loss against the share of the run that is done."""
-    for name, style, curve in lines:
-        plots.draw_curve(ax, curve.get('progress'), curve.get('loss') or {}, style, name, scale=1)
-    ax.set(title='Training loss', xlabel='share of training done', xlim=(0, 1))
-    plots.legend(ax)
-
-
-def curve_panel(ax, title: str, rows: pd.DataFrame, lines: list) -> None:
-    """Test accuracy during training, and where a student might have stopped; dashed: final weak and ceiling."""
-    for name, style, curve in lines:
-        accuracy = curve.get('accuracy') or {}
-        progress = plots.progress_of(accuracy, curve)
-        plots.draw_curve(ax, progress, accuracy, style, name, scale=100)
-        for stop, (marker, _) in STOPS.items() if curve.get('kind') == 'student' and progress else ():
-            if found := (curve.get('stops') or {}).get(stop):
-                x = np.interp(found['step'], accuracy['step'], progress)
-                ax.plot(x, 100 * found['accuracy'], marker, color=style[0], markersize=7, zorder=3,
-                        markeredgecolor=plots.INK, markeredgewidth=.8)
-    for final in ('weak', 'ceiling'):
-        for value in rows[final].dropna().unique():
-            ax.axhline(100 * value, color=COLOURS[final], linewidth=1, dashes=(6, 3), alpha=.7)
-    ax.set(title=title, xlabel='share of training done (dashed: final weak, ceiling)', ylabel='accuracy, %',
-           xlim=(-.03, 1.03))
-    plots.legend(ax)
+    look = lambda who: {k: styles[who][k] for k in ('color', 'linestyle')}
+    return curves.beside(cell) + [curves.Line(who, look(who), found[i].curve, found[i].entry)
+                                  for i, who in rows['who'].items()]

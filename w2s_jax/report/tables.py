@@ -6,7 +6,6 @@ grid.json is a grid of one cell.
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +14,13 @@ import pandas as pd
 
 from w2s_jax.errors import StoreError
 from w2s_jax.report.reading import BESIDE, Cell, Grid, load, number, on, test_sets
+from w2s_jax.store import files
 
 DASH, UNDEFINED = '–', 'undefined (gap within noise)'
 GAIN, FOLLOWS, MAJORITY = 'gain, points', 'follows weak errors %', 'majority %'
 ZERO_PGR, BEST_PGR = 'zero-shot PGR', 'PGR to the best ceiling (chosen on the test set)'
 ALARMED = ' !'  # behind a PGR that an alarm concerns
+FORMULA = ('=', '+', '-', '@', '\t', '\r')  # how texts begin that a spreadsheet runs
 KEYS = ['cell', 'task', 'teacher', 'student', 'method', 'loss', 'label']
 COLUMN_OF = {'teacher.model': 'teacher', 'student.model': 'student', 'student.loss.name': 'loss',
              'task.name': 'task', 'method.name': 'method'}  # swept fields that are columns under these names anyway
@@ -213,10 +214,17 @@ def write(workdir: str | Path) -> list[Path]:
     """Writes W/results.csv, W/runs.csv and W/results.tex (needs booktabs); returns their paths. Raises StoreError."""
     workdir, grid = Path(workdir), load(workdir)
     table = students(grid)
-    texts = {'results.csv': table.to_csv(index=False), 'runs.csv': runs(grid).to_csv(index=False),
+    texts = {'results.csv': comma_separated(table), 'runs.csv': comma_separated(runs(grid)),
              'results.tex': latex(as_text(grid, table))}
     with writing(workdir):
-        return [replace(workdir / name, content) for name, content in texts.items()]
+        return [files.write(workdir / name, content.encode()) for name, content in texts.items()]
+
+
+def comma_separated(table: pd.DataFrame) -> str:
+    """A table as CSV in which a spreadsheet finds no formulas: texts that it would take for one, names of columns too,
+    have an apostrophe before them. Numbers are as they are."""
+    plain = lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    return table.map(plain).rename(columns=plain).to_csv(index=False)
 
 
 @contextlib.contextmanager
@@ -226,14 +234,6 @@ def writing(workdir: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f'{error.filename or workdir}: cannot write the report: {error.strerror}') from error
-
-
-def replace(path: Path, content: str) -> Path:
-    """Writes a file that a reader sees whole or not at all; returns its path."""
-    aside = path.with_name(f'{path.name}.tmp')
-    aside.write_text(content, encoding='utf-8')
-    os.replace(aside, path)
-    return path
 
 
 def varying(grid: Grid, table: pd.DataFrame) -> list[str]:
@@ -297,7 +297,7 @@ def described(found: Iterable[dict[str, dict]]) -> dict[str, tuple[str, tuple[fl
     known = {name: m for part in found for name, m in part.items()}
     titles = [title(name, m) for name, m in known.items()]
     return {t if titles.count(t) == 1 else f'{t} ({name})': (name, (
-        number(m.get('factor')) or 1, m['digits'] if isinstance(m.get('digits'), int) else 3))
+        number(m.get('factor')) or 1, int(min(max(m['digits'], 0), 9)) if isinstance(m.get('digits'), int) else 3))
         for t, (name, m) in zip(titles, known.items(), strict=True)}
 
 
@@ -352,7 +352,7 @@ def text(value) -> str:
 
 
 _TEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
-        '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': "''", '[': '{[}'} | {
+        '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': "''", '[': '{[}', '*': '{*}'} | {
         c: '\\' + c for c in '&%$#_{}'}
 
 

@@ -16,7 +16,7 @@ import safetensors
 
 from w2s_jax.errors import StoreError
 from w2s_jax.store import arrays as disk
-from w2s_jax.store import lease, trees
+from w2s_jax.store import files, lease, trees
 from w2s_jax.text import digest
 
 
@@ -38,17 +38,10 @@ def named(config: dict) -> str:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part. Raises StoreError."""
-    part = path.with_name(f'.part-{path.name}-{lease.process()}')
     text = json.dumps(value, indent=1, allow_nan=False) + '\n'
     try:
-        part.write_text(text)
-        part.rename(path)
-        for rest in path.parent.glob(f'.part-{path.name}-*'):
-            if not lease.may_live(rest.name.rpartition('-')[2]):
-                rest.unlink(missing_ok=True)
+        files.write(path, text)
     except OSError as e:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
 
 

@@ -194,7 +194,8 @@ def _one_line(error: Exception) -> str:
 def render(inputs: Inputs, answers: dict[str, int]) -> str:
     """An HTML snippet of one row: the board from the side to move and each answer (who -> class) on it.
 
-    inputs: 'tokens' `[1, 64]`. A move's two squares are framed in its answer's colour, and named in the list.
+    inputs: 'tokens' `[1, 64]`. A move's two squares are framed in its answer's colour, and named in the list. Ranks and
+    files are those of the side to move, as in its moves.
     """
     tokens = np.ravel(inputs['tokens'])
     marks: dict[int, list[tuple[str, str]]] = {}  # square -> (who, colour)
@@ -205,9 +206,10 @@ def render(inputs: Inputs, answers: dict[str, int]) -> str:
             marks.setdefault(square, []).append((html.escape(who), colour))
         lines.append(f'<li><span class="key" style="color:{colour}" aria-hidden="true">■</span> '
                      f'{html.escape(who)}: {vocabulary.move_name(int(answer))}</li>')
-    rows = [''.join(_square(8 * r + f, int(tokens[8 * r + f]), marks.get(8 * r + f, [])) for f in range(8))
-            for r in reversed(range(8))]
-    board = ''.join(f'<tr>{row}</tr>' for row in rows)
+    rows = [f'<th scope="row">{r + 1}</th>' + ''.join(_square(s, int(tokens[s]), marks.get(s, []))
+                                                      for s in range(8 * r, 8 * r + 8)) for r in reversed(range(8))]
+    files = ''.join(f'<th scope="col">{name}</th>' for name in 'abcdefgh')
+    board = ''.join(f'<tr>{row}</tr>' for row in [*rows, f'<th></th>{files}'])
     return (f'<div class="chess"><table class="board" aria-label="The side to move plays up the board"><tbody>{board}'
             f'</tbody></table><ul class="answers">{"".join(lines)}</ul></div>')
 
