@@ -81,7 +81,7 @@ def outcome(folder: pathlib.Path) -> dict:
 def artifacts(folder: pathlib.Path) -> dict[str, dict[str, bytes]]:
     """Every number that a run stored: artifact -> array or weight file -> bytes."""
     out = {}
-    for done in folder.glob('store/*/DONE'):
+    for done in folder.glob('store/[!.]*/DONE'):
         path = done.parent
         files = {p.name: p.read_bytes() for p in path.glob('params/*')}
         arrays = Artifact(path).arrays if (path / 'predictions.npz').exists() else {}

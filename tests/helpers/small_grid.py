@@ -8,9 +8,8 @@ def get_config():
     c = default_config()
     c.task.name = 'salient_concept'
     c.task.train_size, c.task.test_size = 640, 100
-    c.teacher.model, c.student.model = 'given', 'mlp-128'
+    c.labels.source, c.student.model = 'column', 'mlp-128'
     c.optimizer.learning_rate, c.optimizer.warmup = 5e-4, 0.0
-    c.student.loss.alpha = .75
     c.seeds = (0, 1)
     c.train.epochs, c.train.batch_size, c.train.checkpoint_every = 10, 16, 20
     c.report.html, c.report.resamples = False, 100
@@ -19,5 +18,6 @@ def get_config():
 
 def get_sweep():
     """Six cells: one ceiling of all, two groups of students."""
-    return sweep.product(sweep.values('student.loss.name', ['xent', 'confidence']),
+    return sweep.product([{'student.loss.name': 'xent'},
+                          {'student.loss.name': 'confidence', 'student.loss.alpha': .75}],
                          sweep.values('student.learning_rate', [2e-4, 5e-4, 1e-3]))

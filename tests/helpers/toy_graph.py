@@ -82,7 +82,7 @@ def begin(phase: Phase, needs: dict) -> str:
 
 def outcome(store: Store) -> dict[str, tuple]:
     """Every number that is stored, by artifact."""
-    found = {p.parent.name: Artifact(p.parent) for p in store.folder.glob('*/DONE')}
+    found = {p.parent.name: Artifact(p.parent) for p in store.folder.glob('[!.]*/DONE')}
     return {name: (a.metrics['value'], a.metrics['company'], a.arrays['value'].tobytes()) for name, a in found.items()}
 
 
