@@ -30,6 +30,7 @@ import pathlib
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,8 +50,8 @@ SEED, BATCH, EPOCHS, RATE = 0, 32, 2, 5e-5
 # Who ours calls so -> the name here.
 NAMES = {('weak', 'weak'): 'weak', ('student', 'xent'): 'naive', ('student', 'confidence_openai'): 'logconf',
          ('ceiling', 'ceiling'): 'ceiling'}
-LOSS, PROBABILITY = 1e-5, 1e-4  # how far two numbers may be apart
-FEWEST = 20  # rows that a model must answer with each class: where all answers are one, equal ones say little
+APART = 1e-5  # how far two losses or two probabilities may be apart
+SPREAD = 100 * APART  # how far a model's probabilities must be apart over the test set, or equal ones say little
 
 
 class Differs(Exception):
@@ -181,25 +182,24 @@ def theirs(code: pathlib.Path, found: plan.Plan, model: pathlib.Path, work: path
         hf.export(folders[role], hf.load(model, layers=layers), hf.read(model, layers))
     pool, test = found.dataset.pool, found.dataset.test
     halves = data.halves(pool.group, found.config.method.share, SEED)
-    with open(work / 'said.txt', 'w') as file, contextlib.redirect_stdout(file):
+    with (open(work / 'said.txt', 'w') as file, contextlib.redirect_stdout(file),
+          warnings.catch_warnings(action='ignore')):  # the mean of no labels
         original = Original(code, work / 'runs', folders)
         taught, learned = (original.rows(pool, at) for at in halves)
         return original.experiment(taught, learned, original.rows(test))
 
 
-def compared(here: tuple, there: tuple) -> Iterator[tuple[str, int, float, float]]:
-    """(what, how many, the largest difference, how large it may be) of everything. Raises Differs."""
+def compared(here: tuple, there: tuple) -> Iterator[tuple[str, int, float]]:
+    """(what, how many, the largest difference) of all numbers. Raises Differs where there is nothing to compare."""
     for name, mine in here[0].items():
         other = there[0][name]
         if len(mine.losses) != len(other.losses):
             raise Differs(f'{name}: {len(other.losses)} steps there, expected the {len(mine.losses)} here')
-        if min(np.bincount(mine.answers, minlength=2)) < FEWEST:
-            raise Differs(f'{name}: answers all but {min(np.bincount(mine.answers, minlength=2))} rows alike')
-        yield f'{name}: losses', len(mine.losses), largest(mine.losses, other.losses), LOSS
-        yield (f'{name}: probabilities on the test set', len(mine.answers),
-               largest(mine.probabilities, other.probabilities), PROBABILITY)
-        yield f'{name}: answers', len(mine.answers), int((mine.answers != other.answers).sum()), 0
-    yield 'weak labels', len(here[1]), largest(here[1], there[1]), PROBABILITY
+        if np.ptp(mine.probabilities[:, 0]) < SPREAD:
+            raise Differs(f'{name}: says the same of all rows of the test set, expected more than {SPREAD:g} between')
+        yield f'{name}: losses', len(mine.losses), largest(mine.losses, other.losses)
+        yield f'{name}: test probabilities', len(mine.answers), largest(mine.probabilities, other.probabilities)
+    yield 'weak labels', len(here[1]), largest(here[1], there[1])
 
 
 def largest(mine: np.ndarray, other: np.ndarray) -> float:
@@ -207,16 +207,19 @@ def largest(mine: np.ndarray, other: np.ndarray) -> float:
 
 
 def report(here: tuple, there: tuple, truth: np.ndarray) -> None:
-    """Prints the table. Raises Differs, naming what is furthest beyond what it may be."""
-    rows = list(compared(here, there))
-    print(f'{"what":38}{"compared":>10}{"largest difference":>20}')
-    for what, number, difference, limit in rows:
-        print(f'{what:38}{number:10}{difference:20.1e}' if limit else f'{what:38}{number:10}{difference:>13} differ')
-    print('accuracy on the test set here: ' + ', '.join(
-        f'{name} {100 * (mine.answers == truth).mean():.1f}' for name, mine in here[0].items()))
-    for what, _, difference, limit in rows:
-        if not difference <= limit:
-            raise Differs(f'{what} differ by {difference:.1e}, expected at most {limit:g}')
+    """Prints the table. Raises Differs, naming the first thing in which they are not the same."""
+    failed = []
+    print(f'{"what":28}{"compared":>10}{"largest difference":>20}')
+    for what, number, difference in compared(here, there):
+        print(f'{what:28}{number:10}{difference:20.1e}')
+        failed += [] if difference <= APART else [f'{what} differ by {difference:.1e}, expected at most {APART:g}']
+    for name, mine in here[0].items():
+        differ, answers = (mine.answers != there[0][name].answers).sum(), mine.answers
+        print(f'{f"{name}: test answers":28}{len(answers):10}{f"{differ} differ":>20}   '
+              f'({np.bincount(answers, minlength=2)[1]} of class 1, {100 * (answers == truth).mean():.1f} % right)')
+        failed += [f'{name}: {differ} of {len(answers)} test answers differ, expected none'] if differ else []
+    if failed:
+        raise Differs(failed[0])
 
 
 def run(code: pathlib.Path, model: pathlib.Path, folder: pathlib.Path) -> None:
