@@ -11,7 +11,7 @@ from w2s_jax import graph
 from w2s_jax.engine import cost, estimate, experiment, grid, sweep
 from w2s_jax.errors import ConfigError, NonFiniteError
 from w2s_jax.phases import kinds as phases
-from w2s_jax.report import log
+from w2s_jax.report import log, tables
 from w2s_jax.store.artifacts import Store
 
 CELLS = sweep.product(sweep.values('teacher.model', ['mlp-4', 'mlp-32']),
@@ -171,6 +171,14 @@ def test_estimated_operations_are_six_a_parameter_and_example_and_two_where_noth
     looks = (section['evaluations'] or 4) * min(tests, section['watch']) + tests
     assert plan.models['student'].num_params == params
     assert cost.operations(phase, plan.models, 1.) == params * (6 * learned + 2 * looks)
+
+
+@pytest.mark.long
+def test_seeds_may_be_swept(tmp_path):
+    found = run(sweep.values('seeds', [(0,), (1, 2)]), tmp_path)
+    assert [c['failed'] for c in found['cells']] == [None, None]
+    table = tables.students(tables.load(tmp_path))
+    assert table['config.seeds'].tolist() == ['[0]', '[1, 2]'] and table['seeds'].tolist() == [1, 2]
 
 
 def test_what_is_left_follows_what_phases_took(tmp_path):

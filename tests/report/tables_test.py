@@ -10,9 +10,15 @@ import pandas as pd
 import pytest
 import synthetic_grid
 
+from w2s_jax import config as configs
 from w2s_jax import metrics
 from w2s_jax.errors import StoreError
-from w2s_jax.report import tables
+from w2s_jax.labels.sources import SOURCES
+from w2s_jax.losses import LOSSES
+from w2s_jax.methods import METHODS
+from w2s_jax.report import page, tables
+from w2s_jax.tasks import TASKS
+from w2s_jax.train.optimizers import OPTIMIZERS
 
 ALPHAS = {'student.loss.name': ['xent', 'confidence'], 'student.loss.alpha': [.25, .75]}
 RATES = {'student.loss.name': ['xent', 'confidence'], 'optimizer.learning_rate': [1e-4, 1e-3]}
@@ -103,6 +109,49 @@ def test_a_failed_cell_keeps_a_row_with_the_reason(tmp_path):
 def test_a_grid_that_failed_altogether_has_a_table(tmp_path):
     _, table = _students(tmp_path, axes=ALPHAS, failed=(0, 1, 2, 3))
     assert len(table) == 4 and table['accuracy'].isna().all()
+
+
+def every_field() -> dict:
+    """Dotted field -> two values of it, of all fields that any config has."""
+    found = {}
+    for names in ({}, *({'task.name': t} for t in TASKS), *({'student.loss.name': n} for n in LOSSES),
+                  *({'method.name': m} for m in METHODS), *({'optimizer.name': o} for o in OPTIMIZERS),
+                  *({'labels.source': o} for o in SOURCES)):
+        config = configs.default_config()
+        config.update_from_flattened_dict(names)
+        for field, setting in configs.settings(configs.compose(config)).items():
+            found[field] = [setting.default, another(setting.default)]
+    return found
+
+
+def another(value):
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if str(value).startswith('chess-'):
+        return 'chess-l'
+    return [*value, 'x'] if isinstance(value, tuple | list) else f'{value}x'
+
+
+FIELDS = every_field()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('field', FIELDS)
+def test_whatever_is_swept_has_a_column(tmp_path, field):
+    grid, table = _students(tmp_path, axes={field: FIELDS[field]}, seeds=(0, 1), test=30)
+    assert table.columns.is_unique and len(tables.as_text(grid, table).rows) == len(table) >= 1
+    for path in tables.write(tmp_path):
+        assert path.stat().st_size
+    assert tables.column(field) in pd.read_csv(tmp_path / 'results.csv').columns
+    assert page.terminal_table(grid)
+
+
+def test_swept_seeds_have_a_column_beside_their_number(tmp_path):
+    _, table = _students(tmp_path, axes={'seeds': [[0], [1, 2]]})
+    assert table['config.seeds'].tolist() == ['[0]', '[1, 2]'] and table['seeds'].tolist() == [3, 3]
+    page.write(tmp_path)
 
 
 def test_an_experiment_has_the_columns_of_a_grid(tmp_path):

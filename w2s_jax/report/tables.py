@@ -70,7 +70,12 @@ def _identity(cell: Cell, entry: dict, grid: Grid):
 def _values(grid: Grid, cell: Cell) -> dict[str, Any]:
     """Swept field -> its value in a cell: as swept there, or as its config has it."""
     values = (cell.evaluation.get('config') or {}) | cell.overrides
-    return {field: shown(values[field]) if field in values else None for field in grid.axes}
+    return {column(field): shown(values[field]) if field in values else None for field in grid.axes}
+
+
+def column(field: str) -> str:
+    """The column of a swept field: its name, `config.seeds` for one that another column has."""
+    return f'config.{field}' if field in RESERVED else field
 
 
 def shown(value):
@@ -129,7 +134,7 @@ def students(grid: Grid) -> pd.DataFrame:
     rows = [row(view, s) | _numbers(s) for view in views for s in entries(view)]
     more = dict.fromkeys(['auroc', 'ece', *(name for s in entries(grid) for name in measures(s))])
     numbers = [*NUMBERS, *(f'{name}{end}' for name in more for end in ('', '_sem')), *LAST]
-    columns = [*KEYS, 'oracle', 'test', *grid.axes, *numbers]
+    columns = [*KEYS, 'oracle', 'test', *map(column, grid.axes), *numbers]
     columns.insert(columns.index('pgr_high') + 1, 'pgr_defined')
     table = pd.DataFrame(rows, columns=[*columns, 'seeds', 'alarms', 'failed'])
     best = table.groupby(['task', 'student', 'test'], dropna=False)['ceiling'].transform('max')
@@ -144,7 +149,7 @@ def measures(student: Student) -> dict[str, dict]:
     mine, results = student.entry.get('measures') or {}, student.cell.results
     beside = {f'{role}_{name}': m | {'title': f'{title(name, m)}: {role.replace("_", "-")}'} for role in BESIDE
               for name, m in ((results.get(role) or {}).get('measures') or {}).items() if name not in mine}
-    return {f'measure_{name}' if name in RESERVED else name: m for name, m in (mine | beside).items()}
+    return {f'measure_{name}' if name in RESERVED or '.' in name else name: m for name, m in (mine | beside).items()}
 
 
 def title(name: str, measure: dict) -> str:
@@ -196,7 +201,7 @@ def runs(grid: Grid) -> pd.DataFrame:
     rows = [row(view, s) | values for view in (on(grid, name) for name in test_sets(grid))
             for s in entries(view) if s.entry for values in _seed_rows(s)]
     found = ['weak', 'accuracy', 'ceiling', 'pgr']
-    table = pd.DataFrame(rows, columns=[*KEYS, 'oracle', 'test', *grid.axes, 'seed', *found])
+    table = pd.DataFrame(rows, columns=[*KEYS, 'oracle', 'test', *map(column, grid.axes), 'seed', *found])
     return table.astype(dict.fromkeys(found, 'float64') | {'seed': 'Int64', 'oracle': 'boolean'})
 
 
@@ -238,7 +243,7 @@ def writing(workdir: str | Path) -> Iterator[None]:
 
 def varying(grid: Grid, table: pd.DataFrame) -> list[str]:
     """The swept fields that have no column of their own under another name, and more than one value."""
-    return [f for f in grid.axes if f not in COLUMN_OF and table[f].nunique() > 1]
+    return [f for f in map(column, grid.axes) if f not in COLUMN_OF and table[f].nunique() > 1]
 
 
 def short(fields: list[str]) -> dict[str, str]:
