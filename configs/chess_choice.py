@@ -1,4 +1,4 @@
-"""Which of two moves is the best: the built-in puzzles as a task of two classes, where the paper's loss for K = 2 applies.
+"""Which of two moves is the best: the built-in puzzles as a task of two classes, that of the paper's loss for K = 2.
 
   python -m experiments.run --config=configs/chess_choice.py --workdir=runs/choice
   python -m experiments.grid --config=configs/chess_choice.py --workdir=runs/choice_lengths     # 1, 2 and 4 epochs

@@ -276,4 +276,5 @@ def test_a_damaged_artifact_is_named(cli, tmp_path):
     [evaluation] = tmp_path.glob('store/evaluate-*')
     (evaluation / 'metrics.json').write_text('{')
     line = error(cli(*args))
-    assert line.startswith(f'{evaluation}/metrics.json: has changed since it was written') and f'delete {evaluation}' in line
+    assert line.startswith(f'{evaluation}/metrics.json: has changed since it was written')
+    assert f'delete {evaluation}' in line

@@ -28,7 +28,7 @@ BAD = {
     'return losses[::2], {}, state': r'returns losses float32\[16\], expected one float',
     'return jnp.ones(len(losses), int), {}, state': r'returns losses int32\[32\], expected one float',
     'return losses': r'returns float32\[32\], expected \(losses \[B\], a dict of scalars to log, the next state\)',
-    'return losses, state': r"returns \(float32\[32\], \{seen: float32\[\]\}\), expected \(losses",
+    'return losses, state': r'returns \(float32\[32\], \{seen: float32\[\]\}\), expected \(losses',
     'return losses, losses, state': 'expected (losses'.replace('(', r'\('),
     "return losses, {'all': losses}, state": r"logs 'all' of shape \(32,\), expected a scalar",
     'return losses, {}, ()': r'its state was \{seen: float32\[\]\} and is \(\) after a step',
