@@ -23,7 +23,7 @@ def mine(logits, targets, *, progress, settings, state):
     losses = xent(logits, targets, progress=progress, settings=settings, state=())[0]
 '''
 BAD = {
-    'return losses.mean(), {}, state': r'returns losses float32\[\], expected one float for each example, float32\[32\]',
+    'return losses.mean(), {}, state': r'losses float32\[\], expected one float for each example, float32\[32\]',
     'return losses[:, None], {}, state': r'returns losses float32\[32, 1\], expected one float',
     'return losses[::2], {}, state': r'returns losses float32\[16\], expected one float',
     'return jnp.ones(len(losses), int), {}, state': r'returns losses int32\[32\], expected one float',

@@ -1,6 +1,7 @@
 """SIGTERM: training stops after a step with all saved, other work at once."""
 import os
 import signal
+import time
 
 import pytest
 
@@ -41,3 +42,17 @@ def test_who_asks_twice_is_in_a_hurry():
         os.kill(os.getpid(), signal.SIGTERM)
         assert preemption.due()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_signal_in_a_destructor_is_not_lost():
+    """There an exception goes nowhere; the next look says it."""
+    class Late:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(.01)
+    preemption.check()
+    late = Late()
+    del late
+    with pytest.raises(Preempted):
+        preemption.check()

@@ -12,7 +12,7 @@ from w2s_jax.diagnostics import alarms
 from w2s_jax.engine.execute import Failure
 from w2s_jax.engine.plan import Plan
 from w2s_jax.errors import NonFiniteError
-from w2s_jax.report import page
+from w2s_jax.report import page, tables
 from w2s_jax.store.artifacts import Artifact, write_json
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -78,10 +78,12 @@ def sizes(plan: Plan, outcomes: dict) -> dict[str, int]:
 
 
 def publish(workdir: pathlib.Path, config, results: dict, artifact: Artifact, fresh: bool) -> None:
-    """Writes results.json, evaluation.json and, where it is not there for these results, the report."""
+    """Writes results.json, evaluation.json and, where they are not there for these results, the tables and the report.
+    """
     write_results(workdir, config, results, artifact)
-    if config.report.html and (fresh or not (workdir / 'report.html').exists()):
-        page.write(workdir)
+    write, last = (page.write, 'report.html') if config.report.html else (tables.write, 'results.csv')
+    if fresh or not (workdir / last).exists():
+        write(workdir)
 
 
 def write_results(folder: pathlib.Path, config, results: dict, artifact: Artifact) -> None:
