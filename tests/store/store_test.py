@@ -328,3 +328,14 @@ def test_check_names_the_tensor_that_does_not_fit(changed, message):
     with pytest.raises(WeightsError, match=rf'w.safetensors: .*{message}'):
         trees.check('w.safetensors', changed, PARAMS)
 
+
+
+def test_an_artifact_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
+    calls, sync, rename = [], os.fsync, pathlib.Path.rename
+    monkeypatch.setattr(os, 'fsync', lambda fd: (calls.append(os.readlink(f'/proc/self/fd/{fd}')), sync(fd)))
+    monkeypatch.setattr(pathlib.Path, 'rename', lambda self, to: (calls.append(str(to)), rename(self, to))[1])
+    path = save(store).path
+    named = calls.index(str(path))
+    flushed = {pathlib.Path(c).name for c in calls[:named]}
+    assert {'config.json', 'metrics.json', 'predictions.npz', 'model.safetensors', 'params', 'DONE'} <= flushed
+    assert calls[named + 1:] == [str(store.folder)]  # and then its name is
