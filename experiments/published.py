@@ -5,6 +5,8 @@
 models: a folder with SmolLM2-135M-Instruct in Hugging Face's layout.  data: one with sst2, sciq ... as parquet.
 """
 import pathlib
+import re
+import shutil
 from collections.abc import Callable
 
 import pandas as pd
@@ -60,43 +62,60 @@ def run(names: list[str], workdir: pathlib.Path) -> None:
 
 
 def write(workdir: pathlib.Path) -> None:
-    """docs/results.md between its two marks, from the rows that are in a work directory."""
-    found = {name: tables.load(workdir / name) for name in ROWS if (workdir / name / 'grid.json').exists()}
-    text = DOCS.read_text()
-    before, _, rest = text.partition('<!-- made by experiments/published.py -->\n')
-    _, _, after = rest.partition('<!-- end -->\n')
-    made = [main_table(found), *(by_length(name, one) for name, one in found.items())]
-    DOCS.write_text(before + '<!-- made by experiments/published.py -->\n' + '\n'.join(made) + '<!-- end -->\n' + after)
+    """docs/results.md between its two marks, and docs/results/ROW.csv, from the rows that are in a work directory; what
+    the page says of other rows stays."""
+    text, begin, end = DOCS.read_text(), '<!-- made by experiments/published.py -->\n', '<!-- end -->\n'
+    before, _, rest = text.partition(begin)
+    made, _, after = rest.partition(end)
+    lines, sections = said(made)
+    for name in ROWS:
+        if (workdir / name / 'grid.json').exists():
+            found = tables.load(workdir / name)
+            lines[title(name)], sections[title(name)] = main_row(name, found), by_length(found)
+            shutil.copy(workdir / name / 'results.csv', DOCS.parent / 'results' / f'{name}.csv')
+    names = [title(name) for name in ROWS if title(name) in lines]
+    parts = [f'\n**{name}**\n\n{sections[name]}' for name in names]
+    DOCS.write_text(before + begin + markdown(HEAD, [lines[n] for n in names]) + ''.join(parts) + end + after)
 
 
-def main_table(found: dict) -> str:
-    """The rows with the length of training chosen by a rule: Markdown."""
-    lines = []
-    for name, one in found.items():
-        rows = tables.students(one)
-        mine = rows[rows['student.stopping.name'] == 'calibrated'].set_index('loss')
-        naive, confident = mine.loc['xent'], mine.loc['confidence']
-        task, _, place = name.partition('-')
-        lines.append([TITLES[task], place, f'{100 * naive["majority"]:.1f}', accuracy(naive, 'weak'),
-                      accuracy(naive, 'accuracy'), accuracy(confident, 'accuracy'), accuracy(naive, 'ceiling'),
-                      pgr(naive), pgr(confident), difference(one)])
-    head = ['task', 'token read', 'majority', 'weak', 'naive', 'confidence', 'ceiling', 'PGR naive', 'PGR confidence',
-            'confidence − naive, points']
-    return markdown(head, lines)
-
-
-def by_length(name: str, one) -> str:
-    """PGR after so many epochs, each a training of its own, and as rules stop it: Markdown."""
-    rows = tables.students(one)
+def title(name: str) -> str:
+    """`SST-2, last token` of `sst2-last`."""
     task, _, place = name.partition('-')
+    return f'{TITLES[task]}, {place} token'
+
+
+def said(made: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What the page has: cells of the main table and sections, by title."""
+    main, *parts = re.split(r'\n*\*\*(.+)\*\*\n+', made)
+    rows = [line.strip('| ').split(' | ') for line in main.strip().splitlines()[2:]]
+    sections = {name: text.strip() + '\n' for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {f'{r[0]}, {r[1]} token': r for r in rows}, sections
+
+
+HEAD = ['task', 'token read', 'majority', 'weak', 'naive', 'confidence', 'ceiling', 'PGR naive', 'PGR confidence',
+        'confidence − naive, points']
+
+
+def main_row(name: str, one) -> list[str]:
+    """The cells of a row with the length of training chosen by a rule."""
+    rows = tables.students(one)
+    mine = rows[rows['student.stopping.name'] == 'calibrated'].set_index('loss')
+    naive, confident = mine.loc['xent'], mine.loc['confidence']
+    task, _, place = name.partition('-')
+    return [TITLES[task], place, f'{100 * naive["majority"]:.1f}', accuracy(naive, 'weak'),
+            accuracy(naive, 'accuracy'), accuracy(confident, 'accuracy'), accuracy(naive, 'ceiling'),
+            pgr(naive), pgr(confident), difference(one)]
+
+
+def by_length(one) -> str:
+    """PGR after so many epochs, each a training of its own, and as rules stop it: Markdown."""
     lines = []
     fields = ['student.stopping.name', 'student.epochs']
-    for (rule, epochs), part in rows.groupby(fields, sort=False):
+    for (rule, epochs), part in tables.students(one).groupby(fields, sort=False):
         naive, confident = (part[part['loss'] == loss].iloc[0] for loss in ('xent', 'confidence'))
         how = f'rule `{rule}`' if rule else str(epochs)
         lines.append([how, accuracy(naive, 'ceiling'), pgr(naive), pgr(confident)])
-    table = markdown(['epochs', 'ceiling', 'PGR naive', 'PGR confidence'], lines)
-    return f'\n**{TITLES[task]}, {place} token**\n\n{table}'
+    return markdown(['epochs', 'ceiling', 'PGR naive', 'PGR confidence'], lines)
 
 
 def accuracy(row: pd.Series, name: str) -> str:

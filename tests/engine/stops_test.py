@@ -76,10 +76,6 @@ def test_features_are_killed(tmp_path):
     check('features', tmp_path, 2, signal.SIGKILL)
 
 
-def test_a_grid_is_terminated(tmp_path):
-    check('grid', tmp_path, 2, signal.SIGTERM)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('how', ENDS, ids=lambda s: s.name)
 @pytest.mark.parametrize('name', RUNS)

@@ -51,10 +51,6 @@ def test_suspended_processes_of_a_graph(tmp_path):
     check(TOY, tmp_path, 3, toy_outcome)
 
 
-def test_suspended_processes_of_a_grid(tmp_path):
-    check(GRID, tmp_path, 2, grid_outcome)
-
-
 @pytest.mark.slow
 def test_twenty_suspensions_change_no_number(tmp_path):
     check(GRID, tmp_path, 20, grid_outcome)
