@@ -11,6 +11,7 @@ CORE = [
     'huggingface_hub>=1.3,<3',
     'jax>=0.10,<0.13',
     'jinja2>=3.1,<4',
+    'markupsafe>=2.1,<4',
     'matplotlib>=3.9,<4',
     'ml-collections>=1.1,<2',
     'ml-dtypes>=0.5,<1',

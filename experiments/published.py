@@ -18,12 +18,6 @@ from w2s_jax.engine import grid, sweep
 from w2s_jax.errors import ConfigError
 from w2s_jax.report import comparisons, page, tables
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'where the grids go, a folder a row')
-MODELS = flags.DEFINE_string('models', None, 'folder of models')
-DATA = flags.DEFINE_string('data', None, 'folder of datasets')
-ONLY = flags.DEFINE_list('rows', [], 'names of rows; none: all')
-PAGE = flags.DEFINE_bool('page', False, 'write docs/results.md from what is there, and run nothing')
-
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
 LENGTHS = (1, 2, 3, 5, 10, 20, 60)  # epochs, each a training of its own
 RULES, MOST = ('calibrated', 'likelihood', 'agreement'), 60
@@ -52,13 +46,12 @@ ROWS: dict[str, Callable] = {f'{task}-{place}': lambda models, data, task=task, 
         ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'), ('sciq', 'mean'))}
 
 
-def run(names: list[str], workdir: pathlib.Path) -> None:
+def run(names: list[str], workdir: pathlib.Path, models: str, data: str) -> None:
     """Runs rows by name, each a grid in a folder of its own."""
     for name in names:
         if name not in ROWS:
             raise ConfigError(f'--rows: unknown {name!r}, expected some of {", ".join(ROWS)}')
-        config = ROWS[name](MODELS.value, DATA.value)
-        grid.run(config, lengths(), workdir / name)
+        grid.run(ROWS[name](models, data), lengths(), workdir / name)
 
 
 def write(workdir: pathlib.Path) -> None:
@@ -143,14 +136,24 @@ def markdown(head: list[str], lines: list[list[str]]) -> str:
     return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
+def define_flags() -> None:
+    """Those of the command."""
+    flags.DEFINE_string('workdir', None, 'where the grids go, a folder a row')
+    flags.DEFINE_string('models', None, 'folder of models')
+    flags.DEFINE_string('data', None, 'folder of datasets')
+    flags.DEFINE_list('rows', [], 'names of rows; none: all')
+    flags.DEFINE_bool('page', False, 'write docs/results.md from what is there, and run nothing')
+
+
 def main() -> None:
     """Runs what is missing and writes the page."""
-    for flag in (WORKDIR, *([] if PAGE.value else [MODELS, DATA])):
-        if flag.value is None:
-            raise ConfigError(f'--{flag.name}: missing, expected a folder')
-    workdir = pathlib.Path(str(WORKDIR.value)).expanduser().absolute()
-    if not PAGE.value:
-        run(ONLY.value or list(ROWS), workdir)
+    given = flags.FLAGS
+    for name in ('workdir', *([] if given.page else ['models', 'data'])):
+        if given[name].value is None:
+            raise ConfigError(f'--{name}: missing, expected a folder')
+    workdir = pathlib.Path(given.workdir).expanduser().absolute()
+    if not given.page:
+        run(given.rows or list(ROWS), workdir, given.models, given.data)
     write(workdir)
     for name in ROWS:
         if (workdir / name / 'grid.json').exists():
@@ -158,4 +161,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    define_flags()
     cli.run(main)
