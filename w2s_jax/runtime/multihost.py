@@ -23,6 +23,7 @@ from jax._src import distributed  # the only way to the key-value store
 from jax.experimental import multihost_utils
 
 from w2s_jax.errors import ConfigError, HostsError
+from w2s_jax.runtime.process import check_devices
 
 STOPPED = 75  # exit status (EX_TEMPFAIL): nothing is lost, run the same command again
 PERIOD, SILENCE = 2.0, 30.0  # seconds between signs of life, and without one until a host counts as gone
@@ -77,6 +78,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
                           'TPU, SLURM, GKE or MPI, or --coordinator, --processes and --process') from None
     except RuntimeError as e:
         raise HostsError(f'this host cannot join the others ({_line(e)})') from None
+    check_devices()
     _watch = Watch(_client(), jax.process_index(), jax.process_count())
 
 
