@@ -8,7 +8,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -205,5 +204,5 @@ def _check_config(argv: list[str]) -> None:
     flag = flags.FLAGS['config']
     if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
         option, path = _config_option(argv)
-        found = 'get_config() returned something else' if Path(path).is_file() else 'no such file'
+        found = 'get_config() returned something else' if os.path.isfile(path) else 'no such file'
         raise ConfigError(f'{option}: {found}, expected a Python file whose get_config() returns a ConfigDict')

@@ -52,6 +52,14 @@ def exists(path: pathlib.Path, field: str = '') -> bool:
         raise DataError(f'{where}{shortened(path)}: cannot be read ({reason(e)})') from None
 
 
+def is_folder(path) -> bool:
+    """Whether that is a folder; False for what can be no path."""
+    try:
+        return pathlib.Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def shortened(path) -> str:
     """A path, of a long one the beginning."""
     text = str(path)

@@ -89,7 +89,7 @@ def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
                 names[str((content if path.parent == workdir else content['config'])[f'{part}.model'])] = None
     if 'read_out' not in section['model']:
         raise ConfigError(f'{part}.model: {section["model"]["model"]!r} is no language model, expected one to export')
-    folders = [language.find(name, f'{part}.model') for name in names if '/' in name or pathlib.Path(name).is_dir()]
+    folders = [language.find(name, f'{part}.model') for name in names if '/' in name or paths.is_folder(name)]
     same = [folder for folder in folders if hf.fingerprint(folder) == section['model']['weights']]
     if not same:
         raise StoreError(f'{", ".join(map(str, folders))}: not the weights that {section["model"]["model"]!r} was '

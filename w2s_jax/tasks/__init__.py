@@ -49,7 +49,7 @@ TASKS.register('chess', **FILES, **CHESS)(puzzles.load)
 TASKS.register('chess_choice', **FILES, **CHESS)(choices.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
                                                 'makes the supervisor err is so much larger'))(synthetic.load)
-TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(500))(files.load)
+TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS))(files.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 for _name, _spec in nlp.SPECS.items():
