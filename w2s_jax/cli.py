@@ -37,9 +37,10 @@ def join_hosts() -> None:
     if not values:
         return
     if flags.FLAGS['distributed'].value:
+        seconds = flags.FLAGS['join_seconds'].value or 300
         if not multihost.supervised():
-            sys.exit(multihost.supervise())
-        multihost.start(**values, seconds=flags.FLAGS['join_seconds'].value or 300)
+            sys.exit(multihost.supervise(values['coordinator'], values['process'], seconds))
+        multihost.start(**values, seconds=seconds)
     elif extra := [k for k, v in values.items() if v is not None]:
         raise ConfigError(f'--{extra[0]}: only with --distributed')
 

@@ -69,6 +69,7 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
     began = time.perf_counter()
     workdir, cells, config = paths.folder(workdir, '--workdir'), sweep.check(cells), plans.composed(config)
     check_executor(executor, options)
+    configured(config, cells)
     if multihost.count() > 1 and (executor != 'local' or '://' in str(store or '')):
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
@@ -96,15 +97,21 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
 def plan(config, cells: sweep.Sweep, say: Callable = print) -> Grid:
     """Checks all cells and wires their phases; data that cells share is loaded once. Raises UserError."""
     cells, config = sweep.check(cells), plans.composed(config)
-    names, made, planned = sweep.names(cells), [], []
     datasets: dict[str, Dataset] = {}
-    for name, overrides in zip(names, cells, strict=True):
+    found = []
+    for overrides, (name, one) in zip(cells, configured(config, cells), strict=True):
         with _naming(name):
-            made.append(configs.validate(sweep.apply(config, overrides)))
-    for name, one in zip(names, made, strict=True):
+            found.append(Cell(name, overrides, plans.prepare(one, say, datasets)))
+    return Grid(config, found)
+
+
+def configured(config, cells: sweep.Sweep) -> list[tuple[str, Any]]:
+    """The name and the checked config of every cell. Raises ConfigError that names the cell."""
+    found = []
+    for name, overrides in zip(sweep.names(cells), cells, strict=True):
         with _naming(name):
-            planned.append(plans.prepare(one, say, datasets))
-    return Grid(config, [Cell(*c) for c in zip(names, cells, planned, strict=True)])
+            found.append((name, configs.validate(sweep.apply(config, overrides))))
+    return found
 
 
 def check_executor(executor: str, options: dict) -> None:
