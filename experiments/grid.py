@@ -9,6 +9,7 @@ command on several machines that share the work directory divides the work among
 import importlib.util
 import inspect
 import pathlib
+import sys
 from typing import Any
 
 from absl import flags
@@ -16,7 +17,7 @@ from ml_collections import config_flags
 
 from w2s_jax import cli
 from w2s_jax.engine import estimate, grid
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, UserError
 from w2s_jax.runtime import multihost
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument, with get_sweep()')
@@ -38,7 +39,13 @@ def main() -> None:
             raise ConfigError(f'--{flag.name}: missing, expected for example '
                               '--config=configs/chess_grid.py --workdir=runs/chess_grid')
     file: Any = flags.FLAGS['config']
-    cells = get_sweep(*file.config_filename.partition(':')[::2])
+    try:
+        with cli.no_exit():
+            cells = get_sweep(*file.config_filename.partition(':')[::2])
+    except UserError:
+        raise
+    except Exception as e:  # a config file is a program: it may raise anything
+        raise ConfigError(cli.explain(e, sys.argv)) from None
     workdir = str(WORKDIR.value)
     if DRY_RUN.value:
         print(estimate.dry_run(CONFIG.value, cells, workdir, STORE.value))

@@ -5,9 +5,9 @@ prints what was found. W is the work directory of an experiment or of a grid.
 """
 from absl import flags
 
-from w2s_jax import cli
+from w2s_jax import cli, paths
 from w2s_jax.errors import ConfigError
-from w2s_jax.report import page, tables
+from w2s_jax.report import page, shape, tables
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of a finished experiment or grid')
 
@@ -16,8 +16,11 @@ def main() -> None:
     """Reports on the work directory that the flag names."""
     if WORKDIR.value is None:
         raise ConfigError('--workdir: missing, expected for example --workdir=runs/quickstart')
-    path = page.write(WORKDIR.value)
-    print(page.terminal_table(tables.load(WORKDIR.value)))
+    workdir = paths.folder(WORKDIR.value, '--workdir')
+    with shape.doubting(workdir):
+        path = page.write(workdir)
+        said = page.terminal_table(tables.load(workdir))
+    print(said)
     print(f'report: {path}')
 
 

@@ -20,10 +20,10 @@ RULES = {
     'report': 'jax train engine',
     'evaluation': 'jax graph store engine config phases methods report',
     'graph': 'jax store engine config phases methods report train',
-    'registry errors text': 'jax data graph store engine config phases methods report train models tasks labels',
+    'registry errors text paths': 'jax data graph store engine config phases methods report train models tasks labels',
 }
 # Who -> all of ours that it may import beside itself.
-ONLY = {'store runtime': 'errors registry text'}
+ONLY = {'store runtime': 'errors paths registry text'}
 # Package -> the one file or folder that imports it.
 PLACES = {'jax._src': 'w2s_jax/runtime/multihost.py', 'ray': 'w2s_jax/engine/ray_executor.py',
           'chess': 'w2s_jax/tasks/chess/', 'torch': 'experiments/benchmark/'}

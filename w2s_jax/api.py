@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import inspect
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
+
+from w2s_jax import paths
+from w2s_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     import ml_collections
@@ -30,23 +33,29 @@ class Results:
     """
     workdir: pathlib.Path
 
+    def __post_init__(self):
+        object.__setattr__(self, 'workdir', paths.folder(self.workdir, 'workdir'))
+
     @functools.cached_property
     def students(self) -> pd.DataFrame:
         """The table of results.csv."""
-        from w2s_jax.report import tables
-        return tables.students(tables.load(self.workdir))
+        from w2s_jax.report import shape, tables
+        with shape.doubting(self.workdir):
+            return tables.students(tables.load(self.workdir))
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
         """The table of runs.csv."""
-        from w2s_jax.report import tables
-        return tables.runs(tables.load(self.workdir))
+        from w2s_jax.report import shape, tables
+        with shape.doubting(self.workdir):
+            return tables.runs(tables.load(self.workdir))
 
     @functools.cached_property
     def raw(self) -> dict[str, Any]:
         """All that was found, as JSON."""
+        from w2s_jax.report import reading
         path = self.workdir / 'grid.json'
-        return json.loads((path if path.exists() else self.workdir / 'results.json').read_text())
+        return reading.read(path if path.exists() else self.workdir / 'results.json')
 
     @property
     def report(self) -> pathlib.Path:
@@ -54,23 +63,42 @@ class Results:
         return self.workdir / 'report.html'
 
 
+def _called_right(fn: Callable) -> Callable:
+    """`fn`, which raises ConfigError for arguments that it does not take."""
+    @functools.wraps(fn)
+    def call(*args, **kwargs):
+        try:
+            inspect.signature(fn).bind(*args, **kwargs)
+        except TypeError as e:
+            raise ConfigError(f'{fn.__name__}: {e}, expected {fn.__name__}'
+                              f'({", ".join(inspect.signature(fn).parameters)})') from None
+        stream = kwargs.get('stream')
+        if stream is not None and not hasattr(stream, 'write'):
+            raise ConfigError(f'stream: {stream!r}, expected a file to write to, or None')
+        return fn(*args, **kwargs)
+    return call
+
+
+@_called_right
 def default_config() -> ml_collections.ConfigDict:
     """Every field with its default (config.py): change what you must."""
     from w2s_jax import config
     return config.default_config()
 
 
+@_called_right
 def run(config, workdir: str | pathlib.Path, stream: TextIO | None = None) -> Results:
     """Runs an experiment, or what is missing of it, in `workdir`; progress goes to `stream` (None: standard error).
 
     Raises UserError (errors.py) for what the user can mend, in one line.
     """
     from w2s_jax.engine import experiment
-    experiment.run(config, workdir, stream)
-    return Results(pathlib.Path(workdir).expanduser().absolute())
+    experiment.run(config, paths.folder(workdir, 'workdir'), stream)
+    return Results(pathlib.Path(workdir))
 
 
-def grid(config, cells: list[dict[str, Any]], workdir: str | pathlib.Path, stream: TextIO | None = None,
+@_called_right
+def grid(config, cells: Iterable[dict[str, Any]], workdir: str | pathlib.Path, stream: TextIO | None = None,
          executor: str = 'local', **options) -> Results:
     """Runs a grid, or what is missing of it: `config` once for each dict of overrides in `cells` (see `product`).
 
@@ -79,29 +107,34 @@ def grid(config, cells: list[dict[str, Any]], workdir: str | pathlib.Path, strea
     Raises UserError; a cell whose run breaks down has its reason in the tables.
     """
     from w2s_jax.engine import grid as grids
-    grids.run(config, cells, workdir, stream, executor, **options)
-    return Results(pathlib.Path(workdir).expanduser().absolute())
+    grids.run(config, list(cells) if isinstance(cells, Iterable) else cells, paths.folder(workdir, 'workdir'), stream,
+              executor, **options)
+    return Results(pathlib.Path(workdir))
 
 
+@_called_right
 def values(field: str, options: Iterable) -> list[dict[str, Any]]:
     """A cell for each value of a dotted field."""
     from w2s_jax.engine import sweep
     return sweep.values(field, options)
 
 
-def product(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+@_called_right
+def product(*sweeps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A cell for each combination of a cell of every sweep. Raises ConfigError."""
     from w2s_jax.engine import sweep
     return sweep.product(*sweeps)
 
 
-def zipped(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+@_called_right
+def zipped(*sweeps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first cells of all sweeps together, the second ones, and so on. Raises ConfigError."""
     from w2s_jax.engine import sweep
     return sweep.zipped(*sweeps)
 
 
-def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+@_called_right
+def chain(*sweeps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells of one sweep after those of another."""
     from w2s_jax.engine import sweep
     return sweep.chain(*sweeps)

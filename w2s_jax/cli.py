@@ -8,13 +8,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 from absl import app, flags
 
 from w2s_jax import config as configs
+from w2s_jax import paths
 from w2s_jax.engine import plan
 from w2s_jax.errors import ConfigError, HostsError, Preempted, TakenOver, UserError
 from w2s_jax.runtime import multihost, preemption, process
@@ -37,9 +37,10 @@ def join_hosts() -> None:
     if not values:
         return
     if flags.FLAGS['distributed'].value:
+        seconds = flags.FLAGS['join_seconds'].value or 300
         if not multihost.supervised():
-            sys.exit(multihost.supervise())
-        multihost.start(**values, seconds=flags.FLAGS['join_seconds'].value or 300)
+            sys.exit(multihost.supervise(values['coordinator'], values['process'], seconds))
+        multihost.start(**values, seconds=seconds)
     elif extra := [k for k, v in values.items() if v is not None]:
         raise ConfigError(f'--{extra[0]}: only with --distributed')
 
@@ -125,6 +126,17 @@ def parse(argv: list[str]) -> None:
     _check_config(argv)
 
 
+@contextlib.contextmanager
+def no_exit():
+    """A block of a user's program, which may raise anything but must not end this one."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as e:
+        raise RuntimeError(f'{type(e).__name__}: {one_line(e)}, expected no exit in a config file') from e
+
+
 class Composing(flags.ArgumentParser):
     """Reads a config file, imports its plug-ins, and brings the config into the form that it has with what the flags
     name (`--config.method.name=...`), so that these may set the fields that come with it."""
@@ -138,7 +150,9 @@ class Composing(flags.ArgumentParser):
 
     def parse(self, argument):
         """A ConfigDict, locked. Raises ConfigError for a field that is not there."""
-        config = self.parser.parse(argument)
+        paths.check_file(str(argument).partition(':')[0], ConfigError)
+        with no_exit():
+            config = self.parser.parse(argument)
         if not isinstance(config, ml_collections.ConfigDict):
             return config
         with config.unlocked():
@@ -191,5 +205,5 @@ def _check_config(argv: list[str]) -> None:
     flag = flags.FLAGS['config']
     if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
         option, path = _config_option(argv)
-        found = 'get_config() returned something else' if Path(path).is_file() else 'no such file'
+        found = 'get_config() returned something else' if os.path.isfile(path) else 'no such file'
         raise ConfigError(f'{option}: {found}, expected a Python file whose get_config() returns a ConfigDict')

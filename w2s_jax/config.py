@@ -26,10 +26,12 @@ from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
+from w2s_jax.text import plain
 from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
 MANY = 10**9
+ConfigSection = ml_collections.ConfigDict | ml_collections.FrozenConfigDict
 RATE: dict[str, Any] = {'low': 0, 'high': 1e3, 'traced': True}
 
 
@@ -167,16 +169,23 @@ def settings(config) -> dict[str, Setting]:
     found = {_dotted(part, name): s for part, fields in SECTIONS.items() for name, s in fields.items()}
     for named in NAMED:
         name = _value(config, _dotted(named.section, named.field), found)
-        if not named.loose or name in named.registry:
+        if not named.loose or (isinstance(name, str) and name in named.registry):
             known(_dotted(named.section, named.field), name, named.registry)
             found |= {_dotted(named.section, k): s for k, s in named.registry[name].settings.items()}
     for named in LISTED:
         field = _dotted(named.section, named.field)
         value = _value(config, field, found)
-        for name in (value,) if isinstance(value, str) else value:
+        for name in value if isinstance(value, tuple | list) else (value,):
             known(field, name, named.registry)
             found |= {f'{named.section}.{name}.{k}': s for k, s in named.registry[name].settings.items()}
     return found
+
+
+def check_kind(config) -> None:
+    """Raises ConfigError for what is no config at all."""
+    if not isinstance(config, ConfigSection):
+        raise ConfigError(f'config: {str(config)[:60]!r}, a {type(config).__name__}; expected a ConfigDict, as '
+                          'w2s_jax.default_config() gives')
 
 
 def compose(config) -> ml_collections.ConfigDict:
@@ -199,14 +208,15 @@ def compose(config) -> ml_collections.ConfigDict:
         node[name] = config_dict.placeholder(setting.type) if setting.default is None else _typed(value, setting)
         if setting.default is None and value is not None:
             try:
-                node[name] = value
-            except TypeError:
+                node[name] = plain(value)
+            except (TypeError, ValueError):
                 raise ConfigError(f'{field}: {value!r}, expected a {setting.type.__name__}') from None
     return out
 
 
 def _typed(value, setting: Setting):
     """Lists as tuples, whole numbers where there may be others as such, several words as one text."""
+    value = plain(value)
     if setting.several and isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
         return ','.join(value)
     if setting.type is tuple and isinstance(value, list):
@@ -221,8 +231,10 @@ def _dotted(part: str, name: str) -> str:
 def _value(config, field: str, found: dict[str, Setting]):
     node = config
     for part in field.split('.'):
-        if node is None or part not in node:
+        if isinstance(node, ConfigSection) and part not in node:
             return found[field].default
+        if not isinstance(node, ConfigSection):
+            raise ConfigError(f'{field.rpartition(".")[0]}: {str(node)[:60]!r}, expected a section with fields')
         node = node[part]
     return node
 
@@ -234,7 +246,9 @@ def _leaves(config) -> dict:
     def visit(node, prefix):
         for name in node:
             value = node[name]
-            if isinstance(value, ml_collections.ConfigDict | ml_collections.FrozenConfigDict):
+            if not isinstance(name, str):
+                raise ConfigError(f'{prefix}{name!r}: expected a name of a field')
+            if isinstance(value, ConfigSection):
                 visit(value, f'{prefix}{name}.')
             else:
                 out[prefix + name] = value
@@ -298,10 +312,10 @@ def validate(config) -> ml_collections.ConfigDict:
 def _labels(config) -> None:
     if SOURCES[config.labels.source].options.get('teacher'):
         return
-    for name, plain in (('temperature', 1), ('label_noise', 0)):
-        if config.method[name] != plain:
+    for name, neutral in (('temperature', 1), ('label_noise', 0)):
+        if config.method[name] != neutral:
             raise ConfigError(f"method.{name}: {config.method[name]:g}, but labels.source {config.labels.source!r} has "
-                              f'labels of its own, expected {plain}')
+                              f'labels of its own, expected {neutral}')
 
 
 def method_models(config) -> dict[str, str]:

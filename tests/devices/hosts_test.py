@@ -141,12 +141,19 @@ def test_other_commands_other_folders_and_lonely_hosts_end_in_one_line(tmp_path)
     other = together(tmp_path / 'a', 2, 1, *SMALL, own=lambda i: [f'--config.train.epochs={2 + i}'])
     folders = together(tmp_path / 'b', 2, 1, *SMALL, own=lambda i: [f'--workdir={tmp_path / str(i)}'])
     lonely = start(tmp_path / 'c', 1, (*SMALL, '--join_seconds=5'), meeting(2)[0])
+    unheard = start(tmp_path / 'g', 1, (*SMALL, '--join_seconds=5'), meeting(2)[1])
+    malformed = start(tmp_path / 'h', 1, SMALL, ['--distributed', '--coordinator=nobody', '--processes=2',
+                                                 '--process=1'])
+    many = start(tmp_path / 'i', 1, SMALL, [*meeting(2)[0][:2], '--processes=2', '--process=2'])
     nowhere = start(tmp_path / 'd', 1, SMALL, ['--distributed'])
     half = start(tmp_path / 'e', 1, SMALL, ['--distributed', '--process=1'])
     flagless = start(tmp_path / 'f', 1, SMALL, ['--process=1'])
-    found = [finish(*group) for group in (other, folders, [lonely], [nowhere], [half], [flagless])]
-    for ended, status, words in zip(found, (2, 2, 75, 2, 2, 2), (
+    found = [finish(*group) for group in (other, folders, [lonely], [nowhere], [half], [flagless],
+                                              [unheard], [malformed], [many])]
+    for ended, status, words in zip(found, (2, 2, 75, 2, 2, 2, 2, 2, 2), (
             'config: train.epochs is', 'work directory: folder', 'cannot reach the others',
-            'no cluster found', 'expected all three of them', 'only with --distributed'), strict=True):
+            'no cluster found', 'expected all three of them', 'only with --distributed',
+            ': nobody answered there within 5 s', '--coordinator=nobody: expected host:port',
+            '--process=2: expected 0 to 1'), strict=True):
         assert all(s == status and words in said for s, said in ended), ended
     assert not (tmp_path / 'a' / 'config.json').exists()

@@ -263,7 +263,7 @@ def test_max_length_leaves_out_rows_that_are_not_positions():
     ('bert', {'hidden_size': None}, 'hidden_size is missing'),
     ('bert', {'hidden_size': '16'}, "hidden_size: '16'"),
     ('bert', {'num_hidden_layers': 0}, 'num_hidden_layers'),
-    ('bert', {'num_attention_heads': 3}, 'num_heads'),
+    ('bert', {'num_attention_heads': 3}, 'num_attention_heads: 3 does not divide hidden_size'),
     ('bert', {'quantization_config': {'bits': 4}}, 'quantization_config'),
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx'),
     ('opt', {'layer_norm_elementwise_affine': False}, 'layer_norm_elementwise_affine'),

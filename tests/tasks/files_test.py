@@ -91,7 +91,7 @@ def test_an_answer_that_reads_in_two_ways_is_refused(tmp_path):
 
 
 def test_template(tmp_path):
-    d = load(tmp_path, reviews(60), text='body', label='grade', template='By {by}: {body}')
+    d = load(tmp_path, reviews(60), label='grade', template='By {by}: {body}')
     assert all(s.startswith('By ') and int(s.split()[1][:-1]) == int(s.split()[3][:-1]) // 5 for s in statements(d))
     d = load(tmp_path, reviews(60), label='grade', template='{body} {{of}} {by}')
     assert all(' {of} ' in s for s in statements(d))
@@ -117,7 +117,7 @@ QUESTION = {'question': 'ask', 'options': 'among', 'answer': 'solution'}
     ({'text': 'bdy', 'label': 'grade'}, reviews(9), r"task.text: no column 'bdy', it has 'body', 'by', 'grade'$"),
     ({'text': 'body', 'label': 'x'}, reviews(9), r"task.label: no column 'x'"),
     (FIELDS | {'group': 'x'}, reviews(9), r"task.group: no column 'x'"),
-    (FIELDS | {'template': '{x}'}, reviews(9), r"task.template: no column 'x'"),
+    (FIELDS | {'text': '', 'template': '{x}'}, reviews(9), r"task.template: no column 'x'"),
     (FIELDS, reviews(9, (3.5, 4.0)), r"line 1: label 3.5, expected a class: a word or an integer \(5 of 9 rows"),
     (FIELDS, reviews(9, ('0.5', 'nan')), r"line 2: grade 'nan', expected a probability in \[0, 1\]"),
     (FIELDS, reviews(9, ('3.5', 'nan')), r"line 1: label '3.5', expected a class"),
@@ -154,9 +154,17 @@ def test_bad_data(tmp_path, fields, rows, message):
     ({'question': 'ask', 'options': 'among'}, 'task.answer: empty, expected a column, as task.question is set'),
     (FIELDS | {'answer': 'a'}, "task.answer: 'a', expected '', as task.text is set"),
     (FIELDS | {'classes': 'a'}, r"task.classes: 'a', expected 2 different names|expected one of task.classes"),
-    (FIELDS | {'template': '{body'}, "task.template: '{body' is not a template"),
-    (FIELDS | {'template': '{body!r}'}, 'expected plain column names in braces'),
-    (FIELDS | {'template': 'x'}, r'expected {column}s in it'),
+    (FIELDS | {'text': '', 'template': '{body'}, "task.template: '{body' is not a template"),
+    (FIELDS | {'text': '', 'template': '{body!r}'}, 'expected plain column names in braces'),
+    (FIELDS | {'text': '', 'template': 'x'}, r'expected {column}s in it'),
+    (FIELDS | {'template': '{body}'}, "task.text: 'body', expected '' as task.template is set"),
+    (FIELDS | {'text': '', 'template': '{body} {grade}'}, "task.template: shows the column 'grade', which is task.label"),
+    (FIELDS | {'text': 'body,grade'}, "task.text: shows the column 'grade', which is task.label"),
+    (FIELDS | {'text': 'grade'}, "task.text: shows the column 'grade', which is task.label"),
+    (FIELDS | {'text': '', 'weak': 'by', 'template': '{body} {by}'}, "shows the column 'by', which is task.weak"),
+    (FIELDS | {'questions': 3}, 'task.questions: 3, expected 500 as task.text is set'),
+    (QUESTION | {'template': '{ask} {solution} {answer}'}, "shows the column 'solution', which is task.answer"),
+    (QUESTION | {'question': 'solution'}, "task.question: shows the column 'solution', which is task.answer"),
     (QUESTION | {'template': '{ask}'}, r'expected {answer} in it'),
     (FIELDS | {'prompt': 'x'}, "task.prompt: 'x', expected '', as task.text is set"),
     (QUESTION | {'balance': True}, "task.balance: True, expected False, as task.question is set"),

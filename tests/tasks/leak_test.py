@@ -130,13 +130,29 @@ def test_groups_are_not_learned_by_heart():
 
 
 def test_too_few_rows_are_not_judged():
-    texts, truth = leaking(questions(40))
-    result = leak.check(texts, truth, np.arange(40))
+    texts, truth = leaking(questions(31))
+    result = leak.check(texts, truth, np.arange(31))
     assert result['surface_auroc'] is None and leak.warning(result) is None
+    assert str(leak.unchecked(result)).startswith('too few rows (31) to check whether texts give their labels away')
     texts, truth = leaking(questions(200))
     assert leak.check(texts, truth, np.zeros(200, int))['surface_auroc'] is None
     assert leak.check(texts, np.zeros(200, int), np.arange(200))['surface_auroc'] is None
     json.dumps(result)
+
+
+def test_few_rows_are_judged_with_care():
+    """From 32 rows on a leak is found, and what is sound is not blamed."""
+    found, blamed = [], []
+    for seed in range(20):
+        made = questions(36, seed)
+        texts, _ = sound(made)
+        truth = np.random.default_rng(seed).permutation(np.arange(36) % 2)
+        marked = np.array([t + '!' * int(y) for t, y in zip(texts, truth, strict=True)], object)
+        for which, into in ((marked, found), (texts, blamed)):
+            result = leak.check(which, truth, np.arange(36))
+            assert leak.unchecked(result) is None
+            into.append(leak.warning(result) is not None)
+    assert sum(found) == 20 and sum(blamed) <= 1
 
 
 def test_empty_and_strange_texts_do_not_matter():

@@ -38,7 +38,7 @@ def test_a_column_with_a_comma_in_its_name_is_one_column(tmp_path):
     rows = [{'q,p': f'Text {i}', 'y': i % 2} for i in range(60)]
     assert statements(load(tmp_path, rows, text='q,p', label='y')) == {f'Text {i}': i % 2 for i in range(60)}
     with pytest.raises(DataError, match=r"my.jsonl: task.text: no column 'x', it has 'q,p', 'y'"):
-        load(tmp_path, rows, text='x,y', label='y')
+        load(tmp_path, rows, text='x,z', label='y')
     with pytest.raises(DataError, match=r'line 61: q is missing, expected a text \(1 of 61'):
         load(tmp_path, [{'q': f'{i}', 'p': '', 'y': i % 2} for i in range(60)] + [{'p': ' ', 'y': 1}], text='q,p',
              label='y')

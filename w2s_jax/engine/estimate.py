@@ -1,8 +1,7 @@
 """What a grid would run, what of it is done, and about how long the rest takes: `experiments.grid --dry_run`."""
 import collections
-import pathlib
 
-from w2s_jax import graph
+from w2s_jax import graph, paths
 from w2s_jax.engine import grid, runner, sweep
 from w2s_jax.engine.cost import Cost
 from w2s_jax.phases import kinds
@@ -14,7 +13,7 @@ def dry_run(config, cells: sweep.Sweep, workdir, where: str | None = None) -> st
 
     where: the folder or URL of the store; None: in the work directory.
     """
-    store = remote.open_store(where or pathlib.Path(workdir).expanduser().absolute() / 'store')
+    store = remote.open_store(where or paths.folder(workdir, '--workdir') / 'store')
     planned = grid.plan(config, cells, lambda line: None)
     done = runner.finished(planned.phases, store)
     return '\n'.join([*_cells(planned, done), '', *_kinds(planned, done), '', *_programs(planned, done), '',

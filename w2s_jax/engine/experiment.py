@@ -5,6 +5,7 @@ import pathlib
 import time
 
 from w2s_jax import config as configs
+from w2s_jax import paths
 from w2s_jax.engine import plan as plans
 from w2s_jax.engine import results, runner
 from w2s_jax.errors import StoreError
@@ -21,7 +22,7 @@ def run(config, workdir: str | pathlib.Path, stream=None) -> dict:
     """
     began = time.perf_counter()
     config = plans.ready(config)
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir = paths.folder(workdir, '--workdir')
     multihost.agree('config', configs.flat(config) | results.versions())
     if not multihost.is_coordinator():
         runner.follow([plans.prepare(config, runner.quiet)], Store(workdir / 'store'))

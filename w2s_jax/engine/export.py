@@ -1,14 +1,20 @@
 """A trained language model out of a work directory, as a folder that transformers loads."""
-import json
+import contextlib
+import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 
 import flax.traverse_util
 import numpy as np
+import safetensors
 
-from w2s_jax.errors import ConfigError, StoreError
+from w2s_jax import paths
+from w2s_jax.errors import ConfigError, StoreError, WeightsError
 from w2s_jax.models import hf, language, lora
 from w2s_jax.models.linear import ADAPTERS
+from w2s_jax.report import reading
+from w2s_jax.runtime import process
 from w2s_jax.store import trees
 from w2s_jax.store.artifacts import Artifact
 from w2s_jax.text import digest
@@ -45,29 +51,45 @@ def _trained(workdir: pathlib.Path) -> list[tuple[tuple[str, str], list[int], li
     for path in [workdir / 'results.json', *sorted(workdir.glob('cells/*/results.json'))]:
         if not path.exists():
             continue
-        content = json.loads(path.read_text())
-        seeds = json.loads((path.parent / 'evaluation.json').read_text())['config']['seeds']
-        found += [((role, role), seeds, content[key].get('ids', [])) for role, key in (('teacher', 'weak'),
-                                                                                     ('ceiling', 'ceiling'))]
-        found += [(('student', s['label']), seeds, s.get('ids', [])) for s in content['students']]
+        with _whole(path):
+            content = reading.read(path)
+            seeds = list(reading.read(path.parent / 'evaluation.json')['config']['seeds'])
+            found += [((role, role), seeds, list(content[key].get('ids') or []))
+                      for role, key in (('teacher', 'weak'), ('ceiling', 'ceiling'))]
+            found += [(('student', str(s['label'])), seeds, list(s.get('ids') or [])) for s in content['students']]
     return found
 
 
+@contextlib.contextmanager
+def _whole(path: pathlib.Path):
+    """A block that reads parts of a JSON file. Raises StoreError for one that has not what it should."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as e:
+        raise StoreError(f'{path}: damaged ({type(e).__name__}: {" ".join(str(e).split())[:100]}), expected what '
+                         'experiments.run wrote') from None
+
+
 def _section(artifact: Artifact) -> dict:
-    return json.loads((artifact.path / 'config.json').read_text())['section']
+    path = artifact.path / 'config.json'
+    if not path.exists():
+        raise StoreError(f'{artifact.path}: not there, expected the phase that results.json names')
+    with _whole(path):
+        return dict(reading.read(path)['section'])
 
 
 def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
     """The folder that a phase's model came from: of those that the experiment, or the cells of the grid, name, the one
     with its weights. Raises ConfigError, StoreError."""
-    part, configs = 'teacher' if role == 'teacher' else 'student', [workdir / 'config.json']
-    cells = sorted(workdir.glob('cells/*/evaluation.json'))
-    found = [json.loads(p.read_text()) for p in configs if p.exists()] + [
-        json.loads(p.read_text())['config'] for p in cells]
-    names = dict.fromkeys(c[f'{part}.model'] for c in found)
+    part, names = 'teacher' if role == 'teacher' else 'student', dict[str, None]()
+    for path in [workdir / 'config.json', *sorted(workdir.glob('cells/*/evaluation.json'))]:
+        if path.exists():
+            with _whole(path):
+                content = reading.read(path)
+                names[str((content if path.parent == workdir else content['config'])[f'{part}.model'])] = None
     if 'read_out' not in section['model']:
         raise ConfigError(f'{part}.model: {section["model"]["model"]!r} is no language model, expected one to export')
-    folders = [language.find(name, f'{part}.model') for name in names if '/' in name or pathlib.Path(name).is_dir()]
+    folders = [language.find(name, f'{part}.model') for name in names if '/' in name or paths.is_folder(name)]
     same = [folder for folder in folders if hf.fingerprint(folder) == section['model']['weights']]
     if not same:
         raise StoreError(f'{", ".join(map(str, folders))}: not the weights that {section["model"]["model"]!r} was '
@@ -75,16 +97,26 @@ def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
     return same[0]
 
 
-def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.Path, phase: str = '') -> None:
+def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.Path, phase: str = '',
+          overwrite: bool = False) -> None:
     """Writes the model of a phase to folder `out`: LoRA's factors merged into the kernels, its head beside it.
 
     The head (`w2s_head.safetensors`: `classes` `[D, K]` or `reward` `[D, 1]`, and `bias` `[K]` or `[1]`) reads the
     hidden states as `read_out` in its metadata says; of a probe, what its features were scaled by is folded in.
-    Raises UserError for what is not there or is no language model.
+    Raises UserError for what is not there or is no language model, and for a folder with something in it, unless that
+    is to be overwritten.
     """
+    process.check_devices()
+    out = paths.folder(out, '--out')
     artifact = find(workdir, kind, loss, seed, phase)
     section = _section(artifact)
-    folder = source(workdir, kind, section)
+    with _whole(artifact.path / 'config.json'):
+        folder = source(workdir, kind, section)
+    with aside(out, folder, overwrite) as part:
+        _write(part, artifact, section, folder)
+
+
+def _write(out: pathlib.Path, artifact: Artifact, section: dict, folder: pathlib.Path) -> None:
     params = artifact.params()
     layers = section['model'].get('layers', 0)
     backbone = params['backbone'] if 'backbone' in params else hf.load(folder, layers=layers)
@@ -94,6 +126,34 @@ def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.P
     hf.export(out, backbone, hf.read(folder, layers))
     trees.save(out / HEAD, head_of(params, artifact.arrays),
                metadata={'read_out': section['model']['read_out'], 'phase': digest(section)})
+
+
+@contextlib.contextmanager
+def aside(out: pathlib.Path, source: pathlib.Path, overwrite: bool = False):
+    """A folder to write files to, which become those of `out` at the end of the block, or not at all.
+
+    Raises WeightsError for the folder of the model itself, StoreError for one with something in it, unless files are
+    to be overwritten, and for what cannot be written.
+    """
+    if out.resolve() == source.resolve():
+        raise WeightsError(f'{out}: export would overwrite the checkpoint itself')
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise StoreError(f'{out}: has something in it, expected an empty folder, or --overwrite')
+    part = (out if out.is_dir() else out.parent) / f'.part-{out.name}-{os.getpid()}'
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if out.is_dir():
+            for file in sorted(p for p in part.rglob('*') if p.is_file()):
+                (out / file.relative_to(part)).parent.mkdir(exist_ok=True)
+                file.replace(out / file.relative_to(part))
+        else:
+            part.rename(out)
+    except (OSError, safetensors.SafetensorError) as e:
+        raise StoreError(f'{out}: cannot be written ({paths.reason(e)}), expected a folder with space for a model'
+                         ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def head_of(params: dict, arrays: Mapping) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from w2s_jax import config as configs
-from w2s_jax import graph
+from w2s_jax import graph, paths
 from w2s_jax.data import Dataset
 from w2s_jax.engine import experiment, results, runner, sweep
 from w2s_jax.engine import plan as plans
@@ -27,6 +27,8 @@ from w2s_jax.report import page, tables
 from w2s_jax.runtime import multihost
 from w2s_jax.store import remote
 from w2s_jax.store.artifacts import Store, write_json
+
+RAY = ('address', 'resources', 'retries')  # options of ray_executor.run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
     Raises UserError for what the user can mend.
     """
     began = time.perf_counter()
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir, cells, config = paths.folder(workdir, '--workdir'), sweep.check(cells), plans.composed(config)
+    check_executor(executor, options)
+    configured(config, cells)
     if multihost.count() > 1 and (executor != 'local' or '://' in str(store or '')):
         raise ConfigError('--distributed: expected --executor=local, and --store a folder that all hosts share')
     place = remote.open_store(store or workdir / 'store')
@@ -92,17 +96,32 @@ def run(config, cells: sweep.Sweep, workdir: str | pathlib.Path, stream=None, ex
 
 def plan(config, cells: sweep.Sweep, say: Callable = print) -> Grid:
     """Checks all cells and wires their phases; data that cells share is loaded once. Raises UserError."""
-    cells = sweep.check(cells)
-    plans.load_plugins(config)
-    names, made, planned = sweep.names(cells), [], []
+    cells, config = sweep.check(cells), plans.composed(config)
     datasets: dict[str, Dataset] = {}
-    for name, overrides in zip(names, cells, strict=True):
+    found = []
+    for overrides, (name, one) in zip(cells, configured(config, cells), strict=True):
         with _naming(name):
-            made.append(configs.validate(sweep.apply(config, overrides)))
-    for name, one in zip(names, made, strict=True):
+            found.append(Cell(name, overrides, plans.prepare(one, say, datasets)))
+    return Grid(config, found)
+
+
+def configured(config, cells: sweep.Sweep) -> list[tuple[str, Any]]:
+    """The name and the checked config of every cell. Raises ConfigError that names the cell."""
+    found = []
+    for name, overrides in zip(sweep.names(cells), cells, strict=True):
         with _naming(name):
-            planned.append(plans.prepare(one, say, datasets))
-    return Grid(config, [Cell(*c) for c in zip(names, cells, planned, strict=True)])
+            found.append((name, configs.validate(sweep.apply(config, overrides))))
+    return found
+
+
+def check_executor(executor: str, options: dict) -> None:
+    """Raises ConfigError for an executor, or an option of it, that is not there."""
+    if executor not in ('local', 'ray'):
+        raise ConfigError(f'executor: {executor!r}, expected local or ray')
+    for name in options:
+        if executor == 'local' or name not in RAY:
+            raise ConfigError(f'{name}: no option of a grid with executor {executor!r}, expected '
+                              f'{"none" if executor == "local" else "one of " + ", ".join(RAY)}')
 
 
 @contextlib.contextmanager

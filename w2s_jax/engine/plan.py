@@ -46,8 +46,14 @@ class Plan:
 
 def ready(config):
     """A config with its plug-ins imported, composed and checked. Raises ConfigError."""
+    return configs.validate(composed(config))
+
+
+def composed(config):
+    """A config with its plug-ins imported and all of its fields. Raises ConfigError."""
+    configs.check_kind(config)
     load_plugins(config)
-    return configs.validate(config)
+    return configs.compose(config)
 
 
 def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan:
@@ -55,6 +61,7 @@ def prepare(config, say: Callable = print, datasets: dict | None = None) -> Plan
 
     datasets: those that are loaded already, by their section of the config; filled up.
     """
+    process.check_devices()
     datasets = {} if datasets is None else datasets
     key = json.dumps(configs.flat(config.task), sort_keys=True)
     if key not in datasets:
@@ -105,13 +112,18 @@ def wire(name: str, parts: Parts) -> None:
 
 def load_plugins(config) -> None:
     """Imports the modules that register more. Raises ConfigError for one that cannot be imported."""
-    for name in config.get('plugins', ()):
+    names = config.get('plugins', ())
+    if not isinstance(names, tuple | list | str) or not all(isinstance(n, str) and n for n in names):
+        raise ConfigError(f'plugins: {names!r}, expected a tuple of names of modules')
+    for name in (names,) if isinstance(names, str) and names else names:
         try:
             importlib.import_module(name)
             _plugins.add(name)
         except UserError as e:
             raise ConfigError(f'plugins: {name}: {e}') from None
-        except Exception as e:  # a module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # a module may raise anything, or call sys.exit
             raise ConfigError(f'plugins: cannot import {name!r} ({type(e).__name__}: {one_line(e)})') from None
 
 

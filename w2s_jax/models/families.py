@@ -16,6 +16,17 @@ _ACTIVATIONS = {'gelu': 'gelu', 'gelu_python': 'gelu', 'gelu_new': 'gelu_tanh', 
                 'gelu_pytorch_tanh': 'gelu_tanh', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
 
 
+# The most that a field may be, here at the top so that nothing is allocated for an absurd one; others: MOST.
+MOST = 2**31
+BOUNDS = {'num_hidden_layers': 2000, 'n_layer': 2000, 'num_attention_heads': 2**14, 'n_head': 2**14,
+          'num_key_value_heads': 2**14, 'head_dim': 2**14, 'hidden_size': 2**20, 'n_embd': 2**20, 'vocab_size': 2**25,
+          'word_embed_proj_dim': 2**20, 'intermediate_size': 2**22, 'n_inner': 2**22, 'ffn_dim': 2**22,
+          'max_position_embeddings': 2**27, 'n_positions': 2**27, 'type_vocab_size': 2**16, 'partial_rotary_factor': 1,
+          'rotary_pct': 1, 'layer_norm_eps': 1, 'layer_norm_epsilon': 1, 'rms_norm_eps': 1}
+POSITIVE = ('rope_theta', 'rotary_emb_base', 'rope_local_base_freq', 'query_pre_attn_scalar', 'sliding_window_pattern',
+            'layer_norm_eps', 'layer_norm_epsilon', 'rms_norm_eps')
+
+
 class Fields:
     """A `config.json`, read by type. Raises WeightsError that names the field; a null is as good as left out."""
 
@@ -28,11 +39,13 @@ class Fields:
         if value is None:
             raise WeightsError(f'{name} is missing')
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < 2**1000 else math.inf
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise WeightsError(f'{name}: {value!r}, expected {kind.__name__}')
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise WeightsError(f'{name}: {value!r}, out of range')
+            raise WeightsError(f'{name}: {repr(value)[:60]}, expected {kind.__name__}')
+        most = BOUNDS.get(name, 1e15 if kind is float else MOST)
+        if isinstance(value, int | float) and not (0 <= value <= most and (value or name not in POSITIVE)):
+            raise WeightsError(f'{name}: {value if abs(value) < 1e20 else "huge"}, out of range, expected a number '
+                               f'{"above" if name in POSITIVE else "from"} 0 to {most:g}')
         return value
 
     def switch(self, name: str, kind: type, default: Any) -> Any:
@@ -59,7 +72,10 @@ class Fields:
         sizes = {ours: self(theirs, int) for ours, theirs in names.items()}
         for ours, size in sizes.items():
             if not size:
-                raise WeightsError(f'{names[ours]}: 0, out of range')
+                raise WeightsError(f'{names[ours]}: 0, out of range, expected 1 or more')
+        if sizes['d_model'] % sizes['num_heads'] and not self('head_dim', int, 0):
+            raise WeightsError(f'{names["num_heads"]}: {sizes["num_heads"]} does not divide {names["d_model"]} '
+                               f'{sizes["d_model"]}')
         return sizes
 
 
@@ -120,6 +136,9 @@ def _bert(fields: Fields, *, offset: int = 0) -> dict:
     fields.only(position_embedding_type='absolute', is_decoder=False, add_cross_attention=False, embedding_size=None)
     sizes = fields.sizes()
     sizes['max_length'] -= offset
+    if sizes['max_length'] < 1:
+        raise WeightsError(f'max_position_embeddings: {sizes["max_length"] + offset}, expected more than pad_token_id, '
+                           f'{offset - 1}')
     return {**sizes, **_LAYERNORM, **dict.fromkeys(_BIASES, True), 'causal': False, 'norm_place': 'post',
             'norm_eps': fields('layer_norm_eps', float, 1e-12), 'final_norm': False, 'embed_norm': True,
             'token_types': fields('type_vocab_size', int, 2), 'position': 'learned', 'position_offset': offset,

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -60,6 +61,7 @@ def read(folder: pathlib.Path, layers: int = 0) -> Checkpoint:
             raise WeightsError(f'{folder}: tensors {tensors[name].key!r} and {tensor.key!r} are the same parameter')
         tensors[name] = tensor
     checkpoint = Checkpoint(folder, raw, family, config, tensors)
+    _check_size(checkpoint)
     _check(checkpoint)
     return cut(checkpoint, layers) if layers else checkpoint
 
@@ -101,6 +103,20 @@ def _groups(family: str, config: TransformerConfig) -> dict[str, list[str]]:
 
 def _give(checkpoint: Checkpoint, paths: list[str], arrays: list[np.ndarray]) -> np.ndarray:
     return FAMILIES[checkpoint.family].table[paths[0]][1].give(arrays)
+
+
+def _check_size(checkpoint: Checkpoint) -> None:
+    """Raises WeightsError where config.json describes far more numbers than there are: looking at each tensor would
+    take memory for them."""
+    try:
+        wanted = sum(map(math.prod, expected(checkpoint.config).values()))
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as e:
+        raise WeightsError(f'{checkpoint.folder / "config.json"}: sizes that make no model ({str(e).splitlines()[0]})'
+                           ) from None
+    found = sum(math.prod(t.shape) for t in checkpoint.tensors.values())
+    if wanted > max(10 * found, 10**7):
+        raise WeightsError(f'{checkpoint.folder / "config.json"}: its sizes make {wanted} parameters, but the weight '
+                           f'files hold {found} numbers')
 
 
 def _check(checkpoint: Checkpoint) -> None:

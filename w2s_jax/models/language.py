@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import heads, hf, tokens
@@ -38,7 +39,7 @@ def parts(name: str, field: str, dataset: Dataset, part) -> Parts:
     if texts is None:
         raise ConfigError(f'{field}: {name!r} is a language model, but task {dataset.name!r} has no texts')
     folder = find(name, field)
-    shown = folder.name if pathlib.Path(name).expanduser().is_dir() else name  # a snapshot's folder is a hash
+    shown = folder.name if paths.is_folder(name) else name  # a snapshot's folder is a hash
     try:
         return _parts(folder, shown, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, part.dtype,
                       part.read_out, part.layers, part.intercept)
@@ -48,11 +49,10 @@ def parts(name: str, field: str, dataset: Dataset, part) -> Parts:
 
 def find(name: str, field: str) -> pathlib.Path:
     """The folder of a model: `name` itself, or a snapshot from the hub (from its cache where offline)."""
-    folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
-        return folder.absolute()
+    if paths.is_folder(name):
+        return pathlib.Path(name).expanduser().absolute()
     if name.count('/') != 1 or name.startswith(('.', '/', '~')):
-        raise ConfigError(f'{field}: {name}: no such folder')
+        raise ConfigError(f'{field}: {paths.shortened(name)}: no such folder')
     import huggingface_hub
     offline = bool(os.environ.get('HF_HUB_OFFLINE', '') not in ('', '0'))
     try:

@@ -47,6 +47,14 @@ def select(shapes: Shapes, pattern: str, field: str) -> Shapes:
     return chosen
 
 
+def check_rank(rank: int, shapes: Shapes, field: str) -> None:
+    """Raises ConfigError for factors that would be larger than a layer that they adapt."""
+    path, (_, size_in, size_out) = min(shapes.items(), key=lambda item: min(item[1][1:]))
+    if rank > min(size_in, size_out):
+        raise ConfigError(f'{field}: {rank}, expected at most {min(size_in, size_out)}, the smaller side of '
+                          f'{"/".join(path)} ({size_in} to {size_out})')
+
+
 def draw(key, shapes: Shapes, rank: int) -> dict:
     """Factors `a` `[..., I, r]`, uniform in +-1/sqrt(I), and `b` `[..., r, O]`, zero: at first nothing changes."""
     flat = {}

@@ -30,7 +30,7 @@ class Model:
     shardings: (path joined with '/', shape) -> jax Sharding to load an array into, or None to load into NumPy.
     num_params: all of them (probe: the head's).  work: of these, what every position meets, tables of embeddings not.
     read: how many numbers every position meets where features are computed (probe: the backbone's), else 0.
-    answers: whether it can answer untrained.  tokenizer, max_length: of texts.
+    answers: whether it can answer untrained.  tokenizer, max_length, vocab_size: of texts.
     featurize: (frozen, inputs) -> what the head reads, where only the head is trained (probe), else None.
     unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
     intercept: path of its head's intercept in the params, which starts at the shares of the classes; () for none.
@@ -54,6 +54,7 @@ class Model:
     positions: int = 1
     unrolled: Callable[[], Callable] | None = None
     backbone: Callable[[], 'Model'] | None = None
+    vocab_size: int = 0
     intercept: tuple[str, ...] = ()
 
     def apply_for(self, rows: int, length: int = 0) -> Callable:
@@ -143,6 +144,7 @@ def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
     return Model(parts.name, init, apply, parts.num_params, identity,
                  defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
                  tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions,
+                 vocab_size=getattr(getattr(parts.backbone, 'config', None), 'vocab_size', 0),
                  intercept=parts.intercept, **fields)
 
 
@@ -162,6 +164,7 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
     rank, alpha, targets = (dict(settings)[k] for k in ('rank', 'alpha', 'targets'))
     found = lora.linears(parts.backbone, parts.shapes['backbone'], *parts.call)
     chosen, scale = lora.select(found, targets, 'lora.targets'), alpha / rank
+    lora.check_rank(rank, chosen, 'lora.rank')
 
     def init(key, pretrained=None):
         keys = jax.random.split(key)

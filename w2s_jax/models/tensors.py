@@ -8,9 +8,11 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from w2s_jax import paths
 from w2s_jax.errors import WeightsError
 
 DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
+LARGEST = float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)
 _CHUNK = 1 << 22  # bytes read at a time from tensors that are kept as they are
 
 
@@ -25,11 +27,12 @@ class Tensor:
 
 
 def read_json(path: pathlib.Path) -> dict:
+    paths.check_file(path, WeightsError)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise WeightsError(f'{path}: no such file') from None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise WeightsError(f'{path}: not readable as JSON ({str(e).splitlines()[0]})') from None
     if not isinstance(content, dict):
         raise WeightsError(f'{path}: expected a JSON object')
@@ -56,8 +59,8 @@ def weight_files(folder: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, st
 
 
 def list_tensors(folder: pathlib.Path) -> list[Tensor]:
-    paths, where = weight_files(folder)
-    tensors = [tensor for path in paths for tensor in _list(path)]
+    files, where = weight_files(folder)
+    tensors = [tensor for path in files for tensor in _list(path)]
     if where is not None:
         found = {t.key: t.path.name for t in tensors}
         for key in sorted(where.keys() | found.keys()):
@@ -67,6 +70,7 @@ def list_tensors(folder: pathlib.Path) -> list[Tensor]:
 
 
 def _list(path: pathlib.Path) -> list[Tensor]:
+    paths.check_file(path, WeightsError)
     try:
         with safetensors.safe_open(str(path), 'numpy'):
             pass  # the library checks lengths, types and overlaps
@@ -90,9 +94,17 @@ def read_rows(tensor: Tensor, start: int = 0, stop: int | None = None) -> np.nda
     width = math.prod(shape) * tensor.dtype.itemsize
     data = np.fromfile(tensor.path, np.uint8, (stop - start) * width, offset=tensor.offset + start * width)
     rows = data.view(tensor.dtype).reshape(stop - start, *shape)
-    if not np.isfinite(rows).all():
-        raise WeightsError(f'{tensor.path}: tensor {tensor.key!r} holds numbers that are not finite')
+    if not _usable(rows):
+        raise WeightsError(f'{tensor.path}: tensor {tensor.key!r} holds numbers that are not finite, or too large for '
+                           'float32 or bfloat16')
     return rows
+
+
+def _usable(rows: np.ndarray) -> bool:
+    """Whether all numbers are finite, and still are when they are cast to float32 or bfloat16."""
+    if rows.dtype.itemsize <= 2 or not rows.size:
+        return bool(np.isfinite(rows).all())
+    return bool(rows.min() >= -LARGEST and rows.max() <= LARGEST)  # false for NaN, too
 
 
 def fill(out: np.ndarray, tensor: Tensor, start: int, columns: tuple[slice, ...] = ()) -> None:

@@ -50,7 +50,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int, truncate: str,
-           folder: pathlib.Path | None = None) -> tuple[Inputs, dict]:
+           folder: pathlib.Path | None = None, vocab_size: int = 0) -> tuple[Inputs, dict]:
     """Token ids with the tokenizer's own special tokens, padded at the right with 0.
 
     Where a text ends is kept as a number, so a token that happens to have the padding's id changes nothing. The ids are
@@ -59,8 +59,9 @@ def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: i
     Args:
       texts: `[N, S]` str, an array or `disk.Texts`.  max_length: tokens, the special ones included.  truncate: the end
         that a longer text loses, 'end' or 'start'; the special tokens stay.
+      vocab_size: rows of the embedding; 0: not known.
     Returns: {'tokens': `[N, S, L]` int32, 'length': `[N, S]` int32}, L the longest; and counts of texts,
-      truncated ones and tokens. Raises DataError for a text without tokens.
+      truncated ones and tokens. Raises DataError for a text without tokens, or with one that has no row.
     """
     ids, length, truncated = arrays.Growing(np.int32, folder), [], 0
     for start, encodings in _encoded(tokenizer.backend, texts, max_length, truncate):
@@ -68,13 +69,22 @@ def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: i
         if not length[-1].all():
             row, column = divmod(int(np.flatnonzero(length[-1] == 0)[0]), texts.shape[1])
             raise DataError(f'text of example {start + row} has no tokens: {texts[start + row][column]!r}')
-        ids.append(np.concatenate([np.array(e.ids, np.int32) for e in encodings]))
+        ids.append(found := np.concatenate([np.array(e.ids, np.int32) for e in encodings]))
+        if vocab_size and found.max() >= vocab_size:
+            _refuse(tokenizer, int(found.max()), vocab_size, start, encodings, texts.shape[1])
         truncated += sum(bool(e.overflowing) for e in encodings)
     lengths = np.concatenate(length)
     counts = {'texts': len(lengths), 'truncated': truncated, 'tokens': int(lengths.sum()),
               'longest': int(lengths.max())}
     return {'tokens': _padded(ids.array(-1), lengths, folder).reshape(*texts.shape, -1),
             'length': lengths.reshape(texts.shape)}, counts
+
+
+def _refuse(tokenizer: Tokenizer, token: int, vocab_size: int, start: int, encodings, width: int) -> None:
+    row = start + next(i for i, e in enumerate(encodings) if token in e.ids) // width
+    raise DataError(f'text of example {row}: token {tokenizer.backend.id_to_token(token)!r} has id {token}, but the '
+                    f"model's embedding has {vocab_size} rows; expected a tokenizer without tokens that were added "
+                    'after the model')
 
 
 def _encoded(backend, texts, max_length: int, truncate: str):

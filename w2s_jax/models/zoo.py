@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import chess_moves, defaults, heads, mlp, modes
@@ -134,7 +135,7 @@ for _width in (4, 32, 128, 256, 2048):
 
 def check_name(field: str, name: str) -> None:
     """Raises ConfigError unless `name` is registered, is a folder, or may be a hub id (`owner/name`)."""
-    if name not in MODELS and '/' not in name and not pathlib.Path(name).is_dir():
+    if name not in MODELS and '/' not in name and not paths.is_folder(name):
         try:
             known(field, name, MODELS)
         except ConfigError as e:

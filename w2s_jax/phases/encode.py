@@ -27,10 +27,12 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
     out = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, section = time.perf_counter(), phase.section
-        tokenizer = next(m.tokenizer for m in context.models.values()
-                         if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer'])
+        readers = [m for m in context.models.values()
+                   if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer']]
+        tokenizer, vocab_size = readers[0].tokenizer, min(m.vocab_size for m in readers)
+        assert tokenizer is not None
         arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'],
-                                      section['truncate'], folder)
+                                      section['truncate'], folder, vocab_size)
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from w2s_jax.errors import StoreError
+from w2s_jax.paths import check_file
+from w2s_jax.report import shape
 
 MAIN = 'test'  # the name of the main test set
 BESIDE = ('weak', 'zero_shot', 'ceiling', 'majority')  # what stands beside the students
@@ -58,13 +60,14 @@ def load(workdir: str | Path) -> Grid:
         timing = cell.results.get('timing') or {}
         return Grid(cell.name, {}, (cell,), timing.get('phases') or [], within(cell.results), timing,
                     cell.results.get('versions') or {})
-    content = _read(path)
+    content = read(path)
     for name, kind in (('axes', dict), ('cells', list), ('phases', list), ('comparisons', list)):
         if not isinstance(content.setdefault(name, kind()), kind):
             raise StoreError(f'{path}: damaged: {name} must be a JSON {"object" if kind is dict else "list"}')
     if not content['cells']:
         raise StoreError(f'{path}: damaged: cells is empty, expected at least one')
     _check_lists(content, path, cells='name', phases='kind', comparisons='loss')
+    shape.check(content, shape.GRID, path)
     cells = tuple(_cell(workdir, cell, path) for cell in content['cells'])
     return Grid(str(content.get('name') or workdir.name), content['axes'], cells, content['phases'],
                 content['comparisons'], content.get('timing') or {}, content.get('versions') or {})
@@ -91,23 +94,27 @@ def _cell(workdir: Path, cell: dict, path: Path) -> Cell:
 def _experiment(workdir: Path) -> tuple[dict, dict]:
     """The objects of results.json and evaluation.json."""
     paths = workdir / 'results.json', workdir / 'evaluation.json'
-    results, evaluation = map(_read, paths)
+    results, evaluation = map(read, paths)
     _check_lists(results, paths[0], students='label', alarms='message')
     _check_lists(evaluation, paths[1], curves='label', examples='html')
     results['students'] = results.get('students') or []
     for role, label, entry in models(results):
         _check_entry(entry, f'students.{label}' if role == 'student' else role, paths[0])
+    shape.check(results, shape.RESULTS, paths[0])
+    shape.check(evaluation, shape.EVALUATION, paths[1])
     return results, evaluation
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
+    """The object in a file. Raises StoreError for one that is missing or damaged."""
+    check_file(path, StoreError)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise StoreError(f'{path}: not found: the experiment must finish before it can be reported') from None
     except OSError as error:
         raise StoreError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f'{path}: damaged: expected JSON, but {error}') from error
     if not isinstance(content, dict):
         raise StoreError(f'{path}: damaged: expected a JSON object, found {type(content).__name__}')
@@ -136,7 +143,10 @@ def _check_entry(entry: Any, name: str, path: Path) -> None:
 
 def number(value) -> float | None:
     """`value` as a finite float, or None: what a report shows as a dash."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
     return float(value) if usable else None
 
 

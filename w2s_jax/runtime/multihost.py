@@ -23,6 +23,7 @@ from jax._src import distributed  # the only way to the key-value store
 from jax.experimental import multihost_utils
 
 from w2s_jax.errors import ConfigError, HostsError
+from w2s_jax.runtime.process import check_devices
 
 STOPPED = 75  # exit status (EX_TEMPFAIL): nothing is lost, run the same command again
 PERIOD, SILENCE = 2.0, 30.0  # seconds between signs of life, and without one until a host counts as gone
@@ -31,19 +32,45 @@ _orders = itertools.count()
 _watch: 'Watch | None' = None
 
 
-def supervise() -> int:
+def supervise(coordinator: str | None = None, process: int | None = None, seconds: int = 300) -> int:
     """Runs this command again as a child process and returns its exit status. JAX's runtimes abort a process that
-    cannot reach the others, from whichever thread; it takes another one to say that in a line."""
-    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=os.environ | {CHILD: '1'},
+    cannot reach the others, from whichever thread; it takes another one to say that in a line. Arguments as of `start`.
+    """
+    heard, says = os.pipe()  # the child says when it has joined
+    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=os.environ | {CHILD: str(says)}, pass_fds=[says],
                              preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+    os.close(says)
     signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal gives it to both
     status = child.wait()
+    if status in (-signal.SIGABRT, -signal.SIGSEGV) and coordinator and process and not _said(heard):
+        print(f'error: {_nobody(coordinator, seconds)}', file=sys.stderr)
+        return 2
     if status in (-signal.SIGABRT, -signal.SIGSEGV):
         print('stopped: this host cannot reach the others, of which one is missing or gone; run the same command on '
               'every host to resume', file=sys.stderr)
         return STOPPED
     return 128 - status if status < 0 else status
+
+
+def _said(pipe: int) -> bool:
+    os.set_blocking(pipe, False)
+    try:
+        return bool(os.read(pipe, 1))
+    except BlockingIOError:
+        return False
+
+
+def _nobody(coordinator: str, seconds: int) -> str:
+    return (f'--coordinator={coordinator}: nobody answered there within {seconds} s (--join_seconds), expected process '
+            '0 of this run')
+
+
+def check_coordinator(address: str) -> None:
+    """Raises ConfigError unless that is a host and a port."""
+    host, _, port = address.rpartition(':')
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16 or '//' in address:
+        raise ConfigError(f'--coordinator={address}: expected host:port, as 10.0.0.1:1234')
 
 
 def _die_with_parent() -> None:
@@ -69,6 +96,10 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     if any(given) and not all(given):
         raise ConfigError('--coordinator, --processes, --process: expected all three of them, or none if TPU, '
                           'SLURM, GKE or MPI tell')
+    if coordinator is not None and processes is not None and process is not None:
+        check_coordinator(coordinator)
+        if process >= processes:
+            raise ConfigError(f'--process={process}: expected 0 to {processes - 1}, with --processes={processes}')
     jax.config.update('jax_enable_recoverability', True)  # else JAX aborts the process when another one is gone
     try:
         jax.distributed.initialize(coordinator, processes, process, initialization_timeout=seconds)
@@ -76,7 +107,13 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
         raise ConfigError(f'--distributed: no cluster found that tells how many hosts there are ({_line(e)}); expected '
                           'TPU, SLURM, GKE or MPI, or --coordinator, --processes and --process') from None
     except RuntimeError as e:
+        if coordinator and process:
+            raise ConfigError(_nobody(coordinator, seconds)) from None
         raise HostsError(f'this host cannot join the others ({_line(e)})') from None
+    if os.environ.get(CHILD, '').isdecimal():
+        with contextlib.suppress(OSError):
+            os.write(int(os.environ[CHILD]), b'1')
+    check_devices()
     _watch = Watch(_client(), jax.process_index(), jax.process_count())
 
 

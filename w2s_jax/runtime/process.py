@@ -10,6 +10,8 @@ import sys
 import absl.logging
 import jax
 
+from w2s_jax.errors import ConfigError
+
 # glibc gives freed memory back to the kernel, which zeroes every page again on the next step: on a CPU that
 # costs small models half their speed. These keep it (mallopt(3): names and values).
 _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28))  # arenas, no mmap, trim never, grow by 256 MB
@@ -53,6 +55,17 @@ def _processor() -> str:
     except OSError:
         found = [platform.processor()]
     return hashlib.sha256('\n'.join([platform.machine(), *found]).encode()).hexdigest()[:12]
+
+
+def check_devices() -> None:
+    """Raises ConfigError, which names JAX_PLATFORMS, if JAX cannot start on what that asks for."""
+    try:
+        jax.local_devices()
+    except Exception as e:  # of many kinds; for what is not installed an AssertionError without a word
+        asked = jax.config.values['jax_platforms']
+        said = ' '.join(str(e).split()).partition(' (set JAX_PLATFORMS')[0] or type(e).__name__
+        raise ConfigError(f'JAX_PLATFORMS={asked or ""}: JAX cannot start there ({said}), expected a platform of this '
+                          'machine, as JAX_PLATFORMS=cpu') from None
 
 
 def quiet() -> None:

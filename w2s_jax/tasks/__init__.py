@@ -11,7 +11,7 @@ TASKS = Registry('task')
 FILES: dict[str, Any] = {
     'path': Setting('', doc="a file or folder; '' for what is built in, or for the hub"),
     'test_path': Setting('', doc="'' cuts the test set from the same rows"),
-    'max_bad_rows': Setting(.01, 0, 1, '[)', doc='the share of unusable rows that is tolerated'),
+    'max_bad_rows': Setting(puzzles.BAD_ROWS, 0, 1, '[)', doc='the share of unusable rows that is tolerated'),
 }
 TEXTS: dict[str, Any] = {
     **FILES,
@@ -44,12 +44,12 @@ def _questions(number: int) -> Setting:
 CHESS: dict[str, Any] = {
     'min_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
     'max_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
-    'positions_per_game': Setting(4, 1, doc='of games')}
+    'positions_per_game': Setting(puzzles.POSITIONS, 1, doc='of games')}
 TASKS.register('chess', **FILES, **CHESS)(puzzles.load)
 TASKS.register('chess_choice', **FILES, **CHESS)(choices.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
                                                 'makes the supervisor err is so much larger'))(synthetic.load)
-TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(500))(files.load)
+TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS))(files.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 for _name, _spec in nlp.SPECS.items():

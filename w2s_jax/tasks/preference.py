@@ -48,6 +48,9 @@ def load(task, log=print) -> Dataset:
                       task.group)
     if task.template:
         _check_template(task.template, prompt)
+    if columns.chosen == columns.rejected or prompt in (columns.chosen, columns.rejected):
+        raise ConfigError(f'task.prompt, task.chosen, task.rejected: {prompt!r}, {columns.chosen!r}, '
+                          f'{columns.rejected!r}, expected different columns')
     return _dataset(task, parts, columns, log)
 
 
@@ -56,7 +59,10 @@ def _from_hub(split: str, needed: int, seed: int) -> tables.Table:
 
 
 def _check_template(template: str, prompt: str) -> None:
-    expected = {'prompt', 'completion'} if prompt else {'completion'}
+    if not prompt:
+        raise ConfigError(f"task.template: {template!r}, expected '' as there is no column of prompts, and texts are "
+                          'shown as they are')
+    expected = {'prompt', 'completion'}
     if set(statements.fields_of(template)) != expected:
         raise ConfigError(f'task.template: {template!r}, expected '
                                + ' and '.join(f'{{{name}}}' for name in sorted(expected, reverse=True)))

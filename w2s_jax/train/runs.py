@@ -134,8 +134,8 @@ class History:
         bad = np.flatnonzero(~np.isfinite(self.loss[:, run]))
         if not len(bad):
             return None
-        return (f'loss is {self.loss[bad[0], run]} at step {bad[0]}, expected a finite number '
-                '(a smaller learning rate may help)')
+        why = 'a smaller learning rate may help' if bad[0] else 'before any update: inputs or weights are not finite'
+        return f'loss is {self.loss[bad[0], run]} at step {bad[0]}, expected a finite number ({why})'
 
 
 def evaluated(steps: int, number: int, stops: bool) -> np.ndarray:

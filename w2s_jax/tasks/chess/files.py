@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from w2s_jax import paths
 from w2s_jax.data import Examples
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks.chess import board as chess_board
-from w2s_jax.tasks.chess.puzzles import MAX_LEGAL, NO_MOVE, examples
+from w2s_jax.tasks.chess.puzzles import MAX_LEGAL, NO_MOVE, POSITIONS, examples
 
 TABLES = ('.csv', '.csv.zst', '.parquet')
 SUFFIXES = (*TABLES, '.pgn', '.pgn.zst', '.npz')
@@ -44,9 +45,8 @@ def read(path: str, task, needed: int, log: Callable[[str], None] = print) -> tu
     `duplicates` (positions seen before) and `source`. Raises DataError with one line where the file is missing,
     damaged, of an unknown kind or has more unusable rows than `task.max_bad_rows` allows.
     """
-    rated = bool(task.min_rating or task.max_rating)
     with _one_line_errors(path):
-        table, total = _choose(_frames(path, rated), 2 * needed, task)
+        table, total = _choose(_frames(path, task), 2 * needed, task)
     if not len(table):
         raise DataError(f'{path}: ' + (f'none of {total} rows has a rating in [{task.min_rating}, '
                                        f'{task.max_rating or "any"}]' if total else 'no rows'))
@@ -60,33 +60,38 @@ def read(path: str, task, needed: int, log: Callable[[str], None] = print) -> tu
 
 # From a file to tables.
 
-def _frames(path: str, rated: bool) -> Iterator[pd.DataFrame]:
+def _frames(path: str, task) -> Iterator[pd.DataFrame]:
     """The file as tables of at most CHUNK rows with just the columns that are needed."""
     name = path.lower()
     if not name.endswith(SUFFIXES):
         raise DataError(f'{path}: unknown kind of file, expected one of {", ".join(SUFFIXES)}')
+    paths.check_file(path)
     if not pathlib.Path(path).is_file():
         raise DataError(f'{path}: no such file')
     if not pathlib.Path(path).stat().st_size:
         raise DataError(f'{path}: empty file')
     if name.endswith(TABLES):
-        return _parquet(path, rated) if name.endswith('.parquet') else _csv(path, rated)
-    if rated:
+        return _parquet(path, task) if name.endswith('.parquet') else _csv(path, task)
+    if _rated(task):
         raise ConfigError(f'task.min_rating, task.max_rating: {path} holds games, which have no rating, expected 0')
     return _pgn(path)
 
 
-def _csv(path: str, rated: bool) -> Iterator[pd.DataFrame]:
+def _rated(task) -> bool:
+    return bool(task.min_rating or task.max_rating)
+
+
+def _csv(path: str, task) -> Iterator[pd.DataFrame]:
     with _text(path) as file:
-        columns = _columns(path, pd.read_csv(file, nrows=0).columns, rated)
+        columns = _columns(path, pd.read_csv(file, nrows=0).columns, task)
     with _text(path) as file:
         yield from pd.read_csv(file, usecols=columns, index_col=False, dtype=str, keep_default_na=False,
                                na_values=[''], chunksize=CHUNK)
 
 
-def _parquet(path: str, rated: bool) -> Iterator[pd.DataFrame]:
+def _parquet(path: str, task) -> Iterator[pd.DataFrame]:
     with pq.ParquetFile(path) as file:
-        columns = _columns(path, file.schema_arrow.names, rated)
+        columns = _columns(path, file.schema_arrow.names, task)
         for name in columns:
             _check_type(path, name, file.schema_arrow.field(name).type)
         for batch in file.iter_batches(CHUNK, columns=columns):
@@ -102,8 +107,9 @@ def _check_type(path: str, column: str, kind: pa.DataType) -> None:
         raise DataError(f'{path}: column {column}: expected {expected}, found {kind}')
 
 
-def _columns(path: str, found, rated: bool) -> list[str]:
+def _columns(path: str, found, task) -> list[str]:
     """The columns to read. Raises DataError that names the missing ones."""
+    rated = _rated(task)
     if 'moves_uci' in found:
         if rated:
             raise ConfigError(f'task.min_rating, task.max_rating: {path} holds games, which have no rating, expected 0')
@@ -113,6 +119,9 @@ def _columns(path: str, found, rated: bool) -> list[str]:
     if missing:
         raise DataError(f'{path}: no column {", ".join(missing)} (nor moves_uci), '
                         f'found {_short(", ".join(map(str, found)), 200)}')
+    if task.positions_per_game != POSITIONS and not task.test_path:
+        raise ConfigError(f'task.positions_per_game: {task.positions_per_game}, but {path} holds puzzles and no games, '
+                          f'expected {POSITIONS}')
     return needed + ['GameUrl'] * ('GameUrl' in found)
 
 

@@ -12,13 +12,14 @@ import zlib
 
 import numpy as np
 
-from w2s_jax import data
+from w2s_jax import data, paths
 from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import chess_moves as vocabulary
 
 PUZZLES = pathlib.Path(__file__).parents[2] / 'assets' / 'chess' / 'puzzles.npz'
 TEST_SHARE = 0.2
+POSITIONS, BAD_ROWS = 4, .01  # defaults of task.positions_per_game and task.max_bad_rows
 MAX_LEGAL = 218  # the most legal moves that a position can have
 NO_MOVE = 65535  # fills `allowed` up
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7')  # Okabe and Ito: told apart by everyone, on white and on black
@@ -68,11 +69,24 @@ def _read(field: str, task, needed: int, log) -> tuple[Examples, dict]:
         if task.min_rating or task.max_rating:
             raise ConfigError(f'task.min_rating, task.max_rating: {path or "the built-in puzzles"} '
                               'have no ratings, expected 0')
+        _no_games(task, field)
+        if task.max_bad_rows != BAD_ROWS and not (task.path and task.test_path):
+            raise ConfigError(f'task.max_bad_rows: {task.max_bad_rows:g}, but {path or "the built-in puzzles"} have no '
+                              f'rows that are left out, expected {BAD_ROWS:g}')
         rows = read_puzzles(path or PUZZLES)
         notes = {'rows': len(rows), 'skipped': 0, 'first_skipped': '', 'source': path or 'built-in'}
     if len(rows) < 2 and field == 'path':
         raise DataError(f'{path or PUZZLES}: {len(rows)} usable example(s), expected at least two')
     return rows, notes
+
+
+def _no_games(task, field: str) -> None:
+    """Raises ConfigError for a number of positions of each game where no file can hold games."""
+    other = str(task.path if field == 'test_path' else task.test_path)
+    games = other and not other.lower().endswith('.npz')
+    if task.positions_per_game != POSITIONS and not games:
+        raise ConfigError(f'task.positions_per_game: {task.positions_per_game}, but '
+                          f'{task[field] or "the built-in puzzles"} hold no games, expected {POSITIONS}')
 
 
 def _read_with_python_chess(field: str, path: str, task, needed: int, log) -> tuple[Examples, dict]:
@@ -151,6 +165,7 @@ def save_puzzles(path, tokens: np.ndarray, move: np.ndarray, game: np.ndarray, l
 def read_puzzles(path) -> Examples:
     """The puzzles of a file that `save_puzzles` wrote: tokens uint8 `[N, 64]`, move uint16 `[N]`, game int32 `[N]`,
     legal_flat uint16 `[sum M]`, legal_count uint8 `[N]`. Raises DataError where it is missing or damaged."""
+    paths.check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in ('tokens', 'move', 'game', 'legal_flat', 'legal_count')}
@@ -173,10 +188,15 @@ def _problem(tokens, move, game, legal_flat, legal_count) -> str:
         return 'move holds no rows'
     if tokens.shape != (n, vocabulary.NUM_SQUARES) or game.shape != (n,) or legal_count.shape != (n,):
         return f'expected tokens [{n}, 64], game [{n}] and legal_count [{n}]'
-    if legal_flat.ndim != 1 or len(legal_flat) != legal_count.sum(dtype=np.int64) or legal_count.max() > MAX_LEGAL:
+    if legal_flat.ndim != 1 or len(legal_flat) != legal_count.sum(dtype=np.int64) or legal_count.max() > MAX_LEGAL \
+            or legal_count.min() < 0:
         return 'legal_flat and legal_count contradict each other'
-    if tokens.max() >= vocabulary.VOCAB_SIZE or legal_flat.max(initial=0) >= vocabulary.NUM_MOVES:
-        return f'expected tokens below {vocabulary.VOCAB_SIZE} and moves below {vocabulary.NUM_MOVES}'
+    moves = vocabulary.NUM_MOVES
+    for name, array, end in (('tokens', tokens, vocabulary.VOCAB_SIZE), ('legal_flat', legal_flat, moves),
+                             ('move', move, moves)):
+        if array.min(initial=0) < 0 or array.max(initial=0) >= end:
+            found = f'{array.min(initial=0)} to {array.max(initial=0)}'
+            return f'{name} holds numbers from {found}, expected {name} below {end} and none below 0'
     solved = (_padded(tokens, move, game, legal_flat, legal_count) == move[:, None]).any(1)
     return '' if solved.all() else f'the move of row {np.argmin(solved) + 1} is not legal'
 

@@ -20,6 +20,7 @@ from w2s_jax.tasks.text.tables import Table
 FORMS = {'text': (('label',), ('weak', 'classes', 'group', 'balance')),
          'question': (('options', 'answer'), ('classes', 'group')),
          'chosen': (('rejected',), ('prompt', 'group'))}
+QUESTIONS = 500  # the default of task.questions
 OWN = {'label', 'weak', 'classes', 'group', 'balance', 'options', 'answer', 'rejected', 'prompt'}
 
 
@@ -56,6 +57,11 @@ def _form(task) -> str:
     for name in sorted(OWN - {*wanted, *more}):
         if task[name]:
             raise ConfigError(f'task.{name}: {task[name]!r}, expected {type(task[name])()!r}, as task.{form} is set')
+    if task.text and task.template:
+        raise ConfigError(f"task.text: {task.text!r}, expected '' as task.template is set, which says what is shown")
+    if form != 'question' and task.questions != QUESTIONS:
+        raise ConfigError(f'task.questions: {task.questions}, expected {QUESTIONS} as task.{form} is set, which has no '
+                          'options')
     if form != 'chosen':
         _check_template(task)
     return form
@@ -68,10 +74,20 @@ def _check_template(task) -> None:
         raise ConfigError(f'task.template: {task.template!r}, expected {{column}}s in it')
 
 
+def _check_answers(task, shown: dict[str, str]) -> None:
+    """Raises ConfigError for an answer among what a model is shown. shown: column -> the field that shows it."""
+    for field in ('label', 'weak', 'answer'):
+        if task[field] and task[field] in shown:
+            raise ConfigError(f'{shown[task[field]]}: shows the column {task[field]!r}, which is task.{field}: a model '
+                              'would read the answer; expected other columns')
+
+
 def _check_columns(task, everything: list[Table], fields: tuple[str, ...], several: dict[str, list[str]]) -> None:
     """Raises DataError for a column that is not there. several: field -> the columns that it names."""
     asked = {name: 'task.template' for name in statements.fields_of(task.template)
              if not (name == 'answer' and task.question)}
+    _check_answers(task, asked | {name: f'task.{f}' for f, names in several.items() for name in names
+                                  if f != 'options'} | ({task.question: 'task.question'} if task.question else {}))
     asked |= {task[f]: f'task.{f}' for f in (*fields, 'group') if task[f]}
     asked |= {name: f'task.{f}' for f, names in several.items() for name in names}
     for table in everything:

@@ -23,6 +23,7 @@ LINES = ('dialogue',)  # columns that hold a list of texts, shown as lines
 ANSWERED = 'Q: {question} A: {answer}'  # openai/weak-to-strong's wording for SciQ
 IN_CONTEXT = 'Context: {context}\nQuestion: {question}\nAnswer: {answer}'  # and for Cosmos QA
 WRONG_RIGHT = ('wrong answer', 'right answer')
+ANSWERS = ('label', 'answer_index', 'options')  # columns that no template shows
 NO_YES = ('no', 'yes')
 NEGATIVE_POSITIVE = ('negative', 'positive')
 
@@ -160,6 +161,10 @@ def _with_template(spec: Spec, template: str) -> Spec:
     names, own = statements.fields_of(template), statements.fields_of(spec.template)
     if not names or (spec.choices and 'answer' not in names) or (spec.fields and not set(names) <= set(own)):
         raise ConfigError(f'task.template: {template!r}, expected columns in braces as in {spec.template!r}')
+    answers = {*spec.columns, *ANSWERS} - {*own, spec.group}
+    if told := [name for name in names if name in answers]:
+        raise ConfigError(f'task.template: shows the column {told[0]!r}, which says what is right: a model would read '
+                          f'the answer; expected columns as in {spec.template!r}')
     return dataclasses.replace(spec, template=template)
 
 

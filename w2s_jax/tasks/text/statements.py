@@ -198,7 +198,9 @@ def _checked_for_leaks(name: str, parts: list[Examples], seed: int, log) -> dict
     warning = leak.warning(result)
     if warning:
         log(f'warning: {name}: {warning}')
-    return result | {'warning': warning}
+    if unchecked := leak.unchecked(result):
+        log(f'{name}: {unchecked}')
+    return result | {'warning': warning, 'unchecked': unchecked}
 
 
 def _parted(task, classes: list[str], pool: Source, test: Source | None,

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from w2s_jax import paths
 from w2s_jax.errors import ConfigError, DataError
 
 KINDS = ('.csv', '.tsv', '.jsonl', '.json', '.parquet')
@@ -88,6 +89,7 @@ def read(path, needed: int = 0, seed: int = 0) -> Table:
     """
     path = pathlib.Path(path)
     kind = kind_of(path)
+    paths.check_file(path)
     try:
         table = _READERS[kind](path) if kind != '.parquet' else _parquet(path, needed, seed)
     except FileNotFoundError as e:
@@ -262,8 +264,11 @@ def splits(task, train: str, tests: tuple[str, ...],
 
 
 def _files(path: str, field: str, train: str, tests: tuple[str, ...]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    place = pathlib.Path(path).expanduser()
-    if not place.exists():
+    try:
+        place = pathlib.Path(path).expanduser()
+    except RuntimeError as e:
+        raise DataError(f'{field}: {path}: {paths.reason(e)}') from None
+    if not paths.exists(place, field):
         raise DataError(f'{field}: {path}: no such file or folder')
     if not place.is_dir():
         return [place], []
