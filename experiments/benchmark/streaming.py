@@ -63,6 +63,7 @@ class Device:
         self.calls: list[tuple[float, float, bool]] = []  # began, ended, whether it was compiled for
         self.queue: queue.SimpleQueue = queue.SimpleQueue()
         self.switch = switch
+        self.begun = self.ended = 0  # calls, of which the thread has seen the end
 
     @contextlib.contextmanager
     def watched(self) -> Iterator['Device']:
@@ -72,6 +73,7 @@ class Device:
         def noted(program, *args):
             known, began = program.traces, time.perf_counter()
             out = call(program, *args)
+            self.begun += 1
             self.queue.put((began, program.traces > known, jax.tree.leaves(out)[-1]))
             return out
         watch.start()
@@ -90,10 +92,11 @@ class Device:
             began, compiled, out = call
             out.block_until_ready()
             self.calls.append((began, time.perf_counter(), compiled))
+            self.ended += 1
 
     def taken(self) -> dict[str, float]:
         """What was noted since the last time: number of calls, seconds busy, seconds idle between them."""
-        while not self.queue.empty():
+        while self.ended < self.begun:
             time.sleep(.01)
         calls, self.calls = self.calls, []
         busy, idle, longest, last = 0.0, 0.0, 0.0, None

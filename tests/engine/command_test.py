@@ -201,7 +201,7 @@ def test_a_weight_file_that_cannot_be_used(cli, tmp_path, monkeypatch, content):
 def test_a_work_directory_that_cannot_be_written(cli, tmp_path):
     (tmp_path / 'file').write_text('')
     line = error(cli(*SMALL, f'--workdir={tmp_path / "file" / "w"}'))
-    assert line.startswith(f'{tmp_path}/file/w/store: cannot be written to')
+    assert line == f'--workdir: {tmp_path}/file/w: lies below a file, expected a folder'
 
 
 def test_a_loss_that_is_not_a_number_names_model_seed_and_step_and_the_others_are_kept(cli, tmp_path):
