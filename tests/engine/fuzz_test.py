@@ -34,6 +34,9 @@ SECONDS = 60  # that no input may take
 WRONG = (None, True, -1, 0, 3.7, -1e30, 1e400, float('nan'), 10**30, '', 'x', 'nonsense/x', '\n', 'é' * 300, 'a\0b', [],
          [3], ['x'], {}, {'a': 1}, (), ((),), (None,), b'bytes', object(), np.float32(2), np.arange(3),
          pathlib.Path('x'))
+WORDS = (1, 2, 7, .3, 1e-300, 1e3, 'lora', 'probe', 'bfloat16', 'hard', 'map', 'pmap', 'full', 'last', 'confidence',
+         'auto', 'agreement', 'bootstrap', 'knn', 'teacher', 'mlp-4', 'chess-xs', 'sgd', 'exact',
+         ('confidence', 'xent'), ('knn',))
 TEXTS = ('', 'x', '-1', '1e400', 'nan', '(', "('x',)", '{}', 'None', '[[', 'é' * 300, '3.7', "{'a': 1}", '--', '\t\n')
 GOLDENS = sorted(path.parent for path in tiny.GOLDENS.glob('*/model.safetensors'))
 
@@ -72,7 +75,7 @@ class Fuzz:
                 for part in path:
                     node = node[part] if part in node and hasattr(node, '__getitem__') else {}
                 if hasattr(node, 'ignore_type'):
-                    node[name] = self.rng.choice(WRONG)
+                    node[name] = self.rng.choice(self.rng.choice([WRONG, WORDS]))
         self._run(config)
 
     def _run(self, config) -> None:
@@ -92,8 +95,9 @@ class Fuzz:
         """A cell with something wrong in it."""
         names = sorted(configs.settings(self.config))
         name = self.rng.choice([self.rng.choice(names), self._misspelt(self.rng.choice(names))])
-        cell = {name: self.rng.choice(WRONG)}
-        w2s_jax.grid(self.config, self.rng.choice([[cell], cell, [cell, cell], w2s_jax.chain([cell], [{}]), [[cell]]]),
+        cell = {name: self.rng.choice(self.rng.choice([WRONG, WORDS]))}
+        shapes = [[cell]] * 6 + [cell, [cell, cell], w2s_jax.chain([cell], [{}]), [[cell]]]
+        w2s_jax.grid(self.config, self.rng.choice(shapes),
                      self.place(), stream=io.StringIO())
 
     def _misspelt(self, name: str) -> str:
@@ -106,7 +110,10 @@ class Fuzz:
         name = self.rng.choice([*names, self._misspelt(self.rng.choice(names))])
         workdir = self.rng.choice([self.place()] * 8 + ['', '/dev/null', 'x' * 400])
         return self._status(self.cli(*self.small, f'--workdir={workdir}',
-                                     f'--{self.rng.choice(["", "no"])}config.{name}={self.rng.choice(TEXTS)}'))
+                                     f'--{"no" * (self.rng.random() < .1)}config.{name}={self._text()}'))
+
+    def _text(self) -> str:
+        return str(self.rng.choice(self.rng.choice([TEXTS, WORDS])))
 
     def program(self) -> str | None:
         """A config file that is none."""
@@ -152,9 +159,10 @@ class Fuzz:
         plain = [v for v in WRONG if kind != 'parquet' and isinstance(v, str | int | float | list | dict | None)]
         for _ in range(self.rng.choice([1, 40])):
             self.rng.choice(made)[self.rng.choice(['body', 'grade', 'new'])] = self.rng.choice([*plain, 'x', ''])
-        columns = ['body', 'grade', 'by', 'body,by', 'body,grade', 'x', '', '(']
+        columns = [*['body', 'grade', 'by'] * 3, 'body,by', 'body,grade', 'x', '', '(', '{body} {by}']
         more = self.rng.choice(['weak', 'group', 'classes', 'question', 'template', 'test_path'])
-        fields = {k: self.rng.choice(columns) for k in ('text', 'label', more)}
+        fields = {'text': 'body', 'label': 'grade'} | {k: self.rng.choice(columns) for k in self.rng.choice(
+            [(), ('text',), ('label',), (more,)])} | {'max_bad_rows': self.rng.choice([.01, .5, .9])}
         path = rows.write(self.place() / f'mine.{kind}', made)
         TASKS['files'].fn(sections.task('files', path=path, **fields), lambda line: None)
 
@@ -163,8 +171,10 @@ class Fuzz:
         folder = self.place() / 'model'
         shutil.copytree(self.rng.choice(GOLDENS), folder, ignore=shutil.ignore_patterns('expected.npz'))
         tiny.tokenizer(folder)
-        name = self.rng.choice(['config.json', 'config.json', 'tokenizer.json', 'model.safetensors'])
-        if name == 'config.json' and self.rng.random() < .7:
+        name = self.rng.choice([*['config.json'] * 4, 'tokenizer.json', 'model.safetensors'])
+        if not (folder / name).exists():
+            return  # of several files
+        if name == 'config.json' and self.rng.random() < .85:
             raw = json.loads((folder / name).read_text())
             for _ in range(self.rng.choice([1, 1, 2])):
                 self._absurd(raw)
@@ -195,6 +205,8 @@ class Fuzz:
             self._absurd(raw[key])
         elif self.rng.random() < .2:
             del raw[key]
+        elif type(raw[key]) in (int, float) and self.rng.random() < .5:
+            raw[key] = self.rng.choice([raw[key] * 2, raw[key] * 3, raw[key] + 1, raw[key] // 2, -raw[key]])
         else:
             raw[key] = self.rng.choice([None, [], {}, 'x', -1, 0, .5, 10**9, 10**400, float('nan'), True, [[1]], 1e300])
 
@@ -210,11 +222,10 @@ class Fuzz:
             for _ in range(self.rng.choice([1, 1, 3])):
                 self._somewhere(raw)
             path.write_text(json.dumps(raw))
-        if self.rng.random() < .3:
-            export.find(folder, 'student', 'xent', 0)
         with shape.doubting(folder):
             page.write(folder)
             page.terminal_table(tables.load(folder))
+        export.find(folder, 'student', 'xent', 0)
 
     def _somewhere(self, raw) -> None:
         keys = list(raw) if isinstance(raw, dict) else list(range(len(raw)))
