@@ -87,6 +87,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         leave(f'error: {e.filename or "disk"}: cannot be written ({e.strerror}); free space, and run the same command '
               'again to resume', 2)
+    except MemoryError as e:
+        leave(f'error: not enough memory ({one_line(e) or "for what was asked"}), expected smaller sizes', 2)
     except Exception as e:
         if (blamed := plan.blamed(e)) is None:
             raise

@@ -4,6 +4,9 @@
 class UserError(Exception):
     """Something that the user can mend; the message is one line: what, where, and what was expected."""
 
+    def __str__(self) -> str:
+        return ' '.join(super().__str__().splitlines())  # also where a value that it quotes has several
+
 
 class ConfigError(UserError):
     """A field of the config, or a combination of fields, that cannot be run."""
