@@ -69,7 +69,7 @@ def check_same(one: pathlib.Path, other: pathlib.Path, apart: float) -> None:
 
 def wait_for(folder: pathlib.Path, step: int, *processes) -> None:
     """Until a checkpoint of that step is there."""
-    while not list(folder.glob(f'store/pending/*/checkpoint/{step}')):
+    while not list(folder.glob(f'store/pending/*/*/checkpoint/{step}')):
         assert all(p.poll() is None for p in processes), [p.communicate()[1] for p in processes if p.poll() is not None]
         time.sleep(.05)
 
@@ -117,7 +117,7 @@ def test_sigterm_to_one_host_stops_all_of_them_at_a_step_and_loses_nothing(victi
     ended = finish(*processes)
     assert [status for status, _ in ended] == [75, 75]
     steps = {said.partition('after step ')[2].partition(' ')[0] for _, said in ended}
-    assert len(steps) == 1 and list(stopped.glob(f'store/pending/*/checkpoint/{steps.pop()}'))
+    assert len(steps) == 1 and list(stopped.glob(f'store/pending/*/*/checkpoint/{steps.pop()}'))
     both = [*together(stopped, 2, 2, *LONG), *together(whole, 2, 2, *LONG)]
     assert [status for status, _ in finish(*both)] == [0] * 4
     check_same(whole, stopped, 0)
