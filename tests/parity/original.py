@@ -1,6 +1,6 @@
 """One small weak-to-strong experiment in the code of openai/weak-to-strong and in this package, number by number.
 
-COMMAND: make parity-original CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER. Needs PyTorch, and minutes.
+COMMAND: make parity-original CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER. Needs PyTorch, and half an hour.
 
 MODEL cut to 2 layers teaches MODEL cut to 6 layers SST-2 (DATA), fully fine-tuned: weak, naive (xent), logconf and
 ceiling, as their `train_weak_to_strong.py` wires them. Compared are all training losses, the weak labels and all
