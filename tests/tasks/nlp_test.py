@@ -336,6 +336,9 @@ def test_template_of_ones_own(tmp_path):
     for template in ('{question}', 'nothing', '{question', '{question!r} {answer}', '{question.x} {answer}'):
         with pytest.raises((ConfigError, DataError), match=r'task.template|question.x'):
             load(tmp_path, quiz(60), template=template)
+    for column in ('answer_index', 'options', 'label'):
+        with pytest.raises(ConfigError, match=r'task.template: shows the column .*, which says what is right'):
+            load(tmp_path, quiz(60), template=f'{{question}} {{answer}} {{{column}}}')
     with pytest.raises(ConfigError, match=r'task.label: no such field here, expected task.name to be files'):
         load(tmp_path, quiz(60), label='x')
 

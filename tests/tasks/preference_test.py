@@ -141,6 +141,10 @@ def test_bad_columns(tmp_path):
         load(tmp_path, [{'a': 'x'}], 'anthropic_hh')
     with pytest.raises(ConfigError, match=r"task.template: '{prompt}', expected {prompt} and {completion}"):
         load(tmp_path, prompted(9), template='{prompt}')
+    with pytest.raises(ConfigError, match=r'as there is no column of prompts'):
+        load(tmp_path, [{k: v for k, v in r.items() if k != 'prompt'} for r in prompted(9)], template='{completion}')
+    with pytest.raises(ConfigError, match=r"'chosen', 'chosen', 'rejected', expected different columns"):
+        load(tmp_path, prompted(9), prompt='chosen')
     with pytest.raises(ConfigError, match=r'task.chosen: no such field here, expected task.name to be files or pref'):
         load(tmp_path, prompted(9), 'anthropic_hh', chosen='x')
 
