@@ -40,7 +40,7 @@ def lengths() -> sweep.Sweep:
             *({'student.stopping.name': '', 'student.epochs': epochs} for epochs in LENGTHS)]
 
 
-# Name -> (what its page says it is, () -> config). In the order of the page.
+# Name -> (folder of models, folder of data) -> config. In the order of the page.
 ROWS: dict[str, Callable] = {f'{task}-{place}': lambda models, data, task=task, place=place: probes(
     task, place, models, data) for task, place in (
         ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'), ('sciq', 'mean'))}

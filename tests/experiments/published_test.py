@@ -40,7 +40,7 @@ def test_a_row_of_published_probes_again(name, tmp_path):
     if not (MODELS / 'SmolLM2-135M-Instruct').is_dir() or not DATA.is_dir():
         pytest.skip(f'{MODELS}/SmolLM2-135M-Instruct or {DATA} is absent')
     before = pd.read_csv(ROOT / 'docs' / 'results' / f'{name}.csv')
-    grid.run(published.ROWS[name](MODELS, DATA), published.lengths()[3:6:2], tmp_path, io.StringIO())
+    grid.run(published.ROWS[name](MODELS, DATA), published.lengths()[6:9:2], tmp_path, io.StringIO())
     after = tables.students(tables.load(tmp_path))
     assert len(after) == 4
     for row in after.to_dict('records'):

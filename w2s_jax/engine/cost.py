@@ -59,10 +59,9 @@ class Cost:
         """
         if not self.ran:
             return self.before
-        rate = self.before[0]
         guessed = GUESSED * sum(self.work.values())
         work, seconds, compiled = (sum(x) for x in zip(*self.ran, strict=True))
-        rate = (work + guessed) / (max(seconds - compiled, 0) + guessed / rate)
+        rate = (work + guessed) / (max(seconds - compiled, 0) + guessed / self.before[0])
         return rate, compiled / len(self.ran), 'at the rate so far'
 
     @functools.cached_property

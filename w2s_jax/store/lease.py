@@ -21,6 +21,7 @@ from typing import Any
 from w2s_jax.errors import StoreError, TakenOver
 
 SECONDS = 60.0
+DAY = 86400.0
 OVER = 'over'
 _mine: dict[str, 'Lease | None'] = {}  # token -> what this process holds, None while it is being taken
 _watched: dict[tuple[pathlib.Path, int], tuple[Any, float]] = {}  # file -> (its look, since when by our clock)
@@ -134,12 +135,15 @@ def check() -> None:
 
 
 def live(text: str, seconds: float) -> bool:
-    """Whether a lease with such a file may be held by a process that lives, of which the last sign of life is so old: a
-    day says that it does not, where it cannot be seen."""
+    """Whether a lease may be held by a process that lives. text: of its last file.  seconds: since that changed.
+
+    A process of this machine is seen; one of another counts as dead after a day.
+    """
     holder = _parse(text)
-    if text == OVER or holder is None or not may_live(holder['process']):
-        return text != OVER and holder is None and seconds < SECONDS
-    return holder['process'].partition('.')[0] == _machine() or seconds < 86400
+    if holder is None:  # given back, or just being written
+        return text != OVER and seconds < SECONDS
+    here = holder['process'].partition('.')[0] == _machine()
+    return may_live(holder['process']) and (here or seconds < DAY)
 
 
 def _obtain(slot: Slot, token: str, seconds: float) -> Lease | None:
