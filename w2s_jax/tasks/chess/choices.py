@@ -50,8 +50,8 @@ def alternatives(rows: Examples, best: np.ndarray, rng: np.random.Generator) -> 
 
 
 def captures(board: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Whether moves `[N, M]` go to a square of boards `[N, 64]` where a piece of the other side stands, or to that of en
-    passant, by whichever piece."""
+    """Whether moves `[N, M]` go to a square of boards `[N, 64]` where a piece of the other side stands, or to that of
+    en passant, by whichever piece."""
     at = np.take_along_axis(board, _TO[moves], 1)
     theirs = (at >= vocabulary.THEIRS) & (at < vocabulary.THEIRS + 6)
     return theirs | (at == vocabulary.THEIR_CASTLING_ROOK) | (at == vocabulary.EN_PASSANT)
