@@ -73,7 +73,11 @@ def run(main: Callable[[], None]) -> None:
         process.keep_freed_memory()
         process.keep_compilations()
         join_hosts()
-        together(main)
+        try:
+            together(main)
+        except Exception:
+            preemption.check()  # a library may have called what broke it off by another name
+            raise
     except Preempted as e:
         leave(f'stopped by SIGTERM ({e}); run the same command again to resume', multihost.STOPPED)
     except TakenOver as e:
@@ -133,7 +137,7 @@ def no_exit():
     """A block of a user's program, which may raise anything but must not end this one."""
     try:
         yield
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt, Preempted):
         raise
     except BaseException as e:
         raise RuntimeError(f'{type(e).__name__}: {one_line(e)}, expected no exit in a config file') from e

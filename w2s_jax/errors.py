@@ -28,8 +28,10 @@ class NonFiniteError(UserError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
 
 
-class Preempted(Exception):
-    """This process was asked to stop (SIGTERM) and has saved what it did; the message says where it was."""
+class Preempted(BaseException):
+    """This process was asked to stop (SIGTERM) and has saved what it did; the message says where it was.
+
+    No Exception, as KeyboardInterrupt is none: it comes at any moment, and is not to be taken for a damaged file."""
 
 
 class TakenOver(Exception):

@@ -1,6 +1,7 @@
 """SIGTERM: training stops after a step with all saved, other work at once."""
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from w2s_jax.runtime import preemption
 @pytest.fixture(autouse=True)
 def heeding(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
     monkeypatch.setattr(preemption, '_asked', False)
     preemption.heed()
     yield
@@ -44,9 +46,8 @@ def test_who_asks_twice_is_in_a_hurry():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_a_signal_in_a_destructor_is_not_lost():
-    """There an exception goes nowhere; the next look says it."""
+def test_a_signal_in_a_destructor_is_not_lost(capsys):
+    """There an exception goes nowhere, and without a word; the next look says it."""
     class Late:
         def __del__(self):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -56,3 +57,12 @@ def test_a_signal_in_a_destructor_is_not_lost():
     del late
     with pytest.raises(Preempted):
         preemption.check()
+    assert capsys.readouterr().err == ''
+
+
+def test_who_takes_any_exception_for_a_damaged_file_does_not_take_this_one():
+    with pytest.raises(Preempted):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            pytest.fail('taken for something else')

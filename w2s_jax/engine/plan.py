@@ -15,7 +15,7 @@ from w2s_jax import config as configs
 from w2s_jax import data, graph
 from w2s_jax.data import Dataset
 from w2s_jax.engine import truth
-from w2s_jax.errors import ConfigError, UserError
+from w2s_jax.errors import ConfigError, Preempted, UserError
 from w2s_jax.graph import Truth
 from w2s_jax.labels.sources import SOURCES
 from w2s_jax.methods import METHODS
@@ -121,7 +121,7 @@ def load_plugins(config) -> None:
             _plugins.add(name)
         except UserError as e:
             raise ConfigError(f'plugins: {name}: {e}') from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Preempted):
             raise
         except BaseException as e:  # a module may raise anything, or call sys.exit
             raise ConfigError(f'plugins: cannot import {name!r} ({type(e).__name__}: {one_line(e)})') from None

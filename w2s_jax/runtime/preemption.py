@@ -6,6 +6,7 @@ stop at.
 import contextlib
 import itertools
 import signal
+import sys
 
 import jax
 from jax.experimental import multihost_utils
@@ -18,8 +19,11 @@ _asked = False
 
 
 def heed() -> None:
-    """Makes SIGTERM stop this process by `Preempted`: at the next `due()` in a loop that asks, at once elsewhere."""
+    """Makes SIGTERM stop this process by `Preempted`: at the next `due()` in a loop that asks, at once elsewhere. Where
+    that gets lost (see `_on_signal`) nothing is printed of it."""
     signal.signal(signal.SIGTERM, _on_signal)
+    said = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Preempted) else said(lost)
 
 
 def _on_signal(number, frame) -> None:
