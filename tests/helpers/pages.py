@@ -1,6 +1,12 @@
-"""What a browser would find in a page."""
+"""What a browser would find in a page, and what figures draw."""
+import json
 import re
 from html.parser import HTMLParser
+
+import synthetic_grid
+from matplotlib.figure import Figure
+
+from w2s_jax.report import panels, tables
 
 ACTIVE = {'a', 'base', 'embed', 'form', 'iframe', 'link', 'object', 'script', 'template'}
 PLACES = {'action', 'data', 'formaction', 'href', 'src', 'srcdoc', 'xlink:href'}
@@ -40,3 +46,22 @@ def baited(tree, keys=False):
     if isinstance(tree, list):
         return [baited(v) for v in tree]
     return tree + BAIT if isinstance(tree, str) else tree
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def figures(workdir, **options):
+    grid = tables.load(synthetic_grid.write(workdir, **options))
+    table = tables.students(grid)
+    return table, {f.name: f for f in panels.figures(grid, table)}
+
+
+def lines(figure, panel):
+    """label -> (x, y) of the lines that a panel draws."""
+    ax = Figure().subplots()
+    figure.panels[panel](ax)
+    return ax, {line.get_label(): line.get_data() for line in ax.get_lines()}

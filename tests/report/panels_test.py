@@ -1,5 +1,4 @@
 """The page of a grid: what it says, what it leaves out, and that it needs nothing but itself."""
-import itertools
 import json
 import re
 import subprocess
@@ -7,15 +6,14 @@ import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pages
 import pytest
 import synthetic_grid
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from pages import baited, harmless
 
 from w2s_jax.errors import StoreError
-from w2s_jax.report import curves, panels, tables
 from w2s_jax.report import page as report
+from w2s_jax.report import panels, tables
 
 EVIL = '<script>alert("x")</script> & $\\no{$'
 SMALL = {'student.model': ['chess-s', 'chess-m'], 'student.loss.name': ['xent', 'confidence']}
@@ -32,12 +30,6 @@ def whole(tmp_path_factory):
 
 def _page(workdir, **options):
     return report.html(tables.load(synthetic_grid.write(workdir, **options)))
-
-
-def _edit(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_page_has_every_section_in_order(whole):
@@ -87,9 +79,9 @@ def test_same_grid_same_page(tmp_path):
 def test_whatever_users_name_is_escaped(tmp_path):
     synthetic_grid.write(tmp_path, axes=SMALL, failed=(3,))
     for path in (tmp_path / 'cells').glob('*/results.json'):
-        _edit(path, lambda r: (r['weak'].update(model=EVIL), r['task'].update(name=EVIL),
+        pages.edit(path, lambda r: (r['weak'].update(model=EVIL), r['task'].update(name=EVIL),
                                r['students'][0].update(loss=EVIL, label=EVIL, method=EVIL)))
-    _edit(tmp_path / 'grid.json', lambda g: (
+    pages.edit(tmp_path / 'grid.json', lambda g: (
         g.update(name=EVIL, versions={EVIL: EVIL}), g['cells'][3].update(failed=EVIL), g['axes'].update({EVIL: [EVIL]}),
         g['comparisons'][0].update(loss=EVIL, teacher=EVIL, settings={EVIL: EVIL}), g['phases'][0].update(kind=EVIL)))
     page = report.write(tmp_path).read_text()
@@ -100,20 +92,21 @@ def test_whatever_users_name_is_escaped(tmp_path):
 def test_nothing_in_a_foreign_grid_runs(tmp_path):
     synthetic_grid.write(tmp_path, axes=SMALL | {'student.loss.alpha': [.25, .75]}, failed=(3,))
     for path in tmp_path.rglob('*.json'):
-        path.write_text(json.dumps(baited(json.loads(path.read_text()))))
+        path.write_text(json.dumps(pages.baited(json.loads(path.read_text()))))
     page = report.write(tmp_path).read_text()
-    assert harmless(page) and page.count('&lt;script&gt;') > 100 and '<script' not in page and '<a ' not in page
+    assert pages.harmless(page) and page.count('&lt;script&gt;') > 100 and '<script' not in page and '<a ' not in page
     assert page.count('</main>') == 1 and page.count('</svg>') == page.count('<svg')
 
 
 def test_everything_optional_may_be_missing(tmp_path):
     synthetic_grid.write(tmp_path, axes=SMALL, parameters=False, ids=False)
     for path in (tmp_path / 'cells').glob('*/*.json'):
-        _edit(path, lambda r: [r.pop(k, None) for k in ('timing', 'versions', 'curves', 'config', 'examples')])
+        pages.edit(path, lambda r: [r.pop(k, None) for k in ('timing', 'versions', 'curves', 'config', 'examples')])
     for path in (tmp_path / 'cells').glob('*/results.json'):
-        _edit(path, lambda r: [s.pop(k) for s in r['students'] for k in (
+        pages.edit(path, lambda r: [s.pop(k) for s in r['students'] for k in (
             'agreement', 'gain', 'measures', 'method', 'pgr')])
-    _edit(tmp_path / 'grid.json', lambda g: [g.pop(k) for k in ('phases', 'comparisons', 'timing', 'versions', 'name')])
+    optional = ('phases', 'comparisons', 'timing', 'versions', 'name')
+    pages.edit(tmp_path / 'grid.json', lambda g: [g.pop(k) for k in optional])
     page = report.write(tmp_path).read_text()
     assert 'None' not in page and '>nan' not in page and page.count('<svg') == 4  # accuracy and undefined PGR
 
@@ -133,7 +126,7 @@ def test_a_grid_that_failed_altogether_has_a_page(tmp_path):
 def test_students_that_fine_tuning_harmed_are_counted(tmp_path, before, said):
     synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent', 'confidence']})
     for path in (tmp_path / 'cells').glob('*/results.json'):
-        _edit(path, lambda r: r.update(zero_shot={'model': 'chess-m', 'accuracy': {'mean': before, 'sem': None}}))
+        pages.edit(path, lambda r: r.update(zero_shot={'model': 'chess-m', 'accuracy': {'mean': before, 'sem': None}}))
     grid = tables.load(tmp_path)
     found = report.warnings(grid)
     assert any('2 of 2 students are right less often' in w for w in found) == said
@@ -141,8 +134,8 @@ def test_students_that_fine_tuning_harmed_are_counted(tmp_path, before, said):
 
 def test_a_line_is_broken_where_a_cell_failed(tmp_path):
     axes = {'student.model': ['chess-xs', 'chess-s', 'chess-m'], 'student.loss.name': ['xent']}
-    _, figures = _figures(tmp_path, axes=axes | {'student.loss.name': ['xent', 'confidence']}, failed=(3,))
-    assert np.isnan(_lines(figures['sizes'], 1)[1]['taught by chess-xs'][1]).tolist() == [False, True, False]
+    _, figures = pages.figures(tmp_path, axes=axes | {'student.loss.name': ['xent', 'confidence']}, failed=(3,))
+    assert np.isnan(pages.lines(figures['sizes'], 1)[1]['taught by chess-xs'][1]).tolist() == [False, True, False]
 
 
 def test_a_block_a_task(tmp_path):
@@ -157,22 +150,9 @@ def test_a_block_a_task(tmp_path):
     assert best[0].count('<tr>') == 1 + 2
 
 
-def _lines(figure, panel):
-    """label -> (x, y) of the lines that a panel draws."""
-    ax = Figure().subplots()
-    figure.panels[panel](ax)
-    return ax, {line.get_label(): line.get_data() for line in ax.get_lines()}
-
-
-def _figures(workdir, **options):
-    grid = tables.load(synthetic_grid.write(workdir, **options))
-    table = tables.students(grid)
-    return table, {f.name: f for f in panels.figures(grid, table)}
-
-
 def test_the_main_figure_has_a_line_a_teacher_over_parameters(tmp_path):
-    table, figures = _figures(tmp_path)
-    ax, lines = _lines(figures['sizes'], 1)
+    table, figures = pages.figures(tmp_path)
+    ax, lines = pages.lines(figures['sizes'], 1)
     assert ax.get_title(loc='left') + ax.get_title() == 'confidence' and ax.get_xscale() == 'log'
     rows = table[table['loss'].eq('confidence')]
     for teacher, mine in rows.groupby('teacher'):
@@ -186,13 +166,13 @@ def test_the_main_figure_has_a_line_a_teacher_over_parameters(tmp_path):
 
 def test_a_rung_of_a_chain_is_no_student_of_its_own_ceiling(tmp_path):
     synthetic_grid.write(tmp_path, axes={'student.model': ['chess-m', 'chess-l']}, parameters=False)
-    _edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: (
+    pages.edit(tmp_path / 'cells' / '000' / 'results.json', lambda r: (
         r.update(zero_shot={'model': 'chess-m', 'accuracy': {'mean': .9, 'sem': None}}),
         r['students'].append(r['students'][0] | {'method': 'rung', 'label': 'rung', 'model': 'chess-s', 'ids': ['x']})))
     grid = tables.load(tmp_path)
     table = tables.students(grid)
     figure = {f.name: f for f in panels.figures(grid, table)}['sizes']
-    drawn = [_lines(figure, i) for i in (0, 1)]
+    drawn = [pages.lines(figure, i) for i in (0, 1)]
     assert [ax.get_title(loc='left') + ax.get_title() for ax, _ in drawn] == ['xent', 'rung']
     assert 'ceiling' in drawn[0][1] and 'ceiling' not in drawn[1][1]
     assert report.warnings(grid)[0].startswith('1 of 3 students')
@@ -200,14 +180,14 @@ def test_a_rung_of_a_chain_is_no_student_of_its_own_ceiling(tmp_path):
 
 def test_students_of_unknown_size_stand_in_the_order_of_the_sweep(tmp_path):
     axes = {'student.model': ['chess-m', 'chess-xs', 'chess-s'], 'student.loss.name': ['xent']}
-    _, figures = _figures(tmp_path, axes=axes, parameters=False)
-    ax, _ = _lines(figures['sizes'], 0)
+    _, figures = pages.figures(tmp_path, axes=axes, parameters=False)
+    ax, _ = pages.lines(figures['sizes'], 0)
     assert [t.get_text() for t in ax.get_xticklabels()] == axes['student.model'] and ax.get_xscale() == 'linear'
 
 
 def test_the_heat_map_gives_words_not_colours_where_pgr_is_undefined_or_failed(tmp_path):
-    table, figures = _figures(tmp_path, failed=(3,))
-    ax, _ = _lines(figures['pgr'], 1)
+    table, figures = pages.figures(tmp_path, failed=(3,))
+    ax, _ = pages.lines(figures['pgr'], 1)
     words = [t.get_text() for t in ax.texts]
     rows = table[table['loss'].eq('confidence')]
     assert words.count('undefined') == (rows['pgr'].isna() & rows['failed'].isna()).sum() > 0
@@ -220,109 +200,24 @@ def test_the_heat_map_gives_words_not_colours_where_pgr_is_undefined_or_failed(t
 def test_other_axes_are_never_averaged_over(tmp_path):
     axes = {'student.loss.name': ['xent', 'confidence'], 'student.loss.alpha': [.25, .75],
             'optimizer.learning_rate': [1e-4, 1e-3, 1e-2]}
-    table, figures = _figures(tmp_path, axes=axes)
-    ax, lines = _lines(figures['axis_learning_rate'], 1)
+    table, figures = pages.figures(tmp_path, axes=axes)
+    ax, lines = pages.lines(figures['axis_learning_rate'], 1)
     assert ax.get_xscale() == 'log' and len(figures['axis_learning_rate'].panels) == 2
     mine = table[table['student.loss.alpha'].eq(.75)].sort_values('optimizer.learning_rate')
     np.testing.assert_allclose(lines['confidence'][0], [1e-4, 1e-3, 1e-2])
     np.testing.assert_allclose(lines['confidence'][1], 100 * mine['accuracy'])
-    ax, lines = _lines(figures['axis_alpha'], 0)
+    ax, lines = pages.lines(figures['axis_alpha'], 0)
     assert ax.get_xscale() == 'linear' and len(figures['axis_alpha'].panels) == 3
     alone = table[table['loss'].eq('xent') & table['optimizer.learning_rate'].eq(1e-4)]
     np.testing.assert_allclose(lines['xent'][1], 100 * alone['accuracy'].item())  # a line across
-    shown = [t.get_text() for t in _lines(figures['accuracy_pgr'], 0)[0].get_yticklabels()]
+    shown = [t.get_text() for t in pages.lines(figures['accuracy_pgr'], 0)[0].get_yticklabels()]
     assert len(shown) == len(table) == 9
-
-
-def _marks(ax):
-    """marker -> (x, y) of the single points of a panel."""
-    return {line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()
-            if len(line.get_xdata()) == 1}
-
-
-def _ends(ax):
-    """Where the points are that the tables have numbers of."""
-    return [tuple(line.get_xydata()[0]) for line in ax.get_lines() if line.get_marker() == 'o']
-
-
-def test_curves_mark_where_training_might_have_stopped(tmp_path):
-    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
-    grid = tables.load(tmp_path)
-    figure = {f.name: f for f in panels.figures(grid, tables.students(grid))}['learning_curves']
-    marks = _marks(_lines(figure, 1)[0])
-    stops = grid.cells[0].evaluation['curves'][0]['stops']
-    for name, (marker, _) in curves.STOPS.items():
-        assert marks[marker] == pytest.approx((max(.01, stops[name]['step'] / 100), 100 * stops[name]['accuracy']))
-
-
-def test_every_curve_ends_at_the_number_of_the_table(tmp_path):
-    table, figures = _figures(tmp_path)
-    found = {}
-    for at in range(len(figures['learning_curves'].panels)):
-        ax, lines = _lines(figures['learning_curves'], at)
-        pair = (ax.get_title(loc='left') + ax.get_title()).split(' → ')
-        found |= {(*pair, name): (x[-1], y[-1]) for name, (x, y) in lines.items() if name in ('xent', 'ceiling')}
-    for _, row in table[table['loss'].eq('xent')].iterrows():
-        assert found[row['teacher'], row['student'], 'xent'] == pytest.approx((1, 100 * row['accuracy']))
-        assert found[row['teacher'], row['student'], 'ceiling'] == pytest.approx((1, 100 * row['ceiling']))
-
-
-@pytest.mark.parametrize('where', ['curve', 'entry'])  # results of earlier versions have it in the entry alone
-def test_a_curve_that_a_rule_stopped_ends_there_at_the_number_of_the_table(tmp_path, where):
-    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
-    name, change = {'curve': ('evaluation', lambda e: e['curves'][0].update(stopped=[20, 60])),
-                    'entry': ('results', lambda r: r['students'][0].update(stopped={'steps': [20, 60]}))}[where]
-    _edit(tmp_path / 'cells' / '000' / f'{name}.json', change)
-    grid = tables.load(tmp_path)
-    table = tables.students(grid)
-    figure = {f.name: f for f in panels.figures(grid, table)}['learning_curves']
-    ax, lines = _lines(figure, 1)
-    x, y = lines['xent']
-    end = x[-1], y[-1]
-    assert end == pytest.approx((np.interp(40, [1, 50, 100], [.01, .5, 1]), 100 * table['accuracy'].item()))
-    assert max(x) == end[0] and end in _ends(ax)
-    faint, = (line for line in ax.get_lines() if line.get_alpha() == .4)
-    assert max(faint.get_xdata()) == 1 and min(faint.get_xdata()) <= end[0]
-    assert f'{end[1]:.1f}' in [t.get_text() for t in ax.texts]
-
-
-def test_a_curve_of_very_many_points_ends_at_the_number_too(tmp_path):
-    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
-    _edit(tmp_path / 'cells' / '000' / 'evaluation.json', lambda e: e['curves'][0].update(
-        accuracy={'step': [*range(1, 1001)], 'mean': [.5] * 999 + [.9], 'sem': None}))
-    table, figures = (tables.students(grid := tables.load(tmp_path)), panels.figures(grid, tables.students(grid)))
-    _, lines = _lines({f.name: f for f in figures}['learning_curves'], 1)
-    assert (lines['xent'][0][-1], lines['xent'][1][-1]) == pytest.approx((1, 100 * table['accuracy'].item()))
-
-
-def test_numbers_beside_curves_keep_apart_and_near():
-    assert curves.apart([1., 5., 9.], 2) == [1, 5, 9] and curves.apart([], 1) == []
-    assert curves.apart([3., 3., 3.], 2) == [1, 3, 5]
-    found = curves.apart([0., .1, .2, 5., 5.1], 1)
-    assert all(b - a >= 1 - 1e-9 for a, b in itertools.pairwise(found)) and abs(found[3] - 5) < 1
-
-
-def test_curves_of_all_cells_have_one_scale_and_one_key(tmp_path):
-    _, figures = _figures(tmp_path)
-    figure = figures['learning_curves']
-    panels_ = [_lines(figure, at)[0] for at in range(len(figure.panels))]
-    assert len(panels_) == 9 and len({ax.get_ylim() for ax in panels_}) == 1
-    low, high = panels_[0].get_ylim()
-    assert all(low < y < high for ax in panels_ for line in ax.get_lines() for y in line.get_ydata())
-    assert not any(ax.get_legend() for ax in panels_)
-    said = [said for said, _ in figure.key]
-    assert len(set(said)) == len(said) and {'ceiling', 'xent', 'confidence', 'weak, final', 'ceiling, final',
-                                            curves.END} <= set(said)
-    page = report.html(tables.load(tmp_path))
-    assert page.count('<ul class="legend">') == 1 and page.count('>xent</text>') < page.count('<svg')
-    after = page.index('>How they got there<')
-    assert after < page.index('<ul class="legend">') < page.index('<figure', after)
 
 
 def test_panels_beyond_the_most_are_said_to_be_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(panels, 'MOST_CURVES', 2)
     axes = {'teacher.model': ['chess-xs', 'chess-s'], 'student.model': ['chess-s', 'chess-m']}
-    _, figures = _figures(tmp_path, axes=axes)
+    _, figures = pages.figures(tmp_path, axes=axes)
     assert len(figures['learning_curves'].panels) == 2 and figures['learning_curves'].left_out == 2
     assert '2 more are left out here' in report.html(tables.load(tmp_path))
 
@@ -410,10 +305,10 @@ def test_no_comparison_is_dropped_and_each_is_told_apart(tmp_path):
                'p': .01},
         who | {'method': 'naive', 'label': 'confidence, alpha .9', 'mean': .03, 'p': None},
         who | {'method': 'naive', 'label': 'best epoch', 'mean': .09, 'p': 1e-9}]
-    _edit(tmp_path / 'grid.json', lambda g: g.update(comparisons=compared))
+    pages.edit(tmp_path / 'grid.json', lambda g: g.update(comparisons=compared))
     path = tmp_path / 'cells' / '000' / 'results.json'
     oracle = {'label': 'best epoch', 'oracle': True, 'ids': ['o']}
-    _edit(path, lambda r: r['students'].append(r['students'][0] | oracle))
+    pages.edit(path, lambda r: r['students'].append(r['students'][0] | oracle))
     grid = tables.load(tmp_path)
     rows = report.comparisons(grid)
     assert [r['difference'].partition(' − ')[0] for r in rows] == [
