@@ -351,6 +351,12 @@ def stopping(config, role: str) -> tuple[Entry, Settings] | None:
     return chosen(config, f'{role}.stopping') if name else None
 
 
+def holdout(config, role: str) -> float:
+    """The share of a role's rows that its stopping rule holds out of training."""
+    rule = stopping(config, role)
+    return config[role].stopping.holdout if rule and not rule[0].options.get('learned') else 0.0
+
+
 def check_name(field: str, config=None) -> None:
     """Raises ConfigError, with the nearest names, unless dotted `field`, or a section, is in a config."""
     wanted = settings(config if config is not None else default_config())

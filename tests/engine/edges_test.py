@@ -274,8 +274,15 @@ def test_settings_of_chess_that_would_do_nothing(cli, tmp_path, field, value):
     assert line.startswith(f'task.{field}: {value}, but the built-in puzzles')
 
 
+def test_more_rows_than_memory_holds(cli, tmp_path):
+    line = error(cli(f'--config={ROOT}/configs/salient_concept.py', f'--workdir={tmp_path}',
+                     '--config.task.train_size=1000000000'))
+    assert line.startswith('task.train_size: 1000000000 and task.test_size: 8000, expected at most 4000000 together')
+
+
 def test_what_is_not_finite_from_the_start_is_no_matter_of_the_learning_rate():
-    history = History(np.array([[np.nan, 1.], [1., np.inf]], np.float32), np.zeros(0), np.zeros(0), np.zeros(0))
+    history = History(np.array([[np.nan, 1.], [1., np.inf]], np.float32), np.zeros(0), np.zeros(0), np.zeros(0),
+                      np.zeros(0))
     assert str(history.broken(0)).endswith('(before any update: inputs or weights are not finite)')
     assert str(history.broken(1)).endswith('(a smaller learning rate may help)')
 

@@ -1,7 +1,6 @@
-"""Grids whose drivers are killed at any moment, two at a time, or whose disk is full, end as if nothing had been."""
+"""Grids whose drivers are killed at any moment, two at a time, end as if nothing had been."""
 import json
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -141,52 +140,3 @@ def test_twenty_kills_of_a_grid_change_no_number(tmp_path):
 @pytest.mark.slow
 def test_two_drivers_of_a_grid_and_five_kills_change_no_number(tmp_path):
     check_pairs(GRID, tmp_path, 5, grid_outcome)
-
-
-# A disk that is full
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of some megabytes."""
-    path = tmp_path / 'disk'
-    path.mkdir()
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', path], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f'may not mount a file system here ({done.stderr.strip()})')
-    yield path
-    subprocess.run(['umount', '--lazy', path], check=True)
-
-
-def run(command, folder: pathlib.Path) -> tuple[int, str]:
-    """Exit status and standard error of a command that is left alone."""
-    process = start(command, folder)
-    err = process.communicate(timeout=600)[1]
-    return process.returncode, err
-
-
-def check_full(command, tmp_path, small_disk, left: list[int], outcome) -> None:
-    """With ever more kilobytes left it ends in one line, and with enough as if nothing had been."""
-    folder, filler = small_disk / 'w', small_disk / 'filler'
-    finish(command, tmp_path / 'whole')
-    failed = 0
-    for size in left:
-        free = shutil.disk_usage(small_disk).free
-        filler.write_bytes(bytes(free - 1024 * size))
-        code, err = run(command, folder)
-        filler.unlink()
-        if code == 0:
-            break
-        failed += 1
-        assert code == 2 and 'Traceback' not in err and 'Exception' not in err, err
-        last = err.splitlines()[-1]
-        assert last.startswith(f'error: {folder}/') and 'No space left on device' in last
-    assert failed > 0
-    assert run(command, folder)[0] == 0
-    assert outcome(folder) == outcome(tmp_path / 'whole')
-    assert not list(folder.rglob('.part-*')) and not list(folder.rglob('pending/*'))
-
-
-@pytest.mark.slow
-def test_a_grid_on_a_disk_that_is_full_fails_in_one_line_and_goes_on(tmp_path, small_disk):
-    check_full(GRID, tmp_path, small_disk, [8, 20, 60, 200, 500, 1000, 2000], grid_outcome)

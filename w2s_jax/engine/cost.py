@@ -12,7 +12,7 @@ from w2s_jax.engine.plan import Plan
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Source
 from w2s_jax.models.modes import Model
-from w2s_jax.phases import context, kinds
+from w2s_jax.phases import context, fit, kinds
 from w2s_jax.report.log import duration
 from w2s_jax.store.artifacts import Store
 from w2s_jax.train.runs import evaluated, num_steps
@@ -106,8 +106,9 @@ def operations(phase: Phase, models: dict[str, Model], positions: float) -> floa
     section = phase.section
     steps = num_steps(max(rows(phase), section['batch_size']), section['batch_size'], section['epochs'])
     stops = section.get('stopping')
-    looks = len(evaluated(steps, section['evaluations'], bool(stops)))
-    seen = min(tests.get('predict/test', 0), section['watch']) + (stops['holdout'] * rows(phase) if stops else 0)
+    looks = len(evaluated(steps, fit.looks(section), bool(stops and stops['holdout'])))
+    asked = (stops['holdout'] or 1) * rows(phase) if stops else 0
+    seen = min(tests.get('predict/test', 0), section['watch']) + asked
     return one * (6.0 * steps * section['batch_size'] + 2.0 * (looks * seen + sum(tests.values())))
 
 

@@ -88,7 +88,7 @@ def check_sizes(config, dataset: Dataset) -> None:
     learns = {'student': student}
     if SOURCES[config.labels.source].options.get('teacher'):
         learns['teacher'] = teacher
-    learns = {role: n - (max(int(n * config[role].stopping.holdout), 1) if configs.stopping(config, role) else 0)
+    learns = {role: n - (max(int(n * share), 1) if (share := configs.holdout(config, role)) else 0)
               for role, n in learns.items()}
     role = min(learns, key=learns.__getitem__)
     if batch > learns[role]:

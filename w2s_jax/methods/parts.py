@@ -269,8 +269,12 @@ class Parts:
             return section, needs
         entry, settings = rule
         group = self.dataset.pool.group
-        stop = entry.identity(settings) | {'holdout': self.config[part].stopping.holdout}
-        if isinstance(needs.get('rows'), Source):
+        held = configs.holdout(self.config, part)
+        if entry.options.get('evenly') and configs.chosen(self.config, 'optimizer')[0].options.get('exact'):
+            raise ConfigError(f'{part}.stopping.name: {entry.name!r} chooses among steps, but optimizer '
+                              f"{self.config.optimizer.name!r} takes none, expected 'calibrated'")
+        stop = entry.identity(settings) | {'holdout': held}
+        if held and isinstance(needs.get('rows'), Source):
             self._check_holdout(part, needs['rows'].value, section['hyper']['seed'])
         return section | {'stopping': stop}, needs | {'group': source(group)}
 

@@ -17,9 +17,9 @@ from w2s_jax.store.artifacts import Artifact
 from w2s_jax.train import exact, memory
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.optimizers import OPTIMIZERS
-from w2s_jax.train.runs import Held, History, Runs, num_steps
+from w2s_jax.train.runs import History, Runs, num_steps
 from w2s_jax.train.step import Static
-from w2s_jax.train.stopping import STOPPING
+from w2s_jax.train.stopping import STOPPING, Held
 from w2s_jax.train.trainer import one_run, stack
 
 
@@ -32,8 +32,8 @@ def size(section: dict, needs: dict) -> tuple:
 def parted(section: dict, needs: dict) -> tuple[np.ndarray, np.ndarray]:
     """Places among a phase's rows: those that it learns from, and those that a stopping rule holds out."""
     rows, stop = common.rows(needs), section.get('stopping')
-    if not stop:
-        return np.arange(len(rows)), np.zeros(0, int)
+    if not stop or not stop['holdout']:
+        return np.arange(len(rows)), np.arange(len(rows) if stop else 0)
     return data.hold_out(needs['group'][rows], stop['holdout'], section['hyper']['seed'])
 
 
@@ -104,8 +104,10 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
             for k in columns_of(inputs[0])}
     held = None
     if 'stopping' in section:
-        rule = functools.partial(STOPPING[section['stopping']['name']].fn, settings=Settings(section['stopping']))
-        held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)))
+        entry = STOPPING[section['stopping']['name']]
+        rule = functools.partial(entry.fn, settings=Settings(section['stopping']))
+        held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)),
+                    *(bool(entry.options.get(k)) for k in ('evenly', 'past')))
     learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
     hyper = hyper_of(phases)
     if intercept:
@@ -113,8 +115,15 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
         hyper['intercept'] = np.stack([log_shares(t, w, section['num_classes'])
                                        for t, w in zip(taught, weights, strict=True)])
     return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper, watch,
-                section['evaluations'], section['num_classes'], section['window'], more, start_of(section, inputs),
+                looks(section), section['num_classes'], section['window'], more, start_of(section, inputs),
                 held)
+
+
+def looks(section: dict) -> int:
+    """How often models are looked at, 0 for the usual: after every epoch where a stopping rule wants even steps."""
+    rule = section.get('stopping')
+    every = rule and STOPPING[rule['name']].options.get('evenly')
+    return section['evaluations'] or (section['epochs'] if every else 0)
 
 
 def log_shares(targets: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:

@@ -115,6 +115,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
             os.write(int(os.environ[CHILD]), b'1')
     check_devices()
     _watch = Watch(_client(), jax.process_index(), jax.process_count())
+    agree('flags', {'--processes': processes})
 
 
 def count() -> int:
@@ -250,18 +251,26 @@ def _line(error: Exception) -> str:
 
 class Watch:
     """A thread that gives signs of life and ends the process when another host gives none: collectives would wait for
-    it without end."""
+    it without end. A second one sees to it that host 0, through which they speak, answers at all: to a host that is
+    suspended a call waits without end, too."""
 
     def __init__(self, client, index: int, number: int):
         self.client, self.index, self.number = client, index, number
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+        self.over, self.answered = threading.Event(), time.monotonic()
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self._run, self._wait)]
+        for thread in self.threads:
+            thread.start()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         self.over.set()
-        self.thread.join()
+        for thread in self.threads:
+            thread.join()
+
+    def _wait(self) -> None:
+        while not self.over.wait(PERIOD):
+            if time.monotonic() - self.answered > SILENCE + PERIOD:
+                self._end(f'host 0 gave no sign of life for {SILENCE:.0f} s', STOPPED)
 
     def _run(self) -> None:
         heard = {i: ('', time.monotonic()) for i in range(self.number)}
@@ -279,6 +288,7 @@ class Watch:
                     message, status = json.loads(text)
                     self._end(f'host {key.rpartition("/")[2]} has stopped: {message}', status)
             self._check(heard, found)
+            self.answered = time.monotonic()
             if self.over.wait(PERIOD):
                 return
 

@@ -15,6 +15,7 @@ SEPARATION = 2.2
 TRIGGER = 0.85  # the feature above which the supervisor errs
 SLIPS = 0.08
 CONFIDENCE = 0.8
+MOST = 4 * 10**6  # rows: 2 GB of float64 while they are drawn
 
 
 def load(task, log=print) -> Dataset:
@@ -23,6 +24,9 @@ def load(task, log=print) -> Dataset:
     n, m = task.train_size or 8000, task.test_size or 8000
     if n < 4 or m < 1:
         raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
+    if n + m > MOST:
+        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at most {MOST} together, which are '
+                          'made in memory')
     rows = draw(n + m, task.seed)
     tests = {'test': rows.take(np.arange(n, n + m))}
     if task.shift:

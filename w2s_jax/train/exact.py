@@ -34,7 +34,8 @@ def fit(trainer: Trainer, runs: Runs) -> tuple:
     path = [np.full(given.shape, l2, np.float32) for l2 in PATH] if static.stops else [given]
     state, seeds = trainer.init(runs), len(runs.seeds)
     history = History(np.full((1, seeds), np.nan, np.float32), np.zeros((0, seeds, 0), np.int32),
-                      np.arange(1, len(path) + 1, dtype=np.int32), np.full((len(path), seeds), np.nan, np.float32))
+                      np.arange(1, len(path) + 1, dtype=np.int32), np.full((len(path), seeds), np.nan, np.float32),
+                      np.zeros((len(path), seeds, 0), np.int32))
     losses = []
     for at, l2 in enumerate(path):
         hyper = runs.hyper | {'optimizer': {'l2': l2}}

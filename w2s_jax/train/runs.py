@@ -1,7 +1,6 @@
 """What trains in one program, and what that reports: runs, their batches, their history."""
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from w2s_jax import data
 from w2s_jax.errors import ConfigError
 from w2s_jax.runtime import multihost
+from w2s_jax.train.stopping import Held
 
 LOGGED = 64  # numbers at most that an objective logs under one name
 
@@ -36,7 +36,7 @@ class Runs:
     window: int = 1
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     start: Any = None
-    held: 'Held | None' = None
+    held: Held | None = None
 
     @functools.cached_property
     def streams(self) -> int:
@@ -73,44 +73,36 @@ class Runs:
         return inputs, columns | ({'row': at.astype(np.int32)} if row else {})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Held:
-    """Rows that are held out of training, with weak labels, for a stopping rule (stopping.py).
-
-    rule: (probabilities `[M, K]`, labels `[M, K]`) -> a score.  rows: `[R, M]` of the pool.  targets: `[R, M, K]`, or
-    `[R, M]` int32.
-    """
-    rule: Callable
-    rows: np.ndarray
-    targets: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class History:
     """What a training run reports, filled in as it goes.
 
     loss: `[T, R]` float32.  watched: `[E, R, M]` int32 classes, predicted after each of `steps` `[E]`.  scores:
-    `[E, R]` float32 of a stopping rule.  aux: name -> what the objective logged last, a list over runs.  final: name ->
+    `[E, R]` float32 of a stopping rule.  answers: `[E, R, M]` int32, what was answered on the rows that it looks at, if
+    it asks for that.  aux: name -> what the objective logged last, a list over runs.  final: name ->
     `[R, ...]`, what it remembers after the last step.
     """
     loss: np.ndarray
     watched: np.ndarray
     steps: np.ndarray
     scores: np.ndarray
+    answers: np.ndarray
     aux: dict[str, list] = dataclasses.field(default_factory=dict)
     final: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def empty(cls, steps: int, runs: Runs) -> 'History':
-        points = evaluated(steps, runs.evaluations, runs.held is not None)
-        watched = len(next(iter(runs.watch.values())))
-        return cls(np.full((steps, len(runs.seeds)), np.nan, np.float32),
-                   np.zeros((len(points), len(runs.seeds), watched), np.int32), points,
-                   np.full((len(points), len(runs.seeds)), np.nan, np.float32))
+        held, seeds, watched = runs.held, len(runs.seeds), len(next(iter(runs.watch.values())))
+        points = evaluated(steps, runs.evaluations, held is not None and not held.evenly)
+        asked = held.rows.shape[1] if held is not None and held.past else 0
+        return cls(np.full((steps, seeds), np.nan, np.float32), np.zeros((len(points), seeds, watched), np.int32),
+                   points, np.full((len(points), seeds), np.nan, np.float32),
+                   np.zeros((len(points), seeds, asked), np.int32))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps of it."""
-        return {'loss': self.loss, 'watched': self.watched, 'scores': self.scores}
+        found = {'loss': self.loss, 'watched': self.watched, 'scores': self.scores, 'answers': self.answers}
+        return {k: v for k, v in found.items() if v.size}
 
     def record(self, pending: list[tuple[int, dict]]) -> None:
         """Writes the losses of finished steps into it, and what the objective logged at the last of them."""

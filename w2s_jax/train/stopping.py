@@ -2,8 +2,13 @@
 
 A rule is `fn(probabilities, labels, settings) -> score`: numpy, `[M, K]` both, of rows that are held out of training
 and have weak labels like those that are trained on. The higher score is the better one; of equal ones the first is
-kept.
+kept. Options of `register`:
+
+  learned   the rule looks at the rows that are learned from, and none are held out
+  evenly    it looks after every epoch, or at `train.evaluations` even steps, and not more often at the beginning
+  past      it is also given `past=(answers, scores)`, of the looks before this one: `[t, M]` int32 and `[t]` float32
 """
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +17,7 @@ from scipy import special
 from w2s_jax import data
 from w2s_jax.registry import Registry, Setting, Settings
 
-STOPPING = Registry('stopping rule')
+STOPPING = Registry('stopping rule', options=('learned', 'evenly', 'past'))
 TEMPERATURES = np.geomspace(.2, 200, 31)
 HOLDOUT = Setting(.1, 0, 1, '()', doc="share of the rows, whole groups, held out of training for the rule")
 
@@ -41,7 +46,47 @@ def calibrated(probabilities: np.ndarray, labels: np.ndarray, settings: Settings
     return float((labels * logs).sum(-1).mean(-1).max())
 
 
-def scores(rule: Callable, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """`[R]` float32: the rule's score of each run. probabilities `[R, M, K]`; targets the same, or classes `[R, M]`."""
-    targets = data.distributions(targets, probabilities.shape[-1])
-    return np.array([rule(p, t) for p, t in zip(probabilities, targets, strict=True)], np.float32)
+@STOPPING.register('label_wave', learned=True, evenly=True, past=True,
+                   window=Setting(2, 1, 100, doc='changes that are averaged'))
+def label_wave(probabilities: np.ndarray, labels: np.ndarray, settings: Settings, past: tuple) -> float:
+    """Stops where fewest answers on the learned rows change: at the first minimum of their moving average.
+
+    The share of answers that are other ones than a look ago falls while what generalizes is learned, and rises again
+    when mislabelled rows are (Label Wave, arXiv 2502.07551). The labels are not looked at.
+    """
+    answers, scores = past
+    if not len(answers):
+        return -1.0
+    every = np.concatenate([answers, probabilities.argmax(-1)[None]])
+    changes = (every[1:] != every[:-1]).mean(-1)
+    now = -float(changes[-settings.window:].mean())
+    return now if scores[-1] == scores.max() else min(now, float(scores[-1]))  # else a minimum was passed
+
+
+@STOPPING.register('epoch', learned=True, evenly=True, past=True,
+                   number=Setting(1, 1, 10**6, doc='epochs, or looks, after which the parameters are kept'))
+def epoch(probabilities: np.ndarray, labels: np.ndarray, settings: Settings, past: tuple) -> float:
+    """Stops after so many epochs of a longer schedule; one is what arXiv 2312.09390 finds to overfit little."""
+    return -abs(float(len(past[1]) + 1 - settings.number))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held:
+    """What a rule looks at.
+
+    rule: (probabilities `[M, K]`, labels `[M, K]`) -> a score.  rows: `[R, M]` of the pool.  targets: `[R, M, K]`, or
+    `[R, M]` int32.  evenly, past: as they were registered.
+    """
+    rule: Callable
+    rows: np.ndarray
+    targets: np.ndarray
+    evenly: bool = False
+    past: bool = False
+
+    def scores(self, probabilities: np.ndarray, past: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """`[R]` float32: the rule's score of each run. probabilities: `[R, M, K]`.  past: answers `[t, R, M]` and
+        scores `[t, R]` so far."""
+        targets = data.distributions(self.targets, probabilities.shape[-1])
+        more: list[dict] = [{'past': tuple(x[:, r] for x in past)} if self.past else {} for r in range(len(targets))]
+        return np.array([self.rule(p, t, **m) for p, t, m in zip(probabilities, targets, more, strict=True)],
+                        np.float32)

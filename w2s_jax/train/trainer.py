@@ -10,7 +10,7 @@ import numpy as np
 from w2s_jax import data
 from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.runtime import multihost, preemption, sharding
-from w2s_jax.train import prefetch, stopping
+from w2s_jax.train import prefetch
 from w2s_jax.train.program import (
     Program,
     compiled_init,
@@ -180,7 +180,8 @@ class Trainer:
             return state
         assert held is not None
         found = self.predict(state.params, runs.inputs, held.rows)
-        history.scores[at] = stopping.scores(held.rule, found, held.targets)
+        history.scores[at] = held.scores(found, (history.answers[:at], history.scores[:at]))
+        history.answers[at] = found.argmax(-1)[:, :history.answers.shape[-1]]
         return compiled_keep(self.mesh)(state, history.scores[at])
 
 
