@@ -3,6 +3,7 @@
 Text columns of an artifact are pyarrow strings in a Parquet file. Nothing is ever pickled, nor unpickled.
 """
 import array
+import contextlib
 import functools
 import json
 import pathlib
@@ -26,15 +27,29 @@ class Growing:
 
     def __init__(self, dtype, folder: pathlib.Path | None = None):
         self.dtype = np.dtype(dtype)
+        self.folder = folder or pathlib.Path(tempfile.gettempdir())
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def append(self, block: np.ndarray) -> None:
-        """Writes more rows. Raises OSError if the disk is full."""
-        self.file.write(np.ascontiguousarray(block, self.dtype).data)
+        """Writes more rows. Raises OSError, with the folder's name, if the disk is full."""
+        self.write(np.ascontiguousarray(block, self.dtype).data)
+
+    def write(self, raw) -> None:
+        """Writes the bytes of more rows. Raises OSError, with the folder's name, if the disk is full."""
+        with self._named():
+            self.file.write(raw)
+
+    @contextlib.contextmanager
+    def _named(self):
+        try:
+            yield
+        except OSError as e:  # a file without a name has none to tell
+            raise OSError(e.errno, e.strerror, str(self.folder)) from None
 
     def array(self, *shape: int) -> np.ndarray:
         """All that was written, mapped, not to be written to: `shape`, of which one may be -1."""
-        self.file.flush()
+        with self._named():
+            self.file.flush()
         if not self.file.tell():
             return np.empty(0, self.dtype).reshape([0 if n == -1 else n for n in shape])
         return np.memmap(self.file, self.dtype, 'r').view(np.ndarray).reshape(shape)
@@ -57,7 +72,7 @@ class Texts:
             found = () if isinstance(row, str) else (len(raw),)
             if count and found != shape:
                 raise ValueError(f'row {count} has shape {found}, the rows before {shape}')
-            written.file.write(b''.join(raw))
+            written.write(b''.join(raw))
             lengths.extend(map(len, raw))
             count, shape = count + 1, found
         self.shape = (count, *shape)
@@ -104,7 +119,7 @@ class StoredTexts(Texts):
                     texts = batch.column(0).flatten()
                     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset:][:len(texts) + 1]
                     if len(texts):
-                        written.file.write(memoryview(texts.buffers()[2] or b'')[offsets[0]:offsets[-1]])
+                        written.write(memoryview(texts.buffers()[2] or b'')[offsets[0]:offsets[-1]])
                         ends.append(total + offsets[1:] - offsets[0])
                         total = int(ends[-1][-1])
         except (pa.ArrowException, OSError) as e:
