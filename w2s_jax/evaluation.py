@@ -84,6 +84,9 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
         found['measures'] |= diagnosed(section['diagnostics'], student, weak, ceiling, truth)
         out['students'].append(found | learned(answers.needs_of('student', label)))
+    if 'untuned' in needs and answers.test == 'test':
+        after = [perplexity(needs[f'tuned/{seed}']) for seed in section['seeds'] if f'tuned/{seed}' in needs]
+        out['perplexity'] = {'before': perplexity(needs['untuned']), 'after': metrics.summarise(after)}
     if 'zero_shot' in needs:
         found = predictions(needs['zero_shot'], answers.test)
         out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed, how)
@@ -95,6 +98,14 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                 student = answers.of('student', row['label'])
                 row['beyond_zero_shot'] = versus(student, [found] * len(student), truth, how)
     return out
+
+
+def perplexity(need, test: str = 'test') -> float:
+    """Of the tokens of a test set's texts, each text weighed alike: exp of minus the mean of log p, where p is what a
+    next-token head predicts as class 0 (objectives.next_token)."""
+    found = predictions(need, test)
+    p = np.where(found['top'] == 0, found['top_probability'], 0).sum(-1).astype(np.float64)
+    return float(np.exp(-np.log(np.maximum(p, 1e-30)).mean()))
 
 
 def add_test(results: dict, name: str, found: dict) -> None:

@@ -167,3 +167,23 @@ def from_loss(loss: Entry) -> Objective:
 
     return Objective(losses, init_state=first, update=lambda state, params, aux, settings: aux['state'],
                      per_example=loss.options.get('per_example', False))
+
+
+@OBJECTIVES.register('next_token')
+def next_token() -> Objective:
+    """The mean negative log-likelihood of the tokens of each row, of a model with a next-token head (generative.py).
+
+    Reads no targets. What it predicts is the geometric mean of the probabilities of a row's tokens, as class 0 of two:
+    1 / perplexity.
+    """
+    def losses(forward, params, batch, state, settings, progress, key):
+        found = forward(params, batch['inputs'])
+        loss = found[:, 0] / jnp.maximum(found[:, 1], 1)
+        return loss, {'log_perplexity': jnp.mean(loss)}
+
+    def answers(forward, params, inputs):
+        found = forward(params, inputs)
+        log = -found[:, 0] / jnp.maximum(found[:, 1], 1)
+        return jnp.stack([log, jnp.log1p(-jnp.exp(jnp.minimum(log, -1e-6)))], axis=-1)
+
+    return Objective(losses, predict=answers, per_example=True)

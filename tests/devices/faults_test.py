@@ -1,5 +1,6 @@
 """What can go wrong with one of several hosts: all of them end within a minute, and some line names the cause."""
 import os
+import pathlib
 import signal
 import time
 
@@ -65,7 +66,8 @@ def test_a_host_that_is_gone_silent_or_told_to_stop(number, victim, how, tmp_pat
     wait_for(tmp_path, 20, *processes)
     chosen, others = processes[victim], [p for p in processes if p is not processes[victim]]
     if how == signal.SIGSTOP:  # the command is a child of the process that started it
-        children = [int(p) for p in open(f'/proc/{chosen.pid}/task/{chosen.pid}/children').read().split()]
+        found = pathlib.Path(f'/proc/{chosen.pid}/task/{chosen.pid}/children')
+        children = [int(p) for p in found.read_text().split()]
         for pid in children:
             os.kill(pid, how)
     else:
@@ -106,7 +108,8 @@ def test_a_second_host_of_the_same_number(number, tmp_path):
 
 def test_hosts_with_other_flags(number, tmp_path):
     began = time.monotonic()
-    found = ends(spawn(tmp_path / 'n', number, *SMALL, '--join_seconds=20', replace=[f'--processes={number + 1}']), began)
+    other = spawn(tmp_path / 'n', number, *SMALL, '--join_seconds=20', replace=[f'--processes={number + 1}'])
+    found = ends(other, began)
     assert all(status == 2 and '--processes is' in said for status, said in found), found
     began = time.monotonic()
     found = ends(spawn(tmp_path / 'c', number, *SMALL, odd=['--config.task.seed=7']), began)

@@ -3,12 +3,10 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import pytest
 import tiny
 from grid_kill_test import GRID, finish, grid_outcome, start
-from kill_test import ROOT
 from words import sentences
 
 pytestmark = pytest.mark.slow

@@ -57,7 +57,7 @@ def annotated(measured: dict, plan: Plan) -> dict:
     def entry(role, row):
         label = row.get('label', role)
         ids = [t.need.id for t in plan.targets if t.role == role and t.label == label]
-        return row | {'parameters': size.get(row['model'])} | ({'ids': ids} if ids else {})
+        return row | ({'parameters': size.get(row['model'])} if 'model' in row else {}) | ({'ids': ids} if ids else {})
     return {k: [entry('student', r) for r in v] if k == 'students' else entry(k, v) for k, v in measured.items()}
 
 

@@ -60,6 +60,7 @@ class Parts:
         self.settings = configs.chosen(config, 'method')[1]
         self.losses = list(dict.fromkeys([*config.method.baselines, config.student.loss.name]))
         self.labels_of: dict[int, Labels] = {}
+        self.tuned: dict[int, Phase] = {}
         cut = functools.partial(data.halves, dataset.pool.group, config.method.share)
         self.halves = {seed: Halves(*(Rows(seed, rows) for rows in cut(seed))) for seed in self.seeds}
         self.raw = {'inputs': source(dataset.pool.inputs)} | {k: source(v.inputs) for k, v in dataset.tests.items()}
@@ -79,30 +80,34 @@ class Parts:
 
     def fit(self, role: str, model: Model, rows: Rows | None, targets, loss: str = '', *, label: str = '',
             start: Phase | None = None, head: str = 'kept', columns: dict | None = None, inputs: Phase | None = None,
-            seed: int | None = None, stopping: bool | None = None) -> Phase:
+            seed: int | None = None, stopping: bool | None = None, backbone: Phase | None = None,
+            epochs: int | None = None, rate: float | None = None) -> Phase:
         """A model trained on rows of the pool.
 
         Args:
           role: teacher and ceiling may be given truth, any other (student, rung ...) may not.
           rows: of the pool, or of `inputs`; None: all of `inputs`.  targets: `b.truth`, labels (`b.label` ...), a
-            phase with a column `labels`, or a source.  loss: name of a loss or objective; '': cross-entropy, and for a
-            teacher the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
+            phase with a column `labels`, or a source; None for an objective that reads none.  loss: name of a loss or
+            objective; '': cross-entropy, and for a teacher the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
           columns: further columns of the batch, name -> labels or source `[n, ...]`; `weight` `[n]` weighs the rows in
             any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's.  stopping:
             whether the config's rule chooses the step; None: for teachers, ceilings and students, each on its own
-            labels.
+            labels.  backbone: a phase that trained the whole model, whose backbone a probe reads.  epochs, rate: in
+            place of the config's.
         """
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
-        needs = self._inputs(model, inputs) | self._targets(rows, targets)
+        needs = self._inputs(model, inputs, backbone) | self._targets(rows, targets)
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed)
+        section['epochs'] = section['epochs'] if epochs is None else epochs
+        section['hyper'] |= {} if rate is None else {'learning_rate': rate}
         if start is not None:
             needs['start'], section['start'] = start, head
         if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
             section, needs = self._stopping(part, section, needs)
-        needed = self.config.train.keep == 'all' or role in ('teacher', 'rung')
+        needed = self.config.train.keep == 'all' or role in ('teacher', 'rung', 'tuned')
         named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
         return Phase('fit', section, needs, label or named, role, role in SEES_TRUTH, needed)
 
@@ -111,9 +116,13 @@ class Parts:
         config's transforms."""
         entry, _ = configs.chosen_among(self.config, 'labels', 'source')[0]
         weak, labels = entry.fn(self, seed)
+        return weak, self.transformed(labels)
+
+    def transformed(self, labels: Labels) -> Labels:
+        """Labels through the config's transforms."""
         for transform, settings in configs.chosen_among(self.config, 'labels', 'transforms'):
             labels = self.transform(transform, settings, labels)
-        return weak, labels
+        return labels
 
     def supervisor_labels(self, weak, rows: Rows) -> Labels:
         """The weak model's labels of any rows of the pool."""
@@ -128,7 +137,7 @@ class Parts:
         hyper = {'seed': rows.seed, 'temperature': temperature, 'noise': noise}
         section = {'model': model.identity, 'num_classes': self.dataset.num_classes, 'labels': method.labels,
                    'objective': phase.section['objective'], 'hyper': hyper}
-        needs = {'inputs': self.prepared(model, 'inputs'), 'rows': rows.source, 'model': phase}
+        needs = {'inputs': self.prepared(model, 'inputs', backbone=tuned(phase)), 'rows': rows.source, 'model': phase}
         return Labels(Phase('predict', section, needs, name, 'label'), rows)
 
     def column(self, rows: Rows) -> Labels:
@@ -142,6 +151,27 @@ class Parts:
         if self.dataset.test.given is None:
             raise ConfigError(f"labels.source: 'column', but task {self.dataset.name!r} brings no weak labels")
         return source(self.dataset.test.given)
+
+    def tune(self, model: Model, rows: Rows, *, epochs: int, rate: float | None = None, pack: int = 0) -> Phase:
+        """The model's backbone trained to predict the texts of rows of the pool, without any labels; what `fit` goes on
+        from (`start`, `backbone`). pack: tokens of the rows that texts are put together to; 0: one text a row. Raises
+        ConfigError for a model that cannot predict its inputs."""
+        if model.generative is None:
+            raise ConfigError(f'method {self.config.method.name!r}: {model.name!r} does not predict its own inputs, '
+                              'expected a causal language model')
+        whole = model.generative()
+        inputs = self._packed(whole, rows, pack) if pack else None
+        return self.fit('tuned', whole, None if pack else rows, None, 'next_token', inputs=inputs, seed=rows.seed,
+                        epochs=epochs, rate=rate, label=f'{model.name} on its texts')
+
+    def _packed(self, model: Model, rows: Rows, size: int) -> Phase:
+        section = self._tokens(model) | {'packed': min(size, model.max_length)}
+        return Phase('tokens', section, {'inputs': self.raw['inputs'], 'rows': rows.source},
+                     f'texts of seed {rows.seed}, packed', 'tokens')
+
+    def perplexity(self, seed: int, phase: Phase) -> None:
+        """Says whose perplexity on the texts of the test set is to stand in the results."""
+        self.tuned[seed] = phase
 
     def transform(self, entry, settings: Settings, labels: Labels) -> Labels:
         """Labels after a registered transform; it may drop rows."""
@@ -204,6 +234,10 @@ class Parts:
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
         if any(t.role == 'weak' and isinstance(t.need, Source) for t in self.targets):
             needs |= {f'given/{k}': source(v.given) for k, v in self.dataset.tests.items() if v.given is not None}
+        for seed, phase in self.tuned.items():
+            needs[f'tuned/{seed}'] = phase
+        if self.tuned:
+            needs['untuned'] = self.zero_shot(self.model_of(phase), phase.section['objective'])
         for seed, labels in self.labels_of.items():
             needs[f'labels/{seed}'] = labels.need
             needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
@@ -216,46 +250,57 @@ class Parts:
         weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
         return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluate', True)
 
-    def zero_shot(self, model: Model) -> Phase:
-        """What a pretrained model answers on the test sets before any training."""
+    def zero_shot(self, model: Model, objective: dict | None = None) -> Phase:
+        """What a pretrained model answers on the test sets before any training; as an objective has it predict."""
         section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
+        section |= {'objective': objective} if objective else {}
         return Phase('predict', section, {f'predict/{k}': self.prepared(model, k) for k in self.dataset.tests},
                      'zero-shot', 'zero_shot')
 
     def model_of(self, phase: Phase) -> Model:
         """The model of a phase. Raises ConfigError for one that is none of the method's."""
-        found = next((m for m in self.models.values() if m.identity == phase.section.get('model')), None)
+        every = [*self.models.values(), *(m.generative() for m in self.models.values() if m.generative)]
+        found = next((m for m in every if m.identity == phase.section.get('model')), None)
         if found is None:
             raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
         return found
 
-    def prepared(self, model: Model, name: str, raw: Phase | Source | None = None) -> Phase | Source:
+    def prepared(self, model: Model, name: str, raw: Phase | Source | None = None,
+                 backbone: Phase | None = None) -> Phase | Source:
         """Inputs as a model takes them: as they are, or tokens, or (probe) cached features. name: 'inputs' (the pool),
-        a test set, or whatever `raw` is called."""
-        key = (model.key, name, (raw or self.raw[name]).id)
+        a test set, or whatever `raw` is called.  backbone: the phase whose backbone makes the features, if it is not
+        the pretrained one."""
+        key = (model.key, name, (raw or self.raw[name]).id, backbone and backbone.id)
         if key not in self._prepared:
-            self._prepared[key] = self._prepare(model, name, raw or self.raw[name])
+            self._prepared[key] = self._prepare(model, name, raw or self.raw[name], backbone)
         return self._prepared[key]
 
-    def _prepare(self, model: Model, name: str, need):
+    def _prepare(self, model: Model, name: str, need, backbone: Phase | None):
         title = _TITLES.get(name, name)
-        if model.tokenizer is not None:
-            task = self.config.task
-            section = {'tokenizer': model.tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
-                       'max_length': min(task.max_length, model.max_length)}
-            need = Phase('tokens', section, {'inputs': need}, f'tokens of the {title}', 'tokens')
+        if model.tokenizer is not None and not (isinstance(need, Phase) and need.kind == 'tokens'):
+            need = Phase('tokens', self._tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
         if model.featurize is not None:
             section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
-            need = Phase('features', section, {'inputs': need}, f'{model.name}: features of the {title}', 'features')
+            need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
+                         f'{model.name}: features of the {title}', 'features')
         return need
 
-    def _inputs(self, model: Model, inputs: Phase | None) -> dict:
-        needs = {'inputs': self.prepared(model, inputs.label if inputs is not None else 'inputs', inputs)}
+    def _tokens(self, model: Model) -> dict:
+        task, tokenizer = self.config.task, model.tokenizer
+        assert tokenizer is not None
+        return {'tokenizer': tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
+                'max_length': min(task.max_length, model.max_length)}
+
+    def _inputs(self, model: Model, inputs: Phase | None, backbone: Phase | None) -> dict:
+        prepared = functools.partial(self.prepared, model, backbone=backbone)
+        needs = {'inputs': prepared(inputs.label if inputs is not None else 'inputs', inputs)}
         if inputs is not None and model.featurize is not None:
-            needs['scale'] = self.prepared(model, 'inputs')
-        return needs | {f'predict/{k}': self.prepared(model, k) for k in self.dataset.tests}
+            needs['scale'] = prepared('inputs')
+        return needs | {f'predict/{k}': prepared(k) for k in self.dataset.tests}
 
     def _targets(self, rows: Rows | None, targets) -> dict:
+        if targets is None:
+            return {} if rows is None else {'rows': rows.source}
         if isinstance(targets, Truth):
             assert rows is not None, 'truth is of rows of the pool'
             return {'rows': rows.source, 'targets': targets[rows.index]}
@@ -300,6 +345,12 @@ class Parts:
                 'epochs': config.train.epochs if part.epochs is None else part.epochs,
                 'watch': config.train.watch or (MOST_WATCHED if model.featurize else WATCHED),
                 **{k: config.train[k] for k in ('batch_size', 'evaluations', 'window')}, 'hyper': hyper}
+
+
+def tuned(phase: Phase) -> Phase | None:
+    """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
+    inputs = phase.needs['inputs']
+    return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
 
 
 def related(group: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import heads, hf, tokens
+from w2s_jax.models import generative, heads, hf, tokens
 from w2s_jax.models.modes import Parts
 from w2s_jax.models.transformer import Transformer
 
@@ -75,6 +75,9 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
         hidden = backbone.apply(variables, inputs['tokens'].reshape(len(length), -1), length)
         return heads.read_out(hidden, length, place).reshape(*inputs['length'].shape, -1)
 
+    def predicting(parts):
+        return generative.predicting(parts, hf.tied(checkpoint), functools.partial(hf.load_head, folder))
+
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     cut = (('layers', layers),) if layers else ()
     return Parts(name, checkpoint.family, backbone, TextHead(num_classes, bias), features,
@@ -82,4 +85,5 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
                  load=lambda shardings: {'backbone': hf.load(folder, shardings=shardings, layers=layers)},
                  weights=fingerprint, intercept=('head', 'classes', 'Dense_0', 'bias') if bias else (),
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
-                 extra=(('dtype', dtype), ('read_out', place), ('intercept', bias), *cut))
+                 extra=(('dtype', dtype), ('read_out', place), ('intercept', bias), *cut),
+                 generative=predicting if config.causal else None)

@@ -35,6 +35,7 @@ class Model:
     unrolled: () -> `apply` without a loop over layers, where that is any good.  positions: of a row that is no text.
     intercept: path of its head's intercept in the params, which starts at the shares of the classes; () for none.
     backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
+    generative: () -> the same backbone with a head that predicts its own inputs (generative.py); None if it has none.
     """
     name: str
     init: Callable
@@ -54,6 +55,7 @@ class Model:
     positions: int = 1
     unrolled: Callable[[], Callable] | None = None
     backbone: Callable[[], 'Model'] | None = None
+    generative: Callable[[], 'Model'] | None = None
     vocab_size: int = 0
     intercept: tuple[str, ...] = ()
 
@@ -95,6 +97,7 @@ class Parts:
     max_length: int = 0
     extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
     intercept: tuple[str, ...] = ()  # see `Model`
+    generative: Callable[['Parts'], 'Parts'] | None = None  # what `Model.generative` is made of
 
     def read(self, variables, inputs):
         """What the head reads, `[B, ...]`."""
@@ -134,7 +137,13 @@ def draw(parts: Parts, key) -> dict:
     keys = jax.random.split(key)
     backbone = parts.backbone.init(keys[0], *zeros(parts.call))['params']
     features = jax.eval_shape(lambda p, inputs: parts.read({'params': p}, inputs), backbone, parts.inputs)
-    return {'backbone': backbone, 'head': parts.head.init(keys[1], zeros(features))['params']}
+    head = parts.head.init(keys[1], zeros(features)).get('params')
+    return {'backbone': backbone} | ({'head': head} if head else {})
+
+
+def answer(parts: Parts, params: dict, variables: dict, inputs):
+    """What the head makes of inputs; one without parameters of its own is not among `params`."""
+    return parts.head.apply({'params': params.get('head', {})}, parts.read(variables, inputs))
 
 
 def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
@@ -154,7 +163,7 @@ def full(parts: Parts, settings: tuple) -> Model:
         return overlay(draw(parts, key), pretrained)
 
     def apply(params, inputs, frozen=None):
-        return parts.head.apply({'params': params['head']}, parts.read({'params': params['backbone']}, inputs))
+        return answer(parts, params, {'params': params['backbone']}, inputs)
 
     return _model(parts, 'full', init, apply, load=parts.load, answers=parts.answers)
 
@@ -168,12 +177,12 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
 
     def init(key, pretrained=None):
         keys = jax.random.split(key)
-        head = overlay({'head': draw(parts, keys[0])['head']}, pretrained)
+        head = overlay({k: v for k, v in draw(parts, keys[0]).items() if k == 'head'}, pretrained)
         return {ADAPTERS: lora.draw(keys[1], chosen, rank), **head}
 
     def apply(params, inputs, frozen):
         variables = {'params': frozen, ADAPTERS: lora.scaled(params[ADAPTERS], scale)}
-        return parts.head.apply({'params': params['head']}, parts.read(variables, inputs))
+        return answer(parts, params, variables, inputs)
 
     return _model(parts, 'lora', init, apply, load=functools.partial(_head, parts), answers=parts.answers,
                   frozen=functools.partial(_backbone, parts), frozen_shapes=parts.shapes['backbone'],
@@ -206,7 +215,7 @@ def _backbone(parts: Parts, shardings):
 
 def _head(parts: Parts, shardings):
     """The pretrained head, where there is one; a language model's backbone is not read for it."""
-    return {'head': parts.load(shardings)['head']} if parts.answers else None
+    return {k: v for k, v in parts.load(shardings).items() if k == 'head'} if parts.answers else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -235,6 +244,9 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     model = MODES[mode](parts, settings)
     if mode != 'probe':
         model = dataclasses.replace(model, backbone=functools.cache(lambda: bind(parts, 'probe', ())))
+    if parts.generative:
+        whole = functools.cache(lambda: bind(parts.generative(parts), 'full' if mode == 'probe' else mode, settings))
+        model = dataclasses.replace(model, generative=whole)
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config

@@ -14,6 +14,7 @@ from w2s_jax.errors import DataError, WeightsError
 from w2s_jax.store import arrays
 
 _FILES = ('tokenizer.json', 'vocab.txt', 'vocab.json', 'tokenizer.model', 'spiece.model')
+BETWEEN = '\n\n'  # texts that are packed into one row
 _CHUNK = 2000  # texts at a time: bounds what is held as Python objects
 
 
@@ -109,3 +110,21 @@ def _padded(ids: np.ndarray, length: np.ndarray, folder: pathlib.Path | None) ->
         out.append(rows)
         begin = end
     return out.array(-1, longest)
+
+
+def one_each(texts: np.ndarray, end: str) -> np.ndarray:
+    """Texts `[N, S]` as rows `[N S, 1]` of one, each with `end` behind it."""
+    out = np.empty((texts.size, 1), object)
+    out[:, 0] = [text + end for text in np.asarray(texts).ravel().tolist()]
+    return out
+
+
+def packed(inputs: Inputs, size: int) -> Inputs:
+    """Token ids `[N, 1, L]` one text behind the other, cut into rows `[M, 1, size]` that are full: what is left of the
+    last one is lost, unless it is the only one."""
+    tokens, length = inputs['tokens'].reshape(-1, inputs['tokens'].shape[-1]), inputs['length'].reshape(-1)
+    ids = np.concatenate([row[:n] for row, n in zip(tokens, length, strict=True)])
+    size = min(size, len(ids))
+    rows = len(ids) // size
+    return {'tokens': ids[:rows * size].reshape(rows, 1, size).astype(np.int32),
+            'length': np.full((rows, 1), size, np.int32)}

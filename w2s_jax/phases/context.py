@@ -1,5 +1,6 @@
 """What phases of all kinds have in common: where they run, their model, their inputs."""
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,10 @@ def make_context(config, models: dict[str, Model], log: Callable, render: Callab
 
 def model_of(section: dict, models: dict[str, Model]) -> Model:
     """The one of `models` with exactly the identity that a section names; of a probe that a full model was read for,
-    the backbone's. Raises ConfigError if there is none."""
+    the backbone's; one that predicts its own inputs. Raises ConfigError if there is none."""
     known = [*models.values(), *(m.backbone() for m in models.values() if m.backbone)]
-    found = next((m for m in known if m.identity == section['model']), None)
+    more = (m.generative() for m in models.values() if m.generative)
+    found = next((m for m in itertools.chain(known, more) if m.identity == section['model']), None)
     if found is None:
         raise ConfigError(f'model {section["model"].get("model")!r}: not among {", ".join(m.name for m in known)}')
     return found

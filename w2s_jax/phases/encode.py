@@ -6,6 +6,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from w2s_jax import data
@@ -31,8 +32,12 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
                    if m.tokenizer and m.tokenizer.fingerprint == section['tokenizer']]
         tokenizer, vocab_size = readers[0].tokenizer, min(m.vocab_size for m in readers)
         assert tokenizer is not None
-        arrays, counts = texts.encode(tokenizer, common.arrays(needs['inputs'])['text'], section['max_length'],
-                                      section['truncate'], folder, vocab_size)
+        every = common.arrays(needs['inputs'])['text']
+        if 'packed' in section:
+            every = texts.one_each(every[common.rows(needs)], texts.BETWEEN)
+        arrays, counts = texts.encode(tokenizer, every, section['max_length'], section['truncate'], folder, vocab_size)
+        if 'packed' in section:
+            arrays = texts.packed(arrays, section['packed'])
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 
@@ -43,15 +48,17 @@ def features(phases: list[Phase], inputs: list[dict], context: Context, folder: 
     for phase, needs in zip(phases, inputs, strict=True):
         began, rows = time.perf_counter(), common.arrays(needs['inputs'])
         shapes = common.shapes(phase.section, context, rows)
+        tuned = needs['backbone'].params()['backbone'] if 'backbone' in needs else None
         computed = featurize(common.model_of(phase.section, context.models), rows, shapes, context, folder / phase.id,
-                             functools.partial(context.log, phase.label))
+                             functools.partial(context.log, phase.label), tuned)
         out.append(({'seconds': time.perf_counter() - began, 'examples': len(computed)}, {'features': computed}, None))
     return out
 
 
 def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Context, folder: pathlib.Path,
-              log: Callable) -> np.ndarray:
-    """The features of all rows, shortest first, kept in parts in `folder` so that a killed run goes on."""
+              log: Callable, tuned: dict | None = None) -> np.ndarray:
+    """The features of all rows, shortest first, kept in parts in `folder` so that a killed run goes on. tuned: the
+    backbone's parameters, where they are not the pretrained ones."""
     n = len(next(iter(inputs.values())))
     lengths = data.longest(inputs)
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
@@ -59,7 +66,9 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     assert model.featurize is not None
     step = Program(sharding.traced_on(context.mesh, model.featurize),
                          out_shardings=sharding.replicated(context.mesh))
-    frozen = model.frozen(lambda path, shape: sharding.replicated(context.mesh))
+    everywhere = sharding.replicated(context.mesh)
+    frozen = model.frozen(lambda path, shape: everywhere) if tuned is None else jax.tree.map(
+        lambda x: sharding.put(x, everywhere), tuned)
     folder.mkdir(parents=True, exist_ok=True)
     parts = {folder / f'{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
     missing = multihost.same([path.name for path in parts if not path.exists()])

@@ -96,7 +96,8 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
     section = phases[0].section
     places = [parted(p.section, needs) for p, needs in zip(phases, inputs, strict=True)]
     rows = [common.rows(needs) for needs in inputs]
-    targets = [common.labels(needs['targets']) for needs in inputs]
+    targets = [common.labels(needs['targets']) if 'targets' in needs else np.zeros(len(r), np.int32)
+               for needs, r in zip(inputs, rows, strict=True)]
     for r, t in zip(rows, targets, strict=True):
         if len(r) != len(t):
             raise ConfigError(f'{phases[0].label}: {len(t)} targets for {len(r)} rows, expected as many')

@@ -23,7 +23,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r'mlp/(gate|up)/kernel$', ('fsdp', 'tensor')),  # [D, F]
     (r'mlp/(gate|up)/bias$', ('tensor',)),
     (r'mlp/down/kernel$', ('tensor', 'fsdp')),  # [F, D]
-    (r'(tokens|lm_head)/(embedding|kernel)$', ('tensor', 'fsdp')),  # [V, D]
+    (r'(tokens|lm_head)/(embedding|kernel)$|head/table$', ('tensor', 'fsdp')),  # [V, D]
     (r'positions/embedding$', (None, 'fsdp')),
     (r'adapters/.*/a$', ('fsdp', None)),
     (r'adapters/.*/b$', (None, 'tensor')),
