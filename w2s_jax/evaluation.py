@@ -74,7 +74,8 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                  'ceiling': entry({'model': names['ceiling']}, ceiling, truth, allowed, how),
                  'majority': majority(needs['labels_truth'], truth, how)}
     if answers.test == 'test':
-        out['weak'] |= {'labels': label_quality(needs, section['seeds']), **changes.transformed(needs, section['seeds'])}
+        out['weak'] |= {'labels': label_quality(needs, section['seeds'])}
+        out['weak'] |= changes.transformed(needs, section['seeds'])
         out['weak']['measures']['labels'] = described('labels', out['weak']['labels'])
     out['students'] = []
     for label, row in rows.items():

@@ -14,7 +14,7 @@ PER_CLASS = Setting(False, doc='the share is of each class by itself, so that cl
 
 
 @TRANSFORMS.register('confident', version=2, share=Setting(.5, 0, 1, '(]', traced=True, doc='of the rows, the surest'),
-                     threshold=Setting(0., 0, 1, traced=True, doc="in the share's place: the least probability; 0: off"),
+                     threshold=Setting(0., 0, 1, traced=True, doc="in the share's place: least probability; 0: off"),
                      per_class=PER_CLASS)
 def confident(labels: np.ndarray, features, settings: Settings, rng):
     """Keeps the rows whose labels are surest, a share of them, of equal ones the first; or all from a threshold up."""

@@ -3,6 +3,7 @@
 Features come as `[n, ...]`, are flattened, and each is standardised over all rows.
 """
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from w2s_jax.errors import DataError
 from w2s_jax.registry import Setting, Settings
 
 LEAST = 1e-3  # probabilities below it are not worth a row of a probe's fit
-FIT = {'folds': Setting(5, 2, 1000, traced=True, doc='the probe answers rows of one after learning the others'),
-       'l2': Setting(1e-3, 0, 1e6, '(]', traced=True, doc='of the probe: mean loss + l2 / 2 |weights|^2')}
+FIT: dict[str, Any] = {
+    'folds': Setting(5, 2, 1000, traced=True, doc='the probe answers rows of one after learning the others'),
+    'l2': Setting(1e-3, 0, 1e6, '(]', traced=True, doc='of the probe: mean loss + l2 / 2 |weights|^2')}
 
 
 def standardised(features: np.ndarray) -> np.ndarray:
@@ -26,8 +28,7 @@ def neighbours(features: np.ndarray, k: int):
     x = standardised(features)
     if k >= len(x):
         raise DataError(f'k: {k} neighbours, but there are {len(x)} rows, expected fewer')
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))  # then the order is that of cosine
-    return NearestNeighbors(n_neighbors=int(k), algorithm='brute').fit(x).kneighbors_graph()
+    return NearestNeighbors(n_neighbors=int(k), algorithm='brute', metric='cosine').fit(x).kneighbors_graph()
 
 
 def assigned(features: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:

@@ -42,8 +42,11 @@ def smooth(labels: np.ndarray, features, settings: Settings, rng):
 def balance(labels: np.ndarray, features, settings: Settings, rng):
     """Multiplies labels by a weight for each class, and renormalises, so that their mean is the prior."""
     classes = labels.shape[1]
-    prior = np.array(settings.prior or [1 / classes] * classes, np.float64)
-    if prior.shape != (classes,) or (prior <= 0).any() or abs(prior.sum() - 1) > 1e-3:
+    try:
+        prior = np.array(settings.prior or [1 / classes] * classes, np.float64)
+    except (TypeError, ValueError):
+        prior = np.zeros(0)
+    if prior.shape != (classes,) or not (prior > 0).all() or not abs(prior.sum() - 1) < 1e-3:
         raise DataError(f'prior: {tuple(settings.prior)}, expected {classes} numbers above 0 that sum to 1')
     return balanced(labels, prior / prior.sum()), None
 
