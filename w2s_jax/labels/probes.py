@@ -6,10 +6,12 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
 from w2s_jax.errors import DataError
 from w2s_jax.registry import Setting, Settings
 
+SMALL = 2**22  # numbers of a fit below which more threads only wait for each other
 LEAST = 1e-3  # probabilities below it are not worth a row of a probe's fit
 FIT: dict[str, Any] = {
     'folds': Setting(5, 2, 1000, traced=True, doc='the probe answers rows of one after learning the others'),
@@ -64,7 +66,8 @@ def predicted(x: np.ndarray, labels: np.ndarray, rows: np.ndarray, l2: float) ->
         raise DataError('folds: the rows of all but one have labels of one class, expected two or more: more rows, or '
                         'weak labels that differ')
     model = LogisticRegression(C=1 / (l2 * len(x)), max_iter=1000)
-    model.fit(x[at], classes, sample_weight=labels[at, classes])
+    with threadpoolctl.threadpool_limits(1 if x.size < SMALL else None):
+        model.fit(x[at], classes, sample_weight=labels[at, classes])
     found = np.zeros((len(rows), labels.shape[1]))
     found[:, model.classes_] = model.predict_proba(rows)
     return found

@@ -48,7 +48,12 @@ def balance(labels: np.ndarray, features, settings: Settings, rng):
         prior = np.zeros(0)
     if prior.shape != (classes,) or not (prior > 0).all() or not abs(prior.sum() - 1) < 1e-3:
         raise DataError(f'prior: {tuple(settings.prior)}, expected {classes} numbers above 0 that sum to 1')
-    return balanced(labels, prior / prior.sum()), None
+    prior /= prior.sum()
+    found = balanced(labels, prior)
+    if not np.abs(found.mean(0) - prior).max() < 1e-4:
+        raise DataError(f'prior: {prior.round(4).tolist()[:8]} cannot be the mean of these labels, whose mean is '
+                        f'{labels.mean(0).round(4).tolist()[:8]}; expected softer labels, or a prior nearer to that')
+    return found, None
 
 
 def balanced(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -56,7 +61,7 @@ def balanced(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
     log w minimises mean_i log sum_k p_ik w_k - prior . log w, which is convex and whose gradient is mean label less
     prior (with even weights: the correction for a shifted prior of Saerens et al. 2002, Neural Computation 14,
-    equation 2.4, w chosen by the mean). Raises DataError where no weights do it, as with hard labels.
+    equation 2.4, w chosen by the mean). The mean is another where no weights do it, as with hard labels.
     """
     from scipy import optimize, special  # a fifth of a second to import, and few runs need it
     with np.errstate(divide='ignore'):
@@ -68,11 +73,7 @@ def balanced(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
                 special.softmax(scaled, axis=1).mean(0) - prior)
     weights = optimize.minimize(dual, np.zeros(len(prior)), jac=True, method='L-BFGS-B',
                                 options={'ftol': 1e-14, 'gtol': 1e-8}).x
-    found = special.softmax(logs + weights, axis=1)
-    if not np.abs(found.mean(0) - prior).max() < 1e-4:
-        raise DataError(f'prior: {prior.round(4).tolist()[:8]} cannot be the mean of these labels, whose mean is '
-                        f'{labels.mean(0).round(4).tolist()[:8]}; expected softer labels, or a prior nearer to that')
-    return found.astype(np.float32)
+    return special.softmax(logs + weights, axis=1).astype(np.float32)
 
 
 def altered(labels: np.ndarray, temperature: float, noise: float, seed: int) -> np.ndarray:
