@@ -59,7 +59,7 @@ def small_loss(labels: np.ndarray, features, settings: Settings, rng):
                      edges=Setting('mutual', choices=('mutual', 'either'), doc='who has to be a neighbour of whom'))
 def components(labels: np.ndarray, features, settings: Settings, rng):
     """Keeps of each class the largest connected component of the graph of nearest neighbours (TopoCC)."""
-    from scipy.sparse import csgraph  # Wu et al. 2020, arXiv 2012.04835, section 2.1: their graph is mutual
+    from scipy.sparse import csgraph  # Wu et al. 2020, arXiv 2012.04835
     graph, answers = neighbours(features, settings.k), labels.argmax(-1)
     links = (graph.minimum if settings.edges == 'mutual' else graph.maximum)(graph.T).tocsr()
     keep = np.zeros(len(labels), bool)
