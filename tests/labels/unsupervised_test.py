@@ -68,3 +68,14 @@ def test_the_search_finds_labels_that_predict_each_other_better_and_keeps_both_c
         scores.append(unsupervised.predictable(found, features, settings, 0)[1])
         assert .2 < found.mean(0)[0] < .8
     assert scores[1] > scores[0] + .2
+
+
+@pytest.mark.parametrize(('worse', 'taken'), [(100., False), (0., True), (-100., True)])
+def test_a_proposal_that_scores_worse_by_far_is_not_taken(monkeypatch, worse, taken):
+    labels, features, _ = clusters(n=100)
+    start = applied('elicited', labels, features, start='random', steps=0)[0]
+    scores = iter([0., -worse])
+    sure = np.tile([.4, .6], (100, 1)) + np.linspace(-.3, .3, 100)[:, None] * [1, -1]
+    monkeypatch.setattr(unsupervised, 'predictable', lambda *given: (sure, next(scores)))
+    found = applied('elicited', labels, features, start='random', steps=1, share=1.)[0]
+    assert np.array_equal(found, start) != taken
