@@ -80,7 +80,7 @@ MUTATIONS = [
              'for runs in (weak, student, student)]', EVALUATION),
     Mutation('weak stopping that knows the truth', 'evaluation.py', 'agrees.mean(axis=(0, 2)).argmax()',
              'accuracy.argmax()', EVALUATION),
-    Mutation('weak labels measured on other rows', 'evaluation.py', "need.arrays['rows'] if rows is None else rows",
+    Mutation('weak labels measured on other rows', 'labels/changes.py', "need.arrays['rows'] if rows is None else rows",
              'slice(len(labels))', EVALUATION),
 ]
 
