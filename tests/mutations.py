@@ -26,7 +26,8 @@ class Mutation(NamedTuple):
 
 
 LOSSES, METRICS, DATA = 'losses_test.py', 'metrics_test.py', 'data_test.py'
-LABELS, EVALUATION, TRAIN = 'labels/transforms_test.py', 'evaluation_test.py', 'train/train_test.py'
+LABELS, FILTERS = 'labels/transforms_test.py', 'labels/filters_test.py'
+EVALUATION, TRAIN = 'evaluation_test.py', 'train/train_test.py'
 STORE, LEASE, GRAPH = 'store/store_test.py', 'store/lease_test.py', 'engine/graph_test.py'
 MUTATIONS = [
     Mutation('the warm-up of alpha goes on', 'losses.py', 'jnp.minimum(ramp, 1)', 'ramp', LOSSES),
@@ -56,8 +57,8 @@ MUTATIONS = [
              'rng.integers(0, classes,', LABELS),
     Mutation('hardened to the least probable class', 'labels/transforms.py', 'labels.argmax(-1)', 'labels.argmin(-1)',
              LABELS),
-    Mutation('the least sure rows are kept', 'labels/transforms.py', 'np.argsort(-labels.max(-1)',
-             'np.argsort(labels.max(-1)', LABELS),
+    Mutation('the least sure rows are kept', 'labels/filters.py', 'np.argsort(-scores[rows]',
+             'np.argsort(scores[rows]', FILTERS),
     Mutation('hard labels that are the least probable', 'phases/predict.py', 'labels.argmax(-1)', 'labels.argmin(-1)',
              LABELS),
     Mutation('microbatches of equal weight', 'train/gradients.py', "jnp.sum(part['weight']) / total",
@@ -79,7 +80,7 @@ MUTATIONS = [
              'for runs in (weak, student, student)]', EVALUATION),
     Mutation('weak stopping that knows the truth', 'evaluation.py', 'agrees.mean(axis=(0, 2)).argmax()',
              'accuracy.argmax()', EVALUATION),
-    Mutation('weak labels measured on other rows', 'evaluation.py', "need.arrays['rows'] if rows is None else rows",
+    Mutation('weak labels measured on other rows', 'labels/changes.py', "need.arrays['rows'] if rows is None else rows",
              'slice(len(labels))', EVALUATION),
 ]
 

@@ -310,6 +310,9 @@ def validate(config) -> ml_collections.ConfigDict:
 
 
 def _labels(config) -> None:
+    names = tuple(config.labels.transforms)
+    if len(set(names)) < len(names):  # with the same settings and the same random numbers
+        raise ConfigError(f'labels.transforms: {names}, expected each once')
     if SOURCES[config.labels.source].options.get('teacher'):
         return
     for name, neutral in (('temperature', 1), ('label_noise', 0)):

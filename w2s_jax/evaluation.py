@@ -8,6 +8,7 @@ import numpy as np
 from w2s_jax import metrics
 from w2s_jax.data import take
 from w2s_jax.diagnostics import DIAGNOSTICS
+from w2s_jax.labels import changes
 from w2s_jax.registry import Settings
 
 # What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
@@ -74,6 +75,7 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                  'majority': majority(needs['labels_truth'], truth, how)}
     if answers.test == 'test':
         out['weak'] |= {'labels': label_quality(needs, section['seeds'])}
+        out['weak'] |= changes.transformed(needs, section['seeds'])
         out['weak']['measures']['labels'] = described('labels', out['weak']['labels'])
     out['students'] = []
     for label, row in rows.items():
@@ -253,10 +255,8 @@ def label_quality(needs: Mapping, seeds) -> dict:
     """How right the weak labels are on the rows that students learn."""
     found = []
     for seed in seeds:
-        need, rows = needs[f'labels/{seed}'], needs.get(f'labels_rows/{seed}')
-        labels = need.arrays['labels'] if hasattr(need, 'arrays') else need
-        truth = needs['labels_truth'][need.arrays['rows'] if rows is None else rows]  # a transform may drop rows
-        found.append(metrics.accuracy(labels if labels.ndim == 1 else labels.argmax(-1), truth))
+        answers, rows = changes.labels_of(needs, 'labels', seed)
+        found.append(metrics.accuracy(answers, needs['labels_truth'][rows]))
     return metrics.summarise(found)
 
 

@@ -178,14 +178,14 @@ def test_an_input_perturbation_through_forward(plugin, tmp_path):
 
 @pytest.mark.long
 def test_a_filter_whose_student_has_fewer_rows(plugin, tmp_path):
-    config = base(plugin('my_knn'), labels__transforms=('knn',))
+    config = base(plugin('my_asked'), labels__transforms=('asked',))
     results = run(config, tmp_path / 'w')
     kept = [artifact(tmp_path / 'w', i).metrics['rows'] for i in student(results, 'xent')['ids']]
     ceiling = [artifact(tmp_path / 'w', i).metrics['rows'] for i in results['ceiling']['ids']]
     assert all(0 < k < c == 400 for k, c in zip(kept, ceiling, strict=True))
     plain = run(base(), tmp_path / 'plain')
     assert results['weak']['labels']['mean'] != plain['weak']['labels']['mean']
-    cells = sweep.values('labels.knn.k', [3, 9])
+    cells = sweep.values('labels.asked.k', [3, 9])
     found = grid.run(config, cells, tmp_path / 'grid', io.StringIO())
     assert not any(c['failed'] for c in found['cells'])
 

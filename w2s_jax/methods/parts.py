@@ -32,10 +32,11 @@ class Halves(NamedTuple):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
     """Labels of rows of the pool. need: the phase or source that has them.  kept: whether that phase also says which of
-    the rows are left (a column `rows`)."""
+    the rows are left (a column `rows`).  before: those that transforms made them of."""
     need: Phase | Source
     rows: Rows
     kept: bool = False
+    before: 'Labels | None' = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,7 +181,8 @@ class Parts:
         needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
         if entry.options.get('features'):
             needs['features'] = self.features(self.student)
-        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True)
+        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True,
+                      labels.before or labels)
 
     def features(self, model: Model) -> Phase | Source:
         """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
@@ -241,6 +243,9 @@ class Parts:
         for seed, labels in self.labels_of.items():
             needs[f'labels/{seed}'] = labels.need
             needs |= {} if labels.kept else {f'labels_rows/{seed}': labels.rows.source}
+            if labels.before is not None:
+                needs |= {f'labels_before/{seed}': labels.before.need}
+                needs |= {} if labels.before.kept else {f'labels_before_rows/{seed}': labels.rows.source}
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
                    'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,
                    'examples': report.examples, 'resamples': report.resamples,

@@ -12,6 +12,8 @@ from w2s_jax.phases.context import Context
 from w2s_jax.registry import Registry, Settings
 
 TABLES = Registry('table', traces=True)  # fn(columns, settings, rng) -> columns: name -> array `[N, ...]`, or texts
+GONE = .05  # of the rows: a class that had as many may not vanish; rare ones may
+FEW = 20  # classes whose shares are stored
 
 
 def transform(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -19,22 +21,48 @@ def transform(phases: list[Phase], inputs: list[dict], context: Context, folder:
     out = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, section = time.perf_counter(), phase.section
-        labels, rows = common.labels(needs['labels']), common.rows({'rows': needs.get('rows', needs['labels'])})
-        if labels.ndim == 1:
-            labels = np.eye(section['num_classes'], dtype=np.float32)[labels]
+        before, rows = common.labels(needs['labels']), common.rows({'rows': needs.get('rows', needs['labels'])})
+        if before.ndim == 1:
+            before = np.eye(section['num_classes'], dtype=np.float32)[before]
         features = common.arrays(needs['features'])['features'][rows] if 'features' in needs else None
-        entry = TRANSFORMS[section['transform']['name']]
-        labels, keep = entry.fn(labels, features, settings_of(section, 'transform'), rng_of(section))
-        keep = np.ones(len(rows), bool) if keep is None else np.asarray(keep)
-        if keep.shape != rows.shape or keep.dtype != bool or labels.shape != (len(rows), section['num_classes']):
-            raise DataError(f'transform {entry.name!r}: labels {labels.shape} and keep {keep.shape} {keep.dtype}, '
-                            f'expected {(len(rows), section["num_classes"])} and {rows.shape} bool')
-        if not keep.any():
-            raise DataError(f'transform {entry.name!r}: keeps none of {len(rows)} rows, expected some')
-        found = {'labels': labels[keep].astype(np.float32), 'rows': rows[keep]}
-        out.append(({'seconds': time.perf_counter() - began, 'rows': len(rows), 'dropped': int((~keep).sum())}, found,
-                    None))
+        labels, keep = _transformed(section, before, features)
+        out.append(({'seconds': time.perf_counter() - began, 'rows': len(rows), 'dropped': int((~keep).sum()),
+                     **_shares(before, labels[keep])}, {'labels': labels[keep], 'rows': rows[keep]}, None))
     return out
+
+
+def _transformed(section: dict, before: np.ndarray, features: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels `[n, K]` and keep `[n]`, as a section's transform makes them. Raises DataError, naming it, unless they are
+    that and leave something to learn."""
+    name, settings = section['transform']['name'], settings_of(section, 'transform')
+    try:
+        labels, keep = TRANSFORMS[name].fn(before, features, settings, rng_of(section))
+    except DataError as e:
+        raise DataError(f'labels.{name}.{e}') from None
+    keep = np.ones(len(before), bool) if keep is None else np.asarray(keep)
+    if keep.shape != before.shape[:1] or keep.dtype != bool or labels.shape != before.shape:
+        raise DataError(f'transform {name!r}: labels {labels.shape} and keep {keep.shape} {keep.dtype}, '
+                        f'expected {before.shape} and {before.shape[:1]} bool')
+    said = ', '.join(f'{k}={v}' for k, v in settings.items()) or 'no settings'
+    if not keep.any():
+        raise DataError(f'transform {name!r}: keeps none of {len(keep)} rows, expected some (labels.{name}: {said})')
+    counts, left = _counts(before), _counts(labels[keep])
+    for one in np.flatnonzero((counts >= GONE * len(before)) & (left == 0)):
+        raise DataError(f'transform {name!r}: of the {counts[one]} rows of class {one} none is left, expected some '
+                        f'(labels.{name}: {said})')
+    return labels.astype(np.float32), keep
+
+
+def _counts(labels: np.ndarray) -> np.ndarray:
+    """`[K]`: how many rows of labels `[n, K]` are of each class."""
+    return np.bincount(labels.argmax(-1), minlength=labels.shape[1])
+
+
+def _shares(before: np.ndarray, after: np.ndarray) -> dict:
+    """The shares of classes before and after; nothing of many classes."""
+    few = before.shape[1] <= FEW
+    return {'shares': {'before': (_counts(before) / len(before)).tolist(),
+                       'after': (_counts(after) / len(after)).tolist()}} if few else {}
 
 
 def table(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:

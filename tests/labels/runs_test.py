@@ -1,0 +1,71 @@
+"""Transforms in a run: composed, swept, and what results.json says of them."""
+import io
+import types
+
+import numpy as np
+import pytest
+
+from w2s_jax import config as configs
+from w2s_jax.engine import experiment, grid, sweep
+from w2s_jax.errors import ConfigError
+from w2s_jax.labels import changes
+from w2s_jax.store.artifacts import Artifact
+
+
+def config(*transforms):
+    c = configs.default_config()
+    c.task.name, c.student.model, c.labels.source = 'salient_concept', 'mlp-32', 'column'
+    c.task.train_size, c.task.test_size, c.seeds, c.method.baselines = 800, 400, (0, 1), ()
+    c.train.epochs, c.optimizer.learning_rate, c.report.html = 1, 5e-3, False
+    c.labels.transforms = transforms
+    return c
+
+
+def test_two_filters_and_a_transform_in_a_run(tmp_path):
+    results = experiment.run(config('smooth', 'probe', 'knn'), tmp_path, io.StringIO())
+    found = results['weak']['transformed']
+    assert found['before']['mean'] == pytest.approx(.75, abs=.05)
+    assert found['kept']['mean'] == results['weak']['labels']['mean'] > .9 > found['before']['mean']
+    share, kept, dropped, before = (np.array(found[k]['seeds']) for k in ('rows', 'kept', 'dropped', 'before'))
+    np.testing.assert_allclose(share * kept + (1 - share) * dropped, before)
+    assert dropped.max() < .6 and found['relabelled']['mean'] == 0
+    assert found['relabelled_before'] is found['relabelled_after'] is None
+    trained = [Artifact(tmp_path / 'store' / f'fit-{i}') for i in results['students'][0]['ids']]
+    rows = [one.metrics['rows'] / 400 for one in trained]
+    assert rows == found['rows']['seeds'] and max(rows) < .8
+    steps = {phase['name']: phase for phase in results['timing']['phases']}
+    assert {'labels, smooth', 'labels, probe', 'labels, knn'} <= steps.keys()
+
+
+@pytest.mark.long
+def test_a_traced_setting_of_one_of_two_transforms_sweeps(tmp_path):
+    cells = sweep.values('labels.small_loss.share', [.6, .8, 1.])
+    found = grid.run(config('temperature', 'small_loss'), cells, tmp_path / 'grid', io.StringIO())
+    assert not any(cell['failed'] for cell in found['cells'])
+    assert len([p for p in found['phases'] if p['name'] == 'labels, small_loss']) == 6
+    kept = [Artifact(path).metrics for path in sorted((tmp_path / 'grid' / 'store').glob('transform-*'))]
+    assert sorted(m['rows'] - m['dropped'] for m in kept) == sorted([240, 240, 320, 320, 400, 400, 400, 400])
+    assert all(np.isclose(sum(m['shares'][k]), 1) for m in kept for k in ('before', 'after'))
+
+
+def test_a_run_without_transforms_says_nothing_of_them(tmp_path):
+    assert 'transformed' not in experiment.run(config(), tmp_path, io.StringIO())['weak']
+
+
+def test_a_transform_named_twice(tmp_path):
+    with pytest.raises(ConfigError, match=r"^labels.transforms: \('noise', 'noise'\), expected each once"):
+        experiment.run(config('noise', 'noise'), tmp_path, io.StringIO())
+
+
+def test_changes_by_hand():
+    """Rows 3, 5, 7, 9 of the pool: one dropped, which was wrong; one relabelled, now right; two as they were."""
+    kept = {'labels': np.array([[.1, .9], [.8, .2], [.6, .4]]), 'rows': np.array([3, 5, 9])}
+    truth = np.full(10, 7)
+    truth[[3, 5, 7, 9]] = [1, 0, 1, 1]
+    needs = {'labels_truth': truth, 'labels/0': types.SimpleNamespace(arrays=kept),
+             'labels_before_rows/0': np.array([3, 5, 7, 9]),
+             'labels_before/0': np.array([[.2, .8], [.3, .7], [.9, .1], [.7, .3]])}
+    found = {k: v and v['mean'] for k, v in changes.transformed(needs, [0])['transformed'].items()}
+    assert found == pytest.approx({'before': .25, 'rows': .75, 'kept': 1 / 3, 'dropped': 0, 'relabelled': 1 / 3,
+                                   'relabelled_before': 0, 'relabelled_after': 1})
+    assert changes.transformed({}, [0]) == {}
