@@ -89,8 +89,8 @@ def test_a_host_that_is_gone_silent_or_told_to_stop(number, victim, how, tmp_pat
 def test_a_plug_in_that_fails_on_one_host(number, how, says, tmp_path, monkeypatch):
     (tmp_path / 'my_flawed.py').write_text(PLUGIN)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    processes = spawn(tmp_path / 'w', number, *FLAWED, '--config.method.baselines=()', "--config.plugins=('my_flawed',)",
-                      '--config.student.loss.name=flawed', env={'W2S_FLAW': how})
+    processes = spawn(tmp_path / 'w', number, *FLAWED, '--config.method.baselines=()',
+                      "--config.plugins=('my_flawed',)", '--config.student.loss.name=flawed', env={'W2S_FLAW': how})
     wait_for(tmp_path / 'w', 20, *processes)  # of the teacher or the ceiling
     processes[-1].wait(timeout=240)  # until a student is trained
     found = ends(processes, time.monotonic())

@@ -12,7 +12,7 @@ from words import own, sentences
 from w2s_jax.engine import experiment, plan
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import generative as heads
-from w2s_jax.models import modes, tokens, zoo
+from w2s_jax.models import modes, tokens
 from w2s_jax.models.transformer import language_logits
 from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.store.artifacts import Artifact
@@ -102,7 +102,8 @@ def test_likelihoods_are_sums_over_the_tokens_of_texts(whole, width, chunk, monk
     assert ('head' in params) == (whole.parts.head.tied is False)
     inputs = texts(width=width)
     np.testing.assert_allclose(whole.model.apply(params, inputs), by_hand(whole, params, inputs), rtol=2e-5)
-    longer = {'tokens': np.pad(inputs['tokens'], [(0, 0), (0, 0), (0, 5)], constant_values=3), 'length': inputs['length']}
+    more = np.pad(inputs['tokens'], [(0, 0), (0, 0), (0, 5)], constant_values=3)
+    longer = {'tokens': more, 'length': inputs['length']}
     np.testing.assert_allclose(whole.model.apply(params, longer), whole.model.apply(params, inputs), rtol=2e-5)
 
 
@@ -169,9 +170,10 @@ def test_no_label_reaches_the_texts(folder, tmp_path):
 def test_who_starts_from_texts(folder):
     c = config(folder, **{'method.tuned': ('teacher', 'student', 'ceiling')})
     made = plan.prepare(plan.ready(c), lambda *a: None)
-    assert sorted(p.role for p in made.phases if 'start' in p.needs) == ['ceiling'] * 2 + ['student'] * 2 + ['teacher'] * 2
+    assert sorted(p.role for p in made.phases if 'start' in p.needs) == [
+        'ceiling', 'ceiling', 'student', 'student', 'teacher', 'teacher']
     c.labels.source = 'column'
-    with pytest.raises(ConfigError, match='labels.source'):
+    with pytest.raises(ConfigError, match='names the teacher'):
         plan.prepare(plan.ready(c), lambda *a: None)
 
 

@@ -1,8 +1,10 @@
-"""Generative fine-tuning (arXiv 2312.09390, section 5.2.2): the task's own texts first, without labels, then the labels.
+"""Generative fine-tuning (arXiv 2312.09390, section 5.2.2): the task's own texts first, then the labels.
 
 A model is trained to predict the texts of the task, and goes on from there as a student, with a new head. The ceiling
 gets the same start, so that PGR compares like with like (figure 10 there); the teacher may (figure 18).
 """
+from typing import Any
+
 import numpy as np
 
 from w2s_jax.errors import ConfigError
@@ -52,7 +54,7 @@ def sorted_rows(halves):
     return np.sort(np.concatenate([halves.teacher.index, halves.student.index]))
 
 
-def supervisor(b: Parts, seed: int) -> tuple[object, Labels]:
+def supervisor(b: Parts, seed: int) -> tuple[Any, Labels]:
     """The weak model and its labels, as `b.weak_labels`, of a teacher that may have learned the texts, too."""
     if 'teacher' not in b.settings.tuned:
         return b.weak_labels(seed)

@@ -89,7 +89,8 @@ class Parts:
           role: teacher and ceiling may be given truth, any other (student, rung ...) may not.
           rows: of the pool, or of `inputs`; None: all of `inputs`.  targets: `b.truth`, labels (`b.label` ...), a
             phase with a column `labels`, or a source; None for an objective that reads none.  loss: name of a loss or
-            objective; '': cross-entropy, and for a teacher the config's.  start: a phase whose parameters it goes on from; head: 'kept', or 'new': drawn again.
+            objective; '': cross-entropy, and for a teacher the config's.  start: a phase whose
+            parameters it goes on from; head: 'kept', or 'new': drawn again.
           columns: further columns of the batch, name -> labels or source `[n, ...]`; `weight` `[n]` weighs the rows in
             any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's.  stopping:
             whether the config's rule chooses the step; None: for teachers, ceilings and students, each on its own

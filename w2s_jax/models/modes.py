@@ -245,8 +245,8 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     if mode != 'probe':
         model = dataclasses.replace(model, backbone=functools.cache(lambda: bind(parts, 'probe', ())))
     if parts.generative:
-        whole = functools.cache(lambda: bind(parts.generative(parts), 'full' if mode == 'probe' else mode, settings))
-        model = dataclasses.replace(model, generative=whole)
+        make, whole = parts.generative, 'full' if mode == 'probe' else mode
+        model = dataclasses.replace(model, generative=functools.cache(lambda: bind(make(parts), whole, settings)))
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config

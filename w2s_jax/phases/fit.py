@@ -107,8 +107,9 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
     if 'stopping' in section:
         entry = STOPPING[section['stopping']['name']]
         rule = functools.partial(entry.fn, settings=Settings(section['stopping']))
-        held = Held(rule, *(np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets)),
-                    *(bool(entry.options.get(k)) for k in ('evenly', 'past')))
+        looked, given = (np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets))
+        held = Held(rule, looked, given,
+                    evenly=bool(entry.options.get('evenly')), past=bool(entry.options.get('past')))
     learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
     hyper = hyper_of(phases)
     if intercept:
