@@ -327,7 +327,7 @@ def test_kl_and_xent_have_one_minimum():
 
 
 SWEPT = {
-    'window': {'radius': [.05, .3]}, 'reverse_kl': {'log_zero': [-3., -12.]}, 'reverse_xent': {'log_zero': [-2., -8.]},
+    'window': {'radius': [.05, .3]}, 'reverse_kl': {'log_zero': [-1., -12.]}, 'reverse_xent': {'log_zero': [-1., -8.]},
     'entropy': {'alpha': [.2, .6]}, 'smoothing': {'eps': [.05, .6]}, 'generalized_xent': {'q': [0., .7]},
     'symmetric_xent': {'alpha': [.2, 2.]}, 'temperature': {'log_temperature': [-.5, 1.]},
 }
