@@ -100,7 +100,7 @@ def test_good_values_are_valid(field):
 
 
 BAD = [
-    *((field, value) for field in RANGED for value in (NAN, INF, -INF, -1)),
+    *((field, value) for field in RANGED for value in (NAN, INF, -INF, min(-1, (SETTINGS[field].low or 0) - 1))),
     *((f'{who}.{field}', value) for who in ('teacher', 'student') for field, value in (
         ('loss.alpha', -.1), ('loss.alpha', 1.1), ('loss.alpha_warmup', 1.5), ('learning_rate', -1e-3), ('epochs', 0),
         ('mode', 'lorra'), ('loss.name', 'xnet'))),

@@ -1,4 +1,7 @@
-"""Losses against an independent implementation in float64, against golden numbers, and by their properties."""
+"""Properties of all losses; cross-entropy, product and confidence against numpy in float64 and golden numbers.
+
+The other losses' formulas are in losses_formulas_test.py.
+"""
 
 import functools
 
@@ -14,7 +17,8 @@ from w2s_jax.registry import Settings
 
 ALL = sorted(losses.LOSSES)
 CONFIDENT = ['confidence', 'confidence_half', 'confidence_openai']
-ANY_CLASSES = [name for name in ALL if name != 'confidence_openai']
+MIXED = ['xent', 'product', *CONFIDENT]  # a cross-entropy with a fixed target
+ANY_CLASSES = [name for name in MIXED if name != 'confidence_openai']
 
 GOLDEN_LOGITS = np.array([[2, -1], [.5, .2], [-1, 1.5], [.1, 0]])
 GOLDEN_TARGETS = np.array([[.9, .1], [.3, .7], [.2, .8], [.6, .4]])
@@ -31,7 +35,9 @@ HYPER = hyper_of()
 
 @functools.partial(jax.jit, static_argnames='name')
 def apply(name, logits, targets, progress=1., hyper=None):
-    settings = Settings(HYPER if hyper is None else hyper)
+    """A loss with its defaults, but HYPER or `hyper`."""
+    defaults = {k: s.default for k, s in losses.LOSSES[name].settings.items()}
+    settings = Settings(defaults | (HYPER if hyper is None else hyper))
     return losses.LOSSES[name].fn(logits, targets, progress=progress, settings=settings, state=())
 
 
@@ -69,7 +75,7 @@ def reference(name, logits, targets, *rest):
     (0., .5, .2), (.1, .75, .2), (.2, .5, .2), (.9, .5, .2), (.3, .6, 0.),
 ])
 @pytest.mark.parametrize('size', [4, 7, 32])
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', MIXED)
 def test_equals_numpy_for_two_classes(name, size, progress, alpha, warmup):
     logits, targets = batch(size, size, 2)
     value, _, state = apply(name, logits, targets, progress, hyper_of(alpha, warmup))
@@ -118,7 +124,7 @@ def test_golden_threshold(name, targets, threshold, positive):
     assert float(aux['hardened_positive']) == positive
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', MIXED)
 def test_gradient_is_that_of_a_fixed_target(name):
     """d H(q, p) / d logits = p - q where q is constant; gradient through q would add to it."""
     logits, targets = batch(3, 16, 2)
@@ -128,7 +134,7 @@ def test_gradient_is_that_of_a_fixed_target(name):
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', [name for name in ALL if name != 'product'])  # of product only a part is its gradient
+@pytest.mark.parametrize('name', [n for n in MIXED if n != 'product'])  # of product only a part is its gradient
 def test_gradients_by_finite_differences(name):
     logits, targets = batch(1, 8, 2)
     with jax.enable_x64(True):
@@ -274,14 +280,6 @@ def test_the_order_of_a_batch_does_not_matter(name):
     np.testing.assert_allclose(apply(name, logits[order], targets[order])[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', ALL)
-def test_mark_says_whether_examples_are_independent(name):
-    logits, targets = batch(8, 16, 2)
-    apart = np.concatenate([apply(name, logits[i:i + 4], targets[i:i + 4])[0] for i in range(0, 16, 4)])
-    independent = np.allclose(apart, apply(name, logits, targets)[0], rtol=1e-6)
-    assert independent == losses.LOSSES[name].options.get('per_example', False) == (name not in CONFIDENT)
-
-
 def test_shapes_are_checked():
     with pytest.raises(AssertionError):
         apply('xent', np.zeros((4, 2)), np.zeros((4, 3)))
@@ -290,10 +288,12 @@ def test_shapes_are_checked():
 
 
 def test_every_loss_has_its_defaults():
-    defaults = {k: {n: s.default for n, s in e.settings.items()} for k, e in losses.LOSSES.items()}
-    assert defaults['xent'] == defaults['product'] == {}
-    assert defaults['confidence'] == defaults['confidence_half'] == {'alpha': .5, 'alpha_warmup': .2}
-    assert defaults['confidence_openai'] == {'alpha': .5, 'alpha_warmup': .1}
+    assert {k: {n: s.default for n, s in e.settings.items()} for k, e in losses.LOSSES.items()} == {
+        'xent': {}, 'product': {}, 'kl': {}, 'adaptive_confidence': {}, 'window_midweak': {},
+        'confidence': HYPER, 'confidence_half': HYPER, 'entropy': HYPER,
+        'confidence_openai': {'alpha': .5, 'alpha_warmup': .1}, 'window': {'radius': .15}, 'smoothing': {'eps': .1},
+        'reverse_kl': {'log_zero': -9.2}, 'reverse_xent': {'log_zero': -4.}, 'generalized_xent': {'q': .7},
+        'symmetric_xent': {'log_zero': -4., 'alpha': 1., 'beta': .1}, 'temperature': {'log_temperature': 0.}}
 
 
 @pytest.mark.parametrize('name,hint', [
@@ -302,8 +302,7 @@ def test_every_loss_has_its_defaults():
 def test_unknown_names_are_explained(name, hint):
     with pytest.raises(ConfigError) as error:
         losses.LOSSES.get_entry(name, 'teacher.loss.name')
-    expected = 'confidence, confidence_half, confidence_openai, product, xent'
-    assert str(error.value) == f"teacher.loss.name: unknown {name!r}, expected one of {expected}{hint}"
+    assert str(error.value) == f"teacher.loss.name: unknown {name!r}, expected one of {', '.join(ALL)}{hint}"
 
 
 def test_a_setting_that_was_not_declared_is_an_error_and_not_zero():

@@ -28,6 +28,7 @@ class Mutation(NamedTuple):
 LOSSES, METRICS, DATA = 'losses_test.py', 'metrics_test.py', 'data_test.py'
 LABELS, FILTERS = 'labels/transforms_test.py', 'labels/filters_test.py'
 EVALUATION, TRAIN = 'evaluation_test.py', 'train/train_test.py'
+FORMULAS = 'losses_formulas_test.py'
 STORE, LEASE, GRAPH = 'store/store_test.py', 'store/lease_test.py', 'engine/graph_test.py'
 MUTATIONS = [
     Mutation('the warm-up of alpha goes on', 'losses.py', 'jnp.minimum(ramp, 1)', 'ramp', LOSSES),
@@ -38,6 +39,12 @@ MUTATIONS = [
              LOSSES),
     Mutation('a weighted mean divided by the rows', 'losses.py', '/ jnp.where(total > 0, total, 1)', '/ len(weight)',
              LOSSES),
+    Mutation('the window keeps who is sure', 'losses.py', 'axis=-1) < 1 / logits.shape[-1] + radius',
+             'axis=-1) >= 1 / logits.shape[-1] + radius', FORMULAS),
+    Mutation('an entropy without a gradient', 'losses.py', 'alpha * jax.nn.softmax(logits)',
+             'alpha * jax.lax.stop_gradient(jax.nn.softmax(logits))', FORMULAS),
+    Mutation('labels that are unlikely are not clipped', 'losses.py', 'jnp.maximum(jnp.log(targets), log_zero)',
+             'jnp.where(targets > 0, jnp.log(targets), log_zero)', FORMULAS),
     Mutation('PGR relative to the ceiling', 'metrics.py', 'return (student - weak) / (ceiling - weak)',
              'return (student - weak) / ceiling', METRICS),
     Mutation('a standard error with ddof 0', 'metrics.py', 'values.std(ddof=1)', 'values.std(ddof=0)', METRICS),
