@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import tiny
+from words import own, sentences
 
 from configs import salient_concept
 from w2s_jax import config as configs
@@ -86,8 +88,8 @@ def test_label_wave_on_the_salient_concept(tmp_path):
 def test_all_rows_are_learned_and_looked_at_after_every_epoch(tmp_path):
     c = config(**{'task.train_size': 640, 'task.test_size': 100, 'seeds': (0, 1), 'train.epochs': 5,
                   'train.batch_size': 50})
-    metrics = Artifact(next((tmp_path / 'store').glob(f'fit-{student(experiment.run(c, tmp_path, io.StringIO()))["ids"][0]}'))
-                       ).metrics
+    identity = student(experiment.run(c, tmp_path, io.StringIO()))['ids'][0]
+    metrics = Artifact(tmp_path / 'store' / f'fit-{identity}').metrics
     assert metrics['rows'] == 320 and metrics['steps'] == 30 and len(metrics['stopped']['scores']) == 5
     assert metrics['stopped']['step'] % 6 == 0
 
@@ -117,8 +119,6 @@ def test_a_rule_that_remembers_is_killed_and_resumed_bit_identically(tmp_path, m
 
 
 def test_a_solver_takes_no_steps_to_choose_from(tmp_path):
-    from words import own, sentences
-    import tiny
     tiny.folder(tmp_path / 'tiny')
     (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, sentences(200))))
     c = own(tmp_path / 'tiny', tmp_path / 'rows.jsonl', **{'teacher.mode': 'probe', 'student.mode': 'probe',
