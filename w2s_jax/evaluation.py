@@ -15,6 +15,7 @@ from w2s_jax.registry import Settings
 # results.json, so that a report shows what a plug-in has measured without the plug-in.
 MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
             'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1),
+            'perplexity': ('perplexity of the test texts', 1, 1),
             'question_accuracy': ('questions answered right, of all options %', 100, 1)}
 
 
@@ -87,8 +88,9 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         found['measures'] |= diagnosed(section['diagnostics'], student, weak, ceiling, truth)
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'untuned' in needs and answers.test == 'test':
-        after = [perplexity(needs[f'tuned/{seed}']) for seed in section['seeds'] if f'tuned/{seed}' in needs]
-        out['perplexity'] = {'before': perplexity(needs['untuned']), 'after': metrics.summarise(after)}
+        out['perplexity'] = told = perplexities(needs, section['seeds'])
+        for row in (r for r in out['students'] if r['model'] == section['student']):
+            row['measures']['perplexity'] = described('perplexity', told['after' if row.get('tuned') else 'before'])
     if 'zero_shot' in needs:
         found = predictions(needs['zero_shot'], answers.test)
         out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed, how)
@@ -100,6 +102,12 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                 student = answers.of('student', row['label'])
                 row['beyond_zero_shot'] = versus(student, [found] * len(student), truth, how)
     return out
+
+
+def perplexities(needs: Mapping, seeds) -> dict:
+    """Of the student's model before and after the task's texts, over seeds."""
+    found = {'before': [needs['untuned']], 'after': [needs[f'tuned/{s}'] for s in seeds if f'tuned/{s}' in needs]}
+    return {k: metrics.summarise([perplexity(need) for need in v]) for k, v in found.items()}
 
 
 def perplexity(need, test: str = 'test') -> float:

@@ -214,7 +214,8 @@ class Parts:
         for phase in phases:
             aim = phase.section['objective']
             row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
-                   'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {})}
+                   'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {}),
+                   **({'tuned': True} if begun(phase) else {})}
             self._target(Target('student', row['label'], phase.seed, phase, row))
 
     def _target(self, target: Target) -> None:
@@ -357,6 +358,12 @@ def tuned(phase: Phase) -> Phase | None:
     """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
     inputs = phase.needs['inputs']
     return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
+
+
+def begun(phase: Phase) -> bool:
+    """Whether a phase went on from a model that had learned the task's texts."""
+    start = phase.needs.get('start', tuned(phase))
+    return start is not None and start.role == 'tuned'
 
 
 def related(group: np.ndarray) -> bool:
