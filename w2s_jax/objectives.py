@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
-from w2s_jax.registry import Entry, Registry, Settings, known
+from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 
 OBJECTIVES = Registry('objective', traces=True)
 
@@ -187,3 +187,19 @@ def next_token() -> Objective:
         return jnp.stack([log, jnp.log1p(-jnp.exp(jnp.minimum(log, -1e-6)))], axis=-1)
 
     return Objective(losses, predict=answers, per_example=True)
+
+
+@OBJECTIVES.register('denoising', noise=Setting(.5, 0, 1e3, traced=True, doc='standard deviation of what is added'))
+def denoising() -> Objective:
+    """Clean features out of noisy ones: half the mean squared error, of a model with a decoder (bottleneck.py).
+
+    Reads no targets (Vincent et al. 2008, denoising autoencoders).
+    """
+    def losses(forward, params, batch, state, settings, progress, key):
+        clean = batch['inputs']['features']
+        draws = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), clean.shape[1:]))(batch['row'])
+        found = forward(params, {'features': clean + settings.noise * draws, 'clean': clean})
+        loss = found[:, 0] / found[:, 1]
+        return loss, {'log_perplexity': jnp.mean(loss)}
+
+    return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)

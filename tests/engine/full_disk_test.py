@@ -94,12 +94,12 @@ def test_a_run_its_report_and_its_export_go_on(tmp_path, small_disk):
     folder = small_disk / 'w'
     before = (folder / 'report.html').read_bytes(), (folder / 'results.json').read_bytes()
     report = ('-m', 'experiments.report', '--workdir={folder}')
-    for size in (0, 4, 20):
+    for size in (0, 4):
         check_line(*with_left(size, small_disk, report, folder))
         assert ((folder / 'report.html').read_bytes(), (folder / 'results.json').read_bytes()) == before
     assert run(report, folder)[0] == 0
     export = ('-m', 'experiments.export', '--workdir={folder}', '--out={folder}/../out', '--loss=xent')
-    for size in (0, 4, 40, 200):
+    for size in (0, 4, 20):
         check_line(*with_left(size, small_disk, export, folder))
         assert not (small_disk / 'out').exists() and not list(small_disk.glob('*out*'))
     assert run(export, folder)[0] == 0 and list((small_disk / 'out').glob('*.safetensors'))

@@ -9,12 +9,17 @@ import pytest
 import tiny
 from words import own, sentences
 
+from configs import salient_concept
+from w2s_jax import config as configs
 from w2s_jax.engine import experiment, plan
 from w2s_jax.errors import ConfigError
+from w2s_jax.methods import METHODS
 from w2s_jax.models import generative as heads
 from w2s_jax.models import modes, tokens
 from w2s_jax.models.transformer import language_logits
 from w2s_jax.objectives import OBJECTIVES
+from w2s_jax.phases.tables import TABLES
+from w2s_jax.registry import Settings
 from w2s_jax.store.artifacts import Artifact
 
 KEYS = {'method.name': 'generative', 'method.baselines': (), 'student.loss.name': 'xent'}
@@ -29,7 +34,6 @@ def folder(tmp_path_factory):
 
 
 def config(folder, **changes):
-    from w2s_jax import config as configs
     keys = KEYS | changes
     c = own(folder / 'tiny', folder / 'rows.jsonl', **{'method.name': keys.pop('method.name')})
     c = configs.compose(c)
@@ -180,8 +184,66 @@ def test_who_starts_from_texts(folder):
 
 
 def test_a_model_that_does_not_predict_its_inputs(folder):
-    from w2s_jax import config as configs
     c = configs.default_config()
     c.method.name = 'generative'
     with pytest.raises(ConfigError, match="'generative': 'chess-m' does not predict its own inputs"):
         plan.prepare(plan.ready(configs.compose(c)), lambda *a: None)
+
+
+# The salient concept, spread over six features (methods.md B3)
+
+
+def unrelated(b):
+    """Students whose encoder learned to denoise numbers that have nothing to do with the task."""
+    noise = b.table(TABLES['test_numbers'], Settings(), {'inputs': b.raw['inputs']}, 'unrelated numbers')
+    for seed in b.seeds:
+        weak, labels = b.weak_labels(seed)
+        half = b.halves[seed].student
+        tuned = b.fit('tuned', b.student.generative(), None, None, 'denoising', inputs=noise, seed=seed, epochs=20,
+                      rate=3e-3)
+        b.weak(weak, labels)
+        b.ceiling(b.fit('ceiling', b.student, half, b.truth, backbone=tuned))
+        b.students([b.fit('student', b.student, half, labels, 'xent', backbone=tuned)])
+
+
+def numbers(columns, settings, rng):
+    """Independent normal numbers, as many as there are."""
+    return {'features': rng.normal(size=columns['features'].shape).astype(np.float32)}
+
+
+@pytest.fixture
+def registered():
+    METHODS.register('test_unrelated')(unrelated)
+    TABLES.register('test_numbers')(numbers)
+    yield
+    del METHODS.entries['test_unrelated'], TABLES.entries['test_numbers']
+
+
+def spread(folder, mode='probe', method='generative', **changes):
+    """Accuracies by label, and PGRs, over the seeds."""
+    c = salient_concept.get_config()
+    c.report.html, c.seeds, c.train.epochs = False, tuple(range(10)), 4
+    c.student.model, c.student.mode, c.student.stopping.name = 'bottleneck-8', mode, ''
+    c.method.name, c.task.turn, c.optimizer.learning_rate = method, 6, 1e-2 if mode == 'probe' else 1e-3
+    c = configs.compose(c)
+    more = {'method.epochs': 20, 'method.rate': 3e-3} if method == 'generative' else {}
+    c.update_from_flattened_dict(changes | more)
+    found = {s['label']: s for s in experiment.run(c, folder, io.StringIO())['students']}
+    accuracy = {k: np.array(s['accuracy']['seeds']) for k, s in found.items()}
+    return accuracy, {k: s['pgr']['mean'] for k, s in found.items()}
+
+
+@pytest.mark.long
+def test_a_frozen_encoder_gains_from_the_task_and_from_nothing_else(registered, tmp_path):
+    """At least .15 above an encoder that learned something unrelated, on every seed; PGR .6 against at most .3."""
+    accuracy, pgr = spread(tmp_path / 'task')
+    other, _ = spread(tmp_path / 'unrelated', method='test_unrelated')
+    assert (accuracy['generative xent'] - other['xent'] >= .15).all()
+    assert (accuracy['generative xent'] - accuracy['xent'] >= .15).all()
+    assert pgr['generative xent'] >= .6 and pgr['xent'] <= .3
+
+
+@pytest.mark.long
+def test_an_encoder_that_is_trained_with_the_head_gains_nothing(tmp_path):
+    accuracy, _ = spread(tmp_path, 'full', **{'train.epochs': 25})
+    assert abs((accuracy['generative xent'] - accuracy['xent']).mean()) <= .01

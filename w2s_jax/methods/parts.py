@@ -155,15 +155,18 @@ class Parts:
         return source(self.dataset.test.given)
 
     def tune(self, model: Model, rows: Rows, *, epochs: int, rate: float | None = None, pack: int = 0) -> Phase:
-        """The model's backbone trained to predict the texts of rows of the pool, without any labels; what `fit` goes on
+        """The model's backbone trained to predict the inputs of rows of the pool, without any labels; what `fit` goes on
         from (`start`, `backbone`). pack: tokens of the rows that texts are put together to; 0: one text a row. Raises
         ConfigError for a model that cannot predict its inputs."""
         if model.generative is None:
             raise ConfigError(f'method {self.config.method.name!r}: {model.name!r} does not predict its own inputs, '
                               'expected a causal language model')
         whole = model.generative()
+        if pack and whole.tokenizer is None:
+            raise ConfigError(f'method.pack: {pack}, but {model.name!r} reads no texts, expected 0')
         inputs = self._packed(whole, rows, pack) if pack else None
-        return self.fit('tuned', whole, None if pack else rows, None, 'next_token', inputs=inputs, seed=rows.seed,
+        aim = 'next_token' if whole.tokenizer else 'denoising'
+        return self.fit('tuned', whole, None if pack else rows, None, aim, inputs=inputs, seed=rows.seed,
                         epochs=epochs, rate=rate, label=f'{model.name} on its texts')
 
     def _packed(self, model: Model, rows: Rows, size: int) -> Phase:

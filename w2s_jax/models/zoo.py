@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import chess_moves, defaults, heads, mlp, modes
+from w2s_jax.models import bottleneck, chess_moves, defaults, heads, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
@@ -122,6 +122,13 @@ def perceptron(name: str, field: str, dataset: Dataset, settings: Settings) -> M
     return _perceptron(name, dataset.pool.inputs['features'].shape[1], dataset.num_classes)
 
 
+def bottleneck_encoder(name: str, field: str, dataset: Dataset, settings: Settings) -> Parts:
+    """A linear encoder of features to as many numbers as its name says, which its inputs can teach (bottleneck.py)."""
+    _needs(field, name, dataset, 'features', dataset.num_classes)
+    return bottleneck.parts(int(name.removeprefix('bottleneck-')), dataset.pool.inputs['features'].shape[1],
+                            dataset.num_classes)
+
+
 def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: int) -> None:
     if inputs not in dataset.pool.inputs or dataset.num_classes != num_classes:
         raise ConfigError(f'{field}: {name!r} does not fit task {dataset.name!r}')
@@ -129,6 +136,7 @@ def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: in
 
 for _name in CHESS_LADDER:
     MODELS.register(_name)(chess)
+MODELS.register('bottleneck-8')(bottleneck_encoder)
 for _width in (4, 32, 128, 256, 2048):
     MODELS.register(f'mlp-{_width}')(perceptron)
 

@@ -48,7 +48,8 @@ CHESS: dict[str, Any] = {
 TASKS.register('chess', **FILES, **CHESS)(puzzles.load)
 TASKS.register('chess_choice', **FILES, **CHESS)(choices.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
-                                                'makes the supervisor err is so much larger'))(synthetic.load)
+                                                'makes the supervisor err is so much larger'),
+               turn=Setting(0, 0, 60, doc='features that the concept is spread over by a rotation'))(synthetic.load)
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS))(files.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)

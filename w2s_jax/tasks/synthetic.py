@@ -27,16 +27,17 @@ def load(task, log=print) -> Dataset:
     if n + m > MOST:
         raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at most {MOST} together, which are '
                           'made in memory')
-    rows = draw(n + m, task.seed)
+    rows = draw(n + m, task.seed, turn=task.turn)
     tests = {'test': rows.take(np.arange(n, n + m))}
     if task.shift:
-        tests['shifted'] = draw(m, (task.seed, 1), task.shift)
+        tests['shifted'] = draw(m, (task.seed, 1), task.shift, task.turn)
     return Dataset('salient_concept', 2, rows.take(np.arange(n)), tests,
                    notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
 
 
-def draw(n: int, seed: int | tuple[int, ...], shift: float = 0.0) -> Examples:
-    """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer."""
+def draw(n: int, seed: int | tuple[int, ...], shift: float = 0.0, turn: int = 0) -> Examples:
+    """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer. turn: over so many
+    features the concept is spread, by one rotation for all seeds."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, WIDTH)).astype(np.float32)
     truth = rng.integers(0, 2, n)
@@ -44,5 +45,9 @@ def draw(n: int, seed: int | tuple[int, ...], shift: float = 0.0) -> Examples:
     features[:, 1] += np.float32(shift)
     wrong = (features[:, 1] > TRIGGER) ^ (rng.random(n) < SLIPS)
     answer = np.where(wrong, 1 - truth, truth)
+    if turn:
+        spread = [0, *range(2, turn + 1)]  # not the feature that the supervisor stumbles over
+        rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(turn, turn)))[0]
+        features[:, spread] = features[:, spread] @ rotation.astype(np.float32)
     given = np.where(np.arange(2) == answer[:, None], CONFIDENCE, 1 - CONFIDENCE).astype(np.float32)
     return Examples({'features': features}, truth.astype(np.int32), np.arange(n), given)
