@@ -155,8 +155,8 @@ class Parts:
         return source(self.dataset.test.given)
 
     def tune(self, model: Model, rows: Rows, *, epochs: int, rate: float | None = None, pack: int = 0) -> Phase:
-        """The model's backbone trained to predict the inputs of rows of the pool, without any labels; what `fit` goes on
-        from (`start`, `backbone`). pack: tokens of the rows that texts are put together to; 0: one text a row. Raises
+        """The model's backbone trained to predict the inputs of rows of the pool, without any labels: what `fit` goes
+        on from (`start`, `backbone`). pack: tokens of the rows that texts are put together to; 0: one text a row. Raises
         ConfigError for a model that cannot predict its inputs."""
         if model.generative is None:
             raise ConfigError(f'method {self.config.method.name!r}: {model.name!r} does not predict its own inputs, '

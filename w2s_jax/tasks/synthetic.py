@@ -36,8 +36,8 @@ def load(task, log=print) -> Dataset:
 
 
 def draw(n: int, seed: int | tuple[int, ...], shift: float = 0.0, turn: int = 0) -> Examples:
-    """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer. turn: over so many
-    features the concept is spread, by one rotation for all seeds."""
+    """`n` rows: features `[n, 64]` float32, truth, and given labels of .8 on the supervisor's answer. turn: how many
+    features the concept is spread over, by one rotation for all seeds."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, WIDTH)).astype(np.float32)
     truth = rng.integers(0, 2, n)
