@@ -43,7 +43,8 @@ def everyone(target: Phase) -> list[Phase]:
 
 def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
     given = [name for name, need in phase.needs.items() if isinstance(need, Sealed)]
-    allowed = KINDS[phase.kind].measures or (phase.kind == 'fit' and phase.role in ('teacher', 'ceiling'))
+    allowed = KINDS[phase.kind].measures or (phase.kind == 'fit' and phase.role in ('teacher', 'ceiling')) or (
+        phase.kind == 'table' and phase.role == 'teacher')  # true examples in a teacher's prompt
     if given and not (phase.sees_truth and allowed):
         raise ConfigError(f'{phase.label}: is given the truth ({given[0]}), which only a teacher, a ceiling and the '
                           'evaluation may see')

@@ -156,7 +156,7 @@ class Parts:
 
     def tune(self, model: Model, rows: Rows, *, epochs: int, rate: float | None = None, pack: int = 0) -> Phase:
         """The model's backbone trained to predict the inputs of rows of the pool, without any labels: what `fit` goes
-        on from (`start`, `backbone`). pack: tokens of the rows that texts are put together to; 0: one text a row. Raises
+        on from (`start`, `backbone`). pack: tokens of rows that texts are put together to; 0: one text a row. Raises
         ConfigError for a model that cannot predict its inputs."""
         if model.generative is None:
             raise ConfigError(f'method {self.config.method.name!r}: {model.name!r} does not predict its own inputs, '
@@ -173,6 +173,11 @@ class Parts:
         section = self._tokens(model) | {'packed': min(size, model.max_length)}
         return Phase('tokens', section, {'inputs': self.raw['inputs'], 'rows': rows.source},
                      f'texts of seed {rows.seed}, packed', 'tokens')
+
+    def whole_tokens(self, model: Model, inputs: Phase) -> Phase:
+        """Token ids of texts that may not be cut."""
+        return Phase('tokens', self._tokens(model) | {'whole': True}, {'inputs': inputs}, f'tokens: {inputs.label}',
+                     'tokens')
 
     def perplexity(self, seed: int, phase: Phase) -> None:
         """Says whose perplexity on the texts of the test set is to stand in the results."""
@@ -215,7 +220,7 @@ class Parts:
         """Says who is evaluated as a student. label: '': the name of the loss.  oracle: it was chosen by truth: it is
         marked, and never ranked."""
         for phase in phases:
-            aim = phase.section['objective']
+            aim = phase.section.get('objective', {'name': 'none'})
             row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
                    'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {}),
                    **({'tuned': True} if begun(phase) else {})}
@@ -269,7 +274,7 @@ class Parts:
 
     def model_of(self, phase: Phase) -> Model:
         """The model of a phase. Raises ConfigError for one that is none of the method's."""
-        every = [*self.models.values(), *(m.generative() for m in self.models.values() if m.generative)]
+        every = [*self.models.values(), *(other for m in self.models.values() for other in m.others())]
         found = next((m for m in every if m.identity == phase.section.get('model')), None)
         if found is None:
             raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
@@ -359,7 +364,7 @@ class Parts:
 
 def tuned(phase: Phase) -> Phase | None:
     """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
-    inputs = phase.needs['inputs']
+    inputs = phase.needs.get('inputs')
     return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
 
 
@@ -386,6 +391,6 @@ def loss_of(config, role: str, name: str):
 
 def _shown(phase: Phase) -> dict:
     """The settings of a phase's objective, for the tables."""
-    static = {k: v for k, v in phase.section['objective'].items() if k not in ('name', 'version')}
-    found = static | phase.section['hyper']['loss']
+    static = {k: v for k, v in phase.section.get('objective', {}).items() if k not in ('name', 'version')}
+    found = static | phase.section.get('hyper', {}).get('loss', {})
     return found | ({'settings': found} if found else {})

@@ -16,9 +16,14 @@ CHUNK = 128  # positions whose logits `[B, CHUNK, V]` are held at once
 
 class NextTokenHead(nn.Module):
     """`[B, 2]` float32: minus the log-likelihood of a row's texts, and how many tokens that was. The first token of a
-    text is given. tied: the table of the embeddings, which comes with the features, is the head."""
+    text is given.
+
+    tied: the table of the embeddings, which comes with the features, is the head.  compares: `[B, S]` instead, the
+    log-likelihood of each text: of texts that differ in an answer alone these are the logits of the answers.
+    """
     config: TransformerConfig
     tied: bool
+    compares: bool = False
 
     @nn.compact
     def __call__(self, x: dict):
@@ -26,8 +31,10 @@ class NextTokenHead(nn.Module):
         table = x['table'] if self.tied else self.param('table', nn.initializers.normal(.02), (c.vocab_size, c.d_out))
         losses = token_losses(x['hidden'], x['tokens'], table, c)
         real = jnp.arange(1, x['tokens'].shape[1])[None] < x['length'].reshape(-1, 1)
-        texts = jnp.stack([jnp.where(real, losses, 0).sum(1), real.sum(1).astype(jnp.float32)], axis=-1)
-        return texts.reshape(*x['length'].shape, 2).sum(1)
+        found = jnp.where(real, losses, 0).sum(1).reshape(x['length'].shape)
+        if self.compares:
+            return -found
+        return jnp.stack([found.sum(1), real.sum(1).astype(jnp.float32).reshape(x['length'].shape).sum(1)], axis=-1)
 
 
 def token_losses(hidden, tokens, table, config: TransformerConfig):
@@ -75,4 +82,10 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
     config = parts.backbone.config
     extra = tuple((k, v) for k, v in parts.extra if k not in ('read_out', 'intercept'))
     return dataclasses.replace(parts, head=NextTokenHead(config, tied), features=features, load=load, answers=True,
-                               intercept=(), extra=(*extra, ('head', 'next token')), generative=None)
+                               intercept=(), extra=(*extra, ('head', 'next token')), generative=None,
+                               comparing=None)
+
+
+def comparing(parts: Parts) -> Parts:
+    """The parts of `predicting` with the log-likelihoods of a row's texts as their logits."""
+    return dataclasses.replace(parts, head=parts.head.clone(compares=True), extra=(*parts.extra, ('texts', 'compared')))

@@ -86,4 +86,5 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
                  weights=fingerprint, intercept=('head', 'classes', 'Dense_0', 'bias') if bias else (),
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
                  extra=(('dtype', dtype), ('read_out', place), ('intercept', bias), *cut),
-                 generative=predicting if config.causal else None)
+                 generative=predicting if config.causal else None,
+                 comparing=(lambda parts: generative.comparing(predicting(parts))) if config.causal else None)

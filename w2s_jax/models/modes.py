@@ -36,6 +36,7 @@ class Model:
     intercept: path of its head's intercept in the params, which starts at the shares of the classes; () for none.
     backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
     generative: () -> the same backbone with a head that predicts its own inputs (generative.py); None if it has none.
+    prompted: () -> the same untrained, which tells texts of a row apart by their likelihoods; None if it cannot.
     """
     name: str
     init: Callable
@@ -56,6 +57,7 @@ class Model:
     unrolled: Callable[[], Callable] | None = None
     backbone: Callable[[], 'Model'] | None = None
     generative: Callable[[], 'Model'] | None = None
+    prompted: Callable[[], 'Model'] | None = None
     vocab_size: int = 0
     intercept: tuple[str, ...] = ()
 
@@ -67,6 +69,10 @@ class Model:
         """
         operations = 6 * self.work * rows * (length or self.positions)
         return self.unrolled() if self.unrolled and operations / 10 > COMPILATION else self.apply
+
+    def others(self) -> list['Model']:
+        """What the same backbone is beside it."""
+        return [make() for make in (self.backbone, self.generative, self.prompted) if make]
 
     @property
     def key(self) -> str:
@@ -98,6 +104,7 @@ class Parts:
     extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
     intercept: tuple[str, ...] = ()  # see `Model`
     generative: Callable[['Parts'], 'Parts'] | None = None  # what `Model.generative` is made of
+    comparing: Callable[['Parts'], 'Parts'] | None = None  # what `Model.prompted` is made of
 
     def read(self, variables, inputs):
         """What the head reads, `[B, ...]`."""
@@ -247,6 +254,9 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     if parts.generative:
         make, whole = parts.generative, 'full' if mode == 'probe' else mode
         model = dataclasses.replace(model, generative=functools.cache(lambda: bind(make(parts), whole, settings)))
+    if parts.comparing:
+        compare = parts.comparing
+        model = dataclasses.replace(model, prompted=functools.cache(lambda: bind(compare(parts), 'full', settings)))
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config

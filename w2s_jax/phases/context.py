@@ -42,7 +42,7 @@ def model_of(section: dict, models: dict[str, Model]) -> Model:
     """The one of `models` with exactly the identity that a section names; of a probe that a full model was read for,
     the backbone's; one that predicts its own inputs. Raises ConfigError if there is none."""
     known = [*models.values(), *(m.backbone() for m in models.values() if m.backbone)]
-    more = (m.generative() for m in models.values() if m.generative)
+    more = (other for m in models.values() for other in m.others())
     found = next((m for m in itertools.chain(known, more) if m.identity == section['model']), None)
     if found is None:
         raise ConfigError(f'model {section["model"].get("model")!r}: not among {", ".join(m.name for m in known)}')

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from w2s_jax import data
+from w2s_jax.errors import DataError
 from w2s_jax.graph import Phase
 from w2s_jax.models import tokens as texts
 from w2s_jax.models.modes import Model
@@ -36,6 +37,10 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
         if 'packed' in section:
             every = texts.one_each(every[common.rows(needs)], texts.BETWEEN)
         arrays, counts = texts.encode(tokenizer, every, section['max_length'], section['truncate'], folder, vocab_size)
+        if section.get('whole') and counts['truncated']:
+            raise DataError(f'{phase.label}: {counts["truncated"]} of {counts["texts"]} are longer than '
+                            f'{section["max_length"]} tokens, expected whole prompts; fewer method.shots or a larger '
+                            'task.max_length')
         if 'packed' in section:
             arrays = texts.packed(arrays, section['packed'])
         out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))

@@ -14,19 +14,39 @@ from w2s_jax.train.trainer import stack
 
 
 def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
-    """Labels, if there is a trained model among the needs; else the answers of a pretrained one."""
-    return (label if 'model' in inputs[0] else zero_shot)(phases, inputs, context)
+    """Labels, if the needs say of which rows; else the answers of a pretrained model on the test sets."""
+    return (label if 'rows' in inputs[0] else zero_shot)(phases, inputs, context)
 
 
 def label(phases: list[Phase], inputs: list[dict], context: Context) -> list[tuple]:
-    """A model's answers on the rows that a student will learn from: probabilities, or classes if hard."""
+    """A model's answers on the rows that a student will learn from: probabilities, or classes if hard. `prior`, if they
+    are calibrated: the mean over the rows, by which they are divided."""
     began, section = time.perf_counter(), phases[0].section
     pool, = common.inputs(inputs[0], 'inputs')
-    trainer = common.predictor(section, context, pool)
-    params = trainer.put(stack([i['model'].params() for i in inputs]))
-    out = trainer.predict(params, pool, np.stack([common.rows(i) for i in inputs]))
+    trainer, rows = common.predictor(section, context, pool), [common.rows(i) for i in inputs]
+    if 'model' in inputs[0]:
+        out = trainer.predict(trainer.put(stack([i['model'].params() for i in inputs])), pool, np.stack(rows))
+    else:
+        params = untrained(trainer, context)
+        out = np.concatenate([trainer.predict(params, pool, one[None]) for one in rows])
     measured = {'seconds': time.perf_counter() - began, 'runs': len(phases), 'examples': out.shape[1]}
-    return [(measured, {'labels': worded(labels, p.section)}, None) for p, labels in zip(phases, out, strict=True)]
+    if not section.get('calibrated'):
+        return [(measured, {'labels': worded(labels, p.section)}, None) for p, labels in zip(phases, out, strict=True)]
+    return [(measured, {'labels': worded(calibrated(labels, prior), p.section), 'prior': prior}, None)
+            for p, labels, prior in zip(phases, out, out.mean(1), strict=True)]
+
+
+def calibrated(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """`[..., K]` divided by how likely each answer is on the whole, `[K]`, and by their sum (arXiv 2309.17249)."""
+    found = probabilities / np.maximum(prior, 1e-6)
+    return (found / found.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def untrained(trainer, context: Context):
+    """The parameters of a pretrained model, with a leading axis of one run."""
+    model = trainer.model  # its adapters, if it has any, change nothing yet
+    init = jax.jit(lambda pretrained: sharding.constrain(context.mesh, model.init(jax.random.key(0), pretrained)))
+    return jax.tree.map(lambda x: x[None], init(model.load(trainer.shardings)))
 
 
 def worded(labels: np.ndarray, section: dict) -> np.ndarray:
@@ -37,15 +57,19 @@ def worded(labels: np.ndarray, section: dict) -> np.ndarray:
 
 
 def zero_shot(phases: list[Phase], inputs: list[dict], context: Context) -> list[tuple]:
-    """What a pretrained model answers on the test sets before any fine-tuning."""
+    """What a pretrained model answers on the test sets before any fine-tuning; as likely on the whole as `prior` says,
+    where there is one. The test sets of phases of one group are the same."""
     began, section, names = time.perf_counter(), phases[0].section, common.tests(inputs[0])
     tests = [common.arrays(inputs[0][name]) for name in names]
     trainer = common.predictor(section, context, *tests)
-    model = trainer.model  # its adapters, if it has any, change nothing yet
-    init = jax.jit(lambda pretrained: sharding.constrain(context.mesh, model.init(jax.random.key(0), pretrained)))
-    params = jax.tree.map(lambda x: x[None], init(model.load(trainer.shardings)))
-    arrays: dict[str, np.ndarray] = {}
-    for name, test in zip(names, tests, strict=True):
-        found = trainer.predict(params, test, reduce=common.best)
-        arrays |= {f'{name.removeprefix("predict/")}.{k}': v[0] for k, v in found.items()}
-    return [({'seconds': time.perf_counter() - began}, arrays, None)]
+    params = untrained(trainer, context)
+    priors = [i['prior'].arrays['prior'] if 'prior' in i else None for i in inputs]
+    reduce = common.best if priors[0] is None else np.asarray
+    found = [trainer.predict(params, test, reduce=reduce) for test in tests]
+    out = []
+    for prior in priors:
+        answers = found if prior is None else [common.best(calibrated(f, prior)) for f in found]
+        arrays = {f'{name.removeprefix("predict/")}.{k}': v[0]
+                  for name, one in zip(names, answers, strict=True) for k, v in one.items()}
+        out.append(({'seconds': time.perf_counter() - began}, arrays, None))
+    return out
