@@ -59,7 +59,7 @@ def together(main: Callable[[], None]) -> None:
             multihost.blame(e)
         raise
     except Exception as e:
-        multihost.leave(one_line(e), 1)
+        multihost.leave(plan.blamed(e) or one_line(e), 2 if plan.blamed(e) else 1)
         raise
     multihost.finish()
 

@@ -153,7 +153,7 @@ def test_other_commands_other_folders_and_lonely_hosts_end_in_one_line(tmp_path)
     for ended, status, words in zip(found, (2, 2, 75, 2, 2, 2, 2, 2, 2), (
             'config: train.epochs is', 'work directory: folder', 'cannot reach the others',
             'no cluster found', 'expected all three of them', 'only with --distributed',
-            ': nobody answered there within 5 s', '--coordinator=nobody: expected host:port',
+            ': the processes did not meet there within 5 s', '--coordinator=nobody: expected host:port',
             '--process=2: expected 0 to 1'), strict=True):
         assert all(s == status and words in said for s, said in ended), ended
     assert not (tmp_path / 'a' / 'config.json').exists()

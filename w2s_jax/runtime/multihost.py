@@ -62,8 +62,8 @@ def _said(pipe: int) -> bool:
 
 
 def _nobody(coordinator: str, seconds: int) -> str:
-    return (f'--coordinator={coordinator}: nobody answered there within {seconds} s (--join_seconds), expected process '
-            '0 of this run')
+    return (f'--coordinator={coordinator}: the processes did not meet there within {seconds} s (--join_seconds), '
+            'expected process 0 there, and the same command on every host')
 
 
 def check_coordinator(address: str) -> None:
@@ -302,6 +302,9 @@ class Watch:
                 self._end(f'host {i} gave no sign of life for {SILENCE:.0f} s', STOPPED)
 
     def _end(self, reason: str, status: int) -> None:
+        if self.index == 0:  # with host 0 goes what the others could learn the reason from
+            leave(reason, status)
+        leave(reason, status)
         print(f'stopped: {reason} (this is host {self.index} of {self.number}); run the same command on every host to '
               'resume', file=sys.stderr, flush=True)
         os._exit(status)
