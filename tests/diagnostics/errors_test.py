@@ -145,6 +145,14 @@ def test_equal_confidences_share_a_bin_whatever_their_order():
     assert found['ece_equal_mass'] == pytest.approx(.1, abs=1e-6) and found['mce'] == pytest.approx(.1, abs=1e-6)
 
 
+def test_gaps_of_either_sign_do_not_cancel():
+    truth, answers = np.zeros(200, int), np.zeros(200, int)
+    answers[:80] = 1  # of 100 rows at .6 confidence 20 are right, of 100 at .8 all
+    sure = np.where(np.arange(200) < 100, .6, .8)[:, None]
+    found = calibrated(np.where(np.arange(2) == answers[:, None], sure, 1 - sure), truth, 2)
+    assert found['ece_equal_mass'] == pytest.approx(.3, abs=1e-6) and found['mce'] == pytest.approx(.4, abs=1e-6)
+
+
 def test_a_model_that_draws_its_truth_from_what_it_says_is_calibrated_and_a_surer_one_is_not():
     rng = np.random.default_rng(0)
     p = rng.uniform(.5, 1, 20000)
