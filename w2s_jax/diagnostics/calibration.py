@@ -38,7 +38,7 @@ def brier(predictions: Predictions, truth: np.ndarray) -> float | None:
 def calibration(student: Predictions, weak: Predictions, ceiling: Predictions, truth: np.ndarray,
                 settings: Settings) -> dict:
     """The gap between confidence and being right, on average over bins and at most, and the Brier score."""
-    models, found = {'student': student, 'weak': weak, 'ceiling': ceiling}, {}
+    models, found = {'student': student, 'weak': weak, 'ceiling': ceiling}, dict[str, tuple]()
     for who in settings.of:
         model, end = models[who], '' if who == 'student' else f'_{who}'
         said = {'student': '', 'weak': ': weak model', 'ceiling': ': ceiling'}[who]

@@ -35,8 +35,7 @@ def share(event: np.ndarray, given: np.ndarray) -> float | None:
 
 
 def inheritance(p: Pair) -> float | None:
-    """P[wrong in the supervisor's way | it is wrong]; `agreement.weak_wrong` of results.json (arXiv 2312.09390, fig. 8).
-    """
+    """P[wrong in the supervisor's way | it is wrong], `agreement.weak_wrong` of results (arXiv 2312.09390, fig. 8)."""
     return share(p.same, ~p.weak_right)
 
 
@@ -90,7 +89,8 @@ def capa(model: Predictions, weak: Predictions, truth: np.ndarray) -> float | No
     """Chance adjusted probabilistic agreement (arXiv 2502.04313), of probabilities p, q `[N, K]` with means P, Q on the
     true class: observed mean_i sum_k p_ik q_ik, expected P Q + (1 - P) (1 - Q) / (K - 1).
 
-    The formula is that of the authors' code (model-similarity/lm-similarity), for one K. None of more than five classes.
+    The formula is that of the authors' code (model-similarity/lm-similarity), for one K. None of more than five
+    classes.
     """
     p, q = probabilities(model), probabilities(weak)
     if p is None or q is None or p.shape != q.shape:
@@ -121,7 +121,7 @@ def error_structure(student: Predictions, weak: Predictions, ceiling: Prediction
                     settings: Settings) -> dict:
     """Whose errors a student makes: inherited, corrected and new ones, and how much it agrees beyond chance."""
     pairs = pair(student, weak, truth), pair(ceiling, weak, truth)
-    found = {}
+    found: dict[str, tuple] = {}
     for name in settings.of:
         if name == 'capa':
             mine, control = (capa(model, weak, truth) for model in (student, ceiling))
@@ -130,6 +130,7 @@ def error_structure(student: Predictions, weak: Predictions, ceiling: Prediction
             measure, title, factor, digits = COUNTED[name]
             mine, control = (measure(p) for p in pairs)
         less = None if mine is None or control is None else mine - control
-        found |= {name: (mine, title, factor, digits), f'{name}_ceiling': (control, f'{title}: ceiling', factor, digits),
+        found |= {name: (mine, title, factor, digits),
+                  f'{name}_ceiling': (control, f'{title}: ceiling', factor, digits),
                   f'{name}_imitation': (less, f'{title}: student less ceiling', factor, digits)}
     return found

@@ -1,14 +1,15 @@
 """Simulated errors (arXiv 2312.09390, appendix E.2): labels as right as the weak model's, but wrong on other rows.
 
-Beside the students of the weak labels, as they are and hardened, stand students of hard labels that are wrong on as many
-of the same rows: at random, on the longest texts, where a strong model is unsure ... What they recover tells how much of
-a result is due to how the weak model errs, and not to how often. The rows are chosen by truth, and so these students
-are oracles.
+Beside the students of the weak labels, as they are and hardened, stand students of hard labels that are wrong on as
+many of the same rows: at random, on the longest texts, where a strong model is unsure ... What they recover tells how
+much of a result is due to how the weak model errs, and not to how often. The rows are chosen by truth, and so these
+students are oracles.
 
 The strong model that says which rows are hard is the student's, trained on the truth of the teacher's half: it has not
 seen the rows that it is asked about.
 """
 import dataclasses
+from typing import Any
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase
@@ -41,8 +42,8 @@ def structures(b: Parts) -> list[Entry]:
     found = [STRUCTURES.get_entry(name, 'method.errors') for name in b.settings.errors]
     for entry in found:
         if entry.options.get('needs') == 'text' and 'text' not in b.dataset.pool.inputs:
-            raise ConfigError(f'method.errors: {entry.name!r} needs texts, but the rows of task {b.dataset.name!r} have '
-                              f'{", ".join(b.dataset.pool.inputs)}, expected a task of texts, or another structure')
+            raise ConfigError(f'method.errors: {entry.name!r} needs texts, but the rows of task {b.dataset.name!r} '
+                              f'have {", ".join(b.dataset.pool.inputs)}, expected texts, or another structure')
     return found
 
 
@@ -65,7 +66,7 @@ def unseen(b: Parts, labels: Labels) -> Phase:
 
 def with_errors(b: Parts, entry: Entry, labels: Labels, judge: Phase | None) -> Labels:
     """Hard labels of the same rows, as many of them wrong."""
-    needs = {'labels': labels.need, 'rows': labels.rows.source, 'truth': b.truth[None]}
+    needs: dict[str, Any] = {'labels': labels.need, 'rows': labels.rows.source, 'truth': b.truth[None]}
     needs |= {'inputs': b.raw['inputs']} if entry.options.get('needs') == 'text' else {}
     needs |= {'ceiling': judge} if entry.options.get('needs') == 'ceiling' else {}
     section = {'structure': entry.identity({}), 'num_classes': b.dataset.num_classes,

@@ -1,4 +1,4 @@
-"""Logistic regression on the first of the features: models of which a larger one can be exactly what a smaller one is."""
+"""Logistic regression on the first of the features: who sees more of them can be exactly who sees fewer."""
 import flax.linen as nn
 
 

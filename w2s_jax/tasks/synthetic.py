@@ -8,8 +8,8 @@ come with the data, as if from a flawed supervisor: right, except where another 
 follows the concept beats its labels; one that trains too long copies the errors.
 
 Linear features (arXiv 2312.09390, appendix E.1, there features of SciQ): the truth is the sign of a sum of normal
-features, each of as much weight; a model that sees the first k of d of them can be right on 1 - arccos(sqrt(k / d)) / pi
-of the rows, and whoever sees more can be exactly that model.
+features, each of as much weight; a model that sees the first k of d of them can be right on 1 - arccos(sqrt(k / d)) /
+pi of the rows, and whoever sees more can be exactly that model.
 """
 import numpy as np
 
