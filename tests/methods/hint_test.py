@@ -83,8 +83,9 @@ def test_a_run_whose_student_reads_the_hints_in_training_and_tests(folder):
 def test_bad_settings_end_in_one_line(folder):
     features = salient_concept.get_config()
     features.method.name = 'hint'
-    for c, said in ((config(folder, **{'method.words': ('a',)}), 'method.words: 1 words, expected 2, one for each class'),
-                    (features, "method.name: 'hint' needs texts, but the rows of task 'salient_concept' have features")):
+    wrong = [(config(folder, **{'method.words': ('a',)}), 'method.words: 1 words, expected 2, one for each class'),
+             (features, "method.name: 'hint' needs texts, but the rows of task 'salient_concept' have features")]
+    for c, said in wrong:
         with pytest.raises(ConfigError) as e:
             plans.prepare(plans.ready(c), lambda line: None)
         assert said in str(e.value) and '\n' not in str(e.value)
