@@ -174,7 +174,8 @@ def described(name: str, value: dict) -> dict:
 
 
 def diagnosed(chosen: list[dict], student, weak, ceiling, truth: np.ndarray) -> dict:
-    """The measures of the registered diagnostics, over seeds; none on a test set without a weak model's answers."""
+    """The measures of the registered diagnostics, over seeds; without those that some seed does not define (None), and
+    none on a test set without a weak model's answers."""
     found: dict = {}
     for identity in chosen if weak else ():
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
@@ -182,8 +183,9 @@ def diagnosed(chosen: list[dict], student, weak, ceiling, truth: np.ndarray) -> 
                  for s, w, c in zip(student, weak, ceiling, strict=True)]
         for name in seeds[0]:
             values = [s[name] if isinstance(s[name], tuple) else (s[name], name, 1, 3) for s in seeds]
-            found[name] = {'title': values[0][1], 'factor': values[0][2], 'digits': values[0][3],
-                           **metrics.summarise([float(v[0]) for v in values])}
+            if all(v[0] is not None for v in values):
+                found[name] = {'title': values[0][1], 'factor': values[0][2], 'digits': values[0][3],
+                               **metrics.summarise([float(v[0]) for v in values])}
     return found
 
 

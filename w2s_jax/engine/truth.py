@@ -15,8 +15,9 @@ FEWEST = 20  # rows below which labels may equal the truth by chance
 def check(target: Phase, targets: list[Target], dataset: Dataset, halves: dict[int, Halves]) -> None:
     """Raises ConfigError if a plan gives truth to a phase that may not see it, in whatever dress.
 
-    Truth goes to teachers (of their own half), ceilings, the evaluation and comparisons. A student descends from no
-    ceiling and no evaluation, and no source that it or its labels come from tells the truth row by row.
+    Truth goes to teachers (of their own half), ceilings, the evaluation and comparisons, and to simulated errors. A
+    student descends from none of these but teachers, unless it is marked as an oracle, and no source that it or its
+    labels come from tells the truth row by row.
     """
     for phase in everyone(target):
         _sealed(phase, halves)
@@ -59,7 +60,7 @@ def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
 def _descent(found: Target) -> None:
     assert isinstance(found.need, Phase)
     for phase in everyone(found.need):
-        if phase.sees_truth and phase.role != 'teacher':
+        if phase.sees_truth and not (phase.kind in ('fit', 'table') and phase.role == 'teacher'):
             raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth '
                               'of its rows or of the test set; an oracle must be marked as one')
     if found.need.role == 'teacher':

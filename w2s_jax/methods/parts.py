@@ -82,7 +82,7 @@ class Parts:
     def fit(self, role: str, model: Model, rows: Rows | None, targets, loss: str = '', *, label: str = '',
             start: Phase | None = None, head: str = 'kept', columns: dict | None = None, inputs: Phase | None = None,
             seed: int | None = None, stopping: bool | None = None, backbone: Phase | None = None,
-            epochs: int | None = None, rate: float | None = None) -> Phase:
+            tests: dict[str, Phase] | None = None, epochs: int | None = None, rate: float | None = None) -> Phase:
         """A model trained on rows of the pool.
 
         Args:
@@ -92,15 +92,15 @@ class Parts:
             objective; '': cross-entropy, and for a teacher the config's.  start: a phase whose
             parameters it goes on from; head: 'kept', or 'new': drawn again.
           columns: further columns of the batch, name -> labels or source `[n, ...]`; `weight` `[n]` weighs the rows in
-            any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's.  stopping:
-            whether the config's rule chooses the step; None: for teachers, ceilings and students, each on its own
-            labels.  backbone: a phase that trained the whole model, whose backbone a probe reads.  epochs, rate: in
-            place of the config's.
+            any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's; tests: such
+            phases in place of test sets, by name.  stopping: whether the config's rule chooses the step; None: for
+            teachers, ceilings and students, each on its own labels.  backbone: a phase that trained the whole model,
+            whose backbone a probe reads.  epochs, rate: in place of the config's.
         """
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
-        needs = self._inputs(model, inputs, backbone) | self._targets(rows, targets)
+        needs = self._inputs(model, inputs, backbone, tests or {}) | self._targets(rows, targets)
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed)
         section['epochs'] = section['epochs'] if epochs is None else epochs
@@ -306,12 +306,12 @@ class Parts:
         return {'tokenizer': tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
                 'max_length': min(task.max_length, model.max_length)}
 
-    def _inputs(self, model: Model, inputs: Phase | None, backbone: Phase | None) -> dict:
+    def _inputs(self, model: Model, inputs: Phase | None, backbone: Phase | None, tests: dict) -> dict:
         prepared = functools.partial(self.prepared, model, backbone=backbone)
         needs = {'inputs': prepared(inputs.label if inputs is not None else 'inputs', inputs)}
         if inputs is not None and model.featurize is not None:
             needs['scale'] = prepared('inputs')
-        return needs | {f'predict/{k}': prepared(k) for k in self.dataset.tests}
+        return needs | {f'predict/{k}': prepared(k, tests.get(k)) for k in self.dataset.tests}
 
     def _targets(self, rows: Rows | None, targets) -> dict:
         if targets is None:

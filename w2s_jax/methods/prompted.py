@@ -13,7 +13,7 @@ from w2s_jax.labels import prompts
 from w2s_jax.methods.parts import Labels, Parts
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
-from w2s_jax.phases.tables import TABLES
+from w2s_jax.labels.texts import TABLES
 from w2s_jax.registry import Setting, Settings
 
 TEMPLATE = '{text}\nAnswer: {answer}'

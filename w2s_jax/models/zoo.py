@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import bottleneck, chess_moves, defaults, heads, mlp, modes
+from w2s_jax.models import bottleneck, chess_moves, defaults, heads, logistic, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
-from w2s_jax.registry import Registry, Settings, known
+from w2s_jax.registry import Registry, Setting, Settings, known
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
 
@@ -105,15 +105,36 @@ def chess(name: str, field: str, dataset: Dataset, settings: Settings) -> Parts:
 @functools.cache
 def _perceptron(name: str, features: int, num_classes: int) -> Model:
     module = mlp.FeatureMLP(int(name.removeprefix('mlp-')), num_classes)
+    return _of_features(name, module, features, defaults.learning_rate('mlp', 'full', 0))
 
+
+def _of_features(name: str, module, features: int, rate: float) -> Model:
+    """A model of features `[B, F]` alone, not pretrained."""
     def init(key, pretrained=None):
         return module.init(key, jnp.zeros((1, features)))['params']
 
     def apply(params, inputs, frozen=None):
         return module.apply({'params': params}, inputs['features'])
 
-    return Model(name, init, apply, modes.count(jax.eval_shape(init, jax.random.key(0))), {'model': name},
-                 defaults.learning_rate('mlp', 'full', 0))
+    return Model(name, init, apply, modes.count(jax.eval_shape(init, jax.random.key(0))), {'model': name}, rate)
+
+
+@MODELS.register('logistic', features=Setting(0, 0, 10**6, doc='of the task, the first so many; 0: all'))
+def logistic_regression(name: str, field: str, dataset: Dataset, settings: Settings) -> Model:
+    """Logistic regression, from zero, on the first features of the task."""
+    _needs(field, name, dataset, 'features', dataset.num_classes)
+    width = dataset.pool.inputs['features'].shape[1]
+    if settings.features > width:
+        raise ConfigError(f'{field.removesuffix("model")}features: {settings.features}, expected at most {width}, the '
+                          f'features of task {dataset.name!r}')
+    seen = settings.features or width
+    return _first(f'{name}-{seen}', seen, width, dataset.num_classes)
+
+
+@functools.cache
+def _first(name: str, seen: int, features: int, num_classes: int) -> Model:
+    return _of_features(name, logistic.Logistic(seen, num_classes), features,
+                        defaults.learning_rate('logistic', 'full', 0))
 
 
 def perceptron(name: str, field: str, dataset: Dataset, settings: Settings) -> Model:

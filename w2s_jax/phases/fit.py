@@ -24,9 +24,10 @@ from w2s_jax.train.trainer import one_run, stack
 
 
 def size(section: dict, needs: dict) -> tuple:
-    """Phases of one size train in one program: how many rows they learn from, and hold out."""
+    """Phases of one size train in one program: how many rows they learn from, and hold out, and whether their targets
+    are classes `[n]` or probabilities `[n, K]`."""
     learned, held = parted(section, needs)
-    return len(learned), len(held)
+    return len(learned), len(held), np.ndim(common.labels(needs['targets'])) if 'targets' in needs else 0
 
 
 def parted(section: dict, needs: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,12 @@ import numpy as np
 
 from w2s_jax.errors import DataError
 from w2s_jax.graph import Phase
+from w2s_jax.labels.texts import TABLES
 from w2s_jax.labels.transforms import TRANSFORMS
 from w2s_jax.phases import context as common
 from w2s_jax.phases.context import Context
-from w2s_jax.registry import Registry, Settings
+from w2s_jax.registry import Settings
 
-TABLES = Registry('table', traces=True)  # fn(columns, settings, rng) -> columns: name -> array `[N, ...]`, or texts
 GONE = .05  # of the rows: a class that had as many may not vanish; rare ones may
 FEW = 20  # classes whose shares are stored
 

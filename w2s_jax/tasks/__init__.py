@@ -53,6 +53,7 @@ TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS))(files.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
+TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
 for _name, _spec in nlp.SPECS.items():
     _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
     TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)

@@ -1,9 +1,15 @@
-"""T2, the salient concept: a task whose answers are known, for testing the pipeline in seconds.
+"""Tasks whose answers are known, for testing the pipeline in seconds.
+
+T2, the salient concept:
 
 64 visible numbers; the truth is the sign of one of them (the concept, separated by 2.2). The weak labels
 come with the data, as if from a flawed supervisor: right, except where another visible number is large
 (a systematic error that a student can learn to imitate) and in a share of random slips. A student that
 follows the concept beats its labels; one that trains too long copies the errors.
+
+Linear features (arXiv 2312.09390, appendix E.1, there features of SciQ): the truth is the sign of a sum of normal
+features, each of as much weight; a model that sees the first k of d of them can be right on 1 - arccos(sqrt(k / d)) /
+pi of the rows, and whoever sees more can be exactly that model.
 """
 import numpy as np
 
@@ -21,17 +27,35 @@ MOST = 4 * 10**6  # rows: 2 GB of float64 while they are drawn
 def load(task, log=print) -> Dataset:
     """The task at `task.train_size` (0: 8000, two halves of 4000) and `task.test_size` (0: 8000) examples; with
     `task.shift` a second test set `shifted`, whose trigger is so much larger."""
-    n, m = task.train_size or 8000, task.test_size or 8000
-    if n < 4 or m < 1:
-        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
-    if n + m > MOST:
-        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at most {MOST} together, which are '
-                          'made in memory')
+    n, m = sizes(task, MOST)
     rows = draw(n + m, task.seed, turn=task.turn)
     tests = {'test': rows.take(np.arange(n, n + m))}
     if task.shift:
         tests['shifted'] = draw(m, (task.seed, 1), task.shift, task.turn)
     return Dataset('salient_concept', 2, rows.take(np.arange(n)), tests,
+                   notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
+
+
+def sizes(task, most: int) -> tuple[int, int]:
+    """The rows of pool and test set. Raises ConfigError for too few, or more than `most`, which memory is to hold."""
+    n, m = task.train_size or 8000, task.test_size or 8000
+    if n < 4 or m < 1:
+        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
+    if n + m > most:
+        raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at most {most} together, which are '
+                          'made in memory')
+    return n, m
+
+
+def linear(task, log=print) -> Dataset:
+    """`task.width` normal features at `task.train_size` (0: 8000) and `task.test_size` (0: 8000) examples; the truth is
+    the sign of their sum, each with a sign of its own that the seed draws."""
+    n, m = sizes(task, MOST * WIDTH // task.width)
+    rng = np.random.default_rng((task.seed, 5))
+    signs = rng.choice([-1, 1], task.width).astype(np.float32)
+    features = rng.normal(size=(n + m, task.width)).astype(np.float32)
+    rows = Examples({'features': features}, (features @ signs > 0).astype(np.int32), np.arange(n + m))
+    return Dataset('linear_features', 2, rows.take(np.arange(n)), rows.take(np.arange(n, n + m)),
                    notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
 
 

@@ -1,0 +1,36 @@
+"""TABLES: name -> what columns are made of others: `fn(columns, settings, rng) -> columns`, name -> array `[N, ...]`,
+or texts `[N, S]` as objects. Columns of several needs are called NEED/COLUMN.
+"""
+from collections.abc import Mapping
+
+import numpy as np
+
+from w2s_jax.registry import Registry, Setting, Settings
+
+TABLES = Registry('table', traces=True)
+
+
+@TABLES.register('hints', test=Setting('', doc="the test set whose texts these are; '': the pool"),
+                 words=Setting((), doc='what classes are called, in order; (): their numbers'))
+def hint(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
+    """Texts that end with what the weak model thinks of them, so that imitation is trivial (Burns et al. 2023, arXiv
+    2312.09390, appendix E.3); those that it was not asked about stay as they are.
+
+    columns: `texts/text` `[N, S]`; of the pool `labels/labels`, classes or probabilities, of the rows `rows/values` or
+    `labels/rows`; of a test set the weak model's answers on it.
+    """
+    texts, said = columns['texts/text'], dict(zip(*answers(columns, settings.test), strict=True))
+    words = settings.words or range(max(said.values()) + 1)
+    ends = [f'\n\nI think this is {words[said[i]]}. What do you think?' if i in said else '' for i in range(len(texts))]
+    return {'text': np.array([[text + end for text in row] for row, end in zip(texts, ends, strict=True)], object)}
+
+
+def answers(columns: Mapping[str, np.ndarray], test: str) -> tuple[list[int], list[int]]:
+    """Rows, and the class that the weak model says of each."""
+    if test:
+        given = columns.get(f'weak/{test}.top')
+        found = columns['weak/values'].argmax(-1) if given is None else given[:, 0]
+        return list(range(len(found))), found.tolist()
+    labels = columns['labels/labels'] if 'labels/labels' in columns else columns['labels/values']
+    rows = columns['labels/rows'] if 'labels/rows' in columns else columns['rows/values']
+    return rows.tolist(), (labels if labels.ndim == 1 else labels.argmax(-1)).tolist()
