@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase
 from w2s_jax.labels import prompts
+from w2s_jax.labels.texts import TABLES
 from w2s_jax.methods.parts import Labels, Parts
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
-from w2s_jax.labels.texts import TABLES
 from w2s_jax.registry import Setting, Settings
 
 TEMPLATE = '{text}\nAnswer: {answer}'
