@@ -1,5 +1,6 @@
 """Easy to hard: which rows are learned and tested on either side of a cut, and what is refused."""
 import io
+import itertools
 import json
 import re
 
@@ -59,7 +60,7 @@ def test_a_cut_between_0_and_1_is_a_share_of_the_pool():
 def test_bands_are_the_whole_test_set_from_easy_to_hard():
     d = load(**MOVES, bands=4)
     bands = [levels(d.tests[f'band_{k}']) for k in range(1, 5)]
-    assert all(a.max() < b.min() for a, b in zip(bands, bands[1:], strict=False))
+    assert all(a.max() < b.min() for a, b in itertools.pairwise(bands))
     assert sorted(np.concatenate(bands)) == sorted(levels(d.test)) and min(map(len, bands)) > len(d.test) / 8
 
 

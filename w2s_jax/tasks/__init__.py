@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import difficulty, preference, synthetic
+from w2s_jax.tasks import difficulty, features, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -54,6 +54,12 @@ TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `
 TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS),
                difficulty=Setting('', doc="column of numbers, for easy to hard; '': not cut"),
                **difficulty.SETTINGS)(files.load)
+TASKS.register('features', path=Setting('', doc='a .npz or .parquet file, or a folder of .npy files'),
+               test_path=FILES['test_path'], strong=Setting('strong', doc='array [N, D] that the student reads'),
+               weak=Setting('weak', doc="array [N, W] that the teacher reads; '': none"),
+               label=Setting('label', doc='array of classes'),
+               given=Setting('', doc='array of weak labels, for labels.source=column: classes or [N, K]'),
+               group=Setting('', doc='array that related rows share: they stay in one half'))(features.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 for _name, _spec in nlp.SPECS.items():

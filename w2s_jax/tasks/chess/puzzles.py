@@ -13,14 +13,13 @@ import zlib
 
 import numpy as np
 
-from w2s_jax import data, paths
+from w2s_jax import paths
 from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import chess_moves as vocabulary
-from w2s_jax.tasks import difficulty
+from w2s_jax.tasks import cuts, difficulty
 
 PUZZLES = pathlib.Path(__file__).parents[2] / 'assets' / 'chess' / 'puzzles.npz'
-TEST_SHARE = 0.2
 POSITIONS, BAD_ROWS = 4, .01  # defaults of task.positions_per_game and task.max_bad_rows
 MAX_LEGAL = 218  # the most legal moves that a position can have
 NO_MOVE = 65535  # fills `allowed` up
@@ -45,11 +44,12 @@ def load(task, log=print) -> Dataset:
         notes = _merge(more, notes) | {'shared_with_test': shared}
     else:
         rows, notes = _read('path', task, _rows_for_both(task), log)
-        pool, test = _cut(rows, task)
+        pool, test = cuts.cut(rows, task)
     levels = pool.metadata.get(difficulty.KEY, np.zeros(len(pool)))
     level = difficulty.cut(levels, task)
-    pool = _sample(pool.take(difficulty.learned(level, levels)), task.train_size, 'train_size', task.seed)
-    tests = difficulty.tests(level, _sample(test, task.test_size, 'test_size', task.seed))
+    learned = pool.take(difficulty.learned(level, levels))
+    pool = cuts.sample(learned, task.train_size, 'train_size', task.seed, 'games')
+    tests = difficulty.tests(level, cuts.sample(test, task.test_size, 'test_size', task.seed, 'games'))
     notes |= difficulty.notes(level, levels, tests)
     return Dataset('chess', vocabulary.NUM_MOVES, pool, tests, notes=notes, render=render)
 
@@ -123,23 +123,8 @@ def _read_with_python_chess(field: str, path: str, task, needed: int, log) -> tu
 def _rows_for_both(task) -> int:
     if not task.train_size:
         return 0
-    return math.ceil(task.train_size * difficulty.room(task)) + (task.test_size or math.ceil(task.train_size * TEST_SHARE / (1 - TEST_SHARE)))
-
-
-def _cut(rows: Examples, task) -> tuple[Examples, Examples]:
-    """(pool, test): at least `task.test_size` rows of test, or a fifth, in whole games."""
-    n = len(rows)
-    if task.train_size + task.test_size > n:
-        raise DataError(f'task.train_size + task.test_size: {task.train_size} + {task.test_size}, '
-                        f'expected at most the {n} usable rows')
-    if task.test_size == n:
-        raise DataError(f'task.test_size: {n}, expected fewer than the {n} usable rows: none is left to train on')
-    largest = np.unique(rows.group, return_counts=True)[1].max()
-    # split_groups places a game by its middle, so half a game more makes sure of the size.
-    enough = min((max(task.test_size, 1) + largest / 2) / n, 1.0)
-    share = enough if task.test_size else max(enough, TEST_SHARE)
-    test, pool = data.split_groups(rows.group, share, task.seed)
-    return rows.take(pool), rows.take(test)
+    test = task.test_size or math.ceil(task.train_size * cuts.TEST_SHARE / (1 - cuts.TEST_SHARE))
+    return math.ceil(task.train_size * difficulty.room(task)) + test
 
 
 def _apart(pool: Examples, test: Examples, path: str) -> tuple[Examples, int]:
@@ -149,14 +134,6 @@ def _apart(pool: Examples, test: Examples, path: str) -> tuple[Examples, int]:
     if known.all():
         raise DataError(f'{path or PUZZLES}: no row left, every game or position is also in task.test_path')
     return pool.take(np.flatnonzero(~known)), int(known.sum())
-
-
-def _sample(rows: Examples, size: int, field: str, seed: int) -> Examples:
-    if size > len(rows):
-        raise DataError(f'task.{field}: {size}, expected at most {len(rows)}, the rows that whole games leave for it')
-    if not size:
-        return rows
-    return rows.take(np.sort(np.random.default_rng((seed, 1)).choice(len(rows), size, replace=False)))
 
 
 def _merge(pool: dict, test: dict) -> dict:
