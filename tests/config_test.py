@@ -11,7 +11,7 @@ from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError
 from w2s_jax.registry import Setting
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').rglob('*.py'))
 NAN, INF = float('nan'), float('inf')
 
 

@@ -1,6 +1,7 @@
 """Features as arrays: every kind of file, who reads what, what is refused, and digits from end to end."""
 import io
 import os
+import pathlib
 import re
 import zipfile
 
@@ -199,13 +200,12 @@ def test_parquet_files_that_are_wrong(tmp_path):
 @pytest.mark.parametrize('kind', ['npz', 'parquet'])
 def test_damaged_files_end_in_one_line(tmp_path, kind):
     path, rng = write(tmp_path, arrays(), kind), np.random.default_rng(0)
-    whole, taken = open(path, 'rb').read(), 0
+    whole, taken = pathlib.Path(path).read_bytes(), 0
     for _ in range(60):
         broken = bytearray(whole[:rng.integers(len(whole))] if rng.random() < .3 else whole)
         for at in rng.integers(0, max(len(broken), 1), 5 if broken else 0):
             broken[at] = rng.integers(256)
-        with open(path, 'wb') as file:
-            file.write(broken)
+        pathlib.Path(path).write_bytes(broken)
         try:
             load(path)
             taken += 1
@@ -236,7 +236,8 @@ def prepared(c):
 
 def test_teacher_and_student_read_arrays_of_their_own(tmp_path):
     made = prepared(config(write(tmp_path, arrays(300)), **{'train.batch_size': 64}))
-    assert made.models['teacher'].identity['column'] == 'weak' and made.models['student'].identity['column'] == 'features'
+    assert made.models['teacher'].identity['column'] == 'weak'
+    assert made.models['student'].identity['column'] == 'features'
     assert made.models['teacher'].num_params == 2 * 3 + 3 and made.models['student'].num_params == 5 * 3 + 3
     assert {p.section['stopping']['name'] for p in made.phases if p.kind == 'fit'} == {'calibrated'}
     same = prepared(config(write(tmp_path, arrays(300)), **{'train.batch_size': 64, 'teacher.reads': 'features'}))
@@ -253,7 +254,7 @@ def test_linear_models_that_do_not_fit(tmp_path):
             prepared(config(path, **changes | {'train.batch_size': 64}))
     c = configs.default_config()
     c.teacher.model = 'linear'
-    with pytest.raises(ConfigError, match="teacher.model: 'linear' does not fit task 'chess'"):
+    with pytest.raises(ConfigError, match=r"teacher.model: 'linear' does not fit task 'chess'"):
         prepared(configs.compose(c))
     with pytest.raises(ConfigError, match='unknown, expected'):
         vision.get_config('x')
@@ -261,12 +262,13 @@ def test_linear_models_that_do_not_fit(tmp_path):
 
 @pytest.mark.long
 def test_digits_from_end_to_end(tmp_path):
-    c = config(digits(tmp_path / 'd.npz'), **{'train.epochs': 60, 'train.batch_size': 64})
+    c = config(digits(tmp_path / 'd.npz'))
+    c.optimizer.name = 'lbfgs'  # 2 x 700 rows are too few steps of Adam's
     found = experiment.run(c, tmp_path / 'w', io.StringIO())
     weak, ceiling = found['weak']['accuracy']['mean'], found['ceiling']['accuracy']['mean']
     student = found['students'][0]
-    assert .6 < weak < ceiling - .1 and ceiling > .85
-    assert student['pgr']['defined'] and -.5 < student['pgr']['mean'] < 1
+    assert .85 < weak < ceiling - .03 and ceiling > .93
+    assert student['pgr']['defined'] and -.5 < student['pgr']['mean'] < .7
     print(f'weak {weak:.3f}, student {student["accuracy"]["mean"]:.3f}, ceiling {ceiling:.3f}, PGR {student["pgr"]}')
 
 
