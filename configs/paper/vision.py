@@ -13,9 +13,9 @@ here, so that the published numbers were not reproduced.
 
 Published in the README of openai/weak-to-strong at its release (50 000 images, 40 000 of them to train on; Adam at
 1e-3, batch 128, 20 epochs for ResNet-50, 5 for ViT-B/8), accuracy in per cent: AlexNet 56.6; DINO ResNet-50 taught by
-it 60.7, ceiling 63.7; DINO ViT-B/8 taught by it 64.2, ceiling 74.9: PGR .58 and .42. The README after its repair of the
-schedule has 61.9 of 64.5 and 66.6 of 74.0: .67 and .58. There features are not scaled, and the last step counts; here they are
-scaled to mean 0 and deviation 1 over the pool, and a rule on held-out weak labels chooses the step.
+it 60.7, ceiling 63.7; DINO ViT-B/8 taught by it 64.2, ceiling 74.9: PGR .58 and .42. The README after its repair of
+the schedule has 61.9 of 64.5 and 66.6 of 74.0: .67 and .58. There features are not scaled, and the last step counts;
+here they are scaled to mean 0 and deviation 1 over the pool, and a rule on held-out weak labels chooses the step.
 """
 from w2s_jax.config import compose, default_config
 from w2s_jax.errors import ConfigError

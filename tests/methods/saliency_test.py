@@ -10,7 +10,7 @@ from words import own, sentences
 
 from configs.paper import saliency as paper
 from w2s_jax import config as configs
-from w2s_jax.engine import experiment, plan
+from w2s_jax.engine import experiment, export, plan
 from w2s_jax.errors import ConfigError
 from w2s_jax.methods import METHODS
 from w2s_jax.models.linear import ADAPTERS
@@ -104,6 +104,8 @@ def test_all_five_are_measured_and_probes_read_the_tuned_backbone(folder, tmp_pa
     whole = model.apply(params, inputs, None if mode == 'full' else model.frozen(None))
     parts = model.backbone().apply({'head': params['head']}, {'features': tuned[:20]})
     np.testing.assert_allclose(whole, parts, atol=2e-4)
+    with pytest.raises(ConfigError, match=r'a probe on the backbone that fit-\w+ trained cannot be exported'):
+        export.write(tmp_path, 'student', LABELS[3], 0, tmp_path / 'out')
 
 
 def test_adapters_are_merged_as_they_are_applied(folder):
