@@ -12,7 +12,8 @@ probe on truth < fine-tuned on truth. In results.json: students `probe xent`, `p
 then probe on truth` (oracle), and `ceiling`. Models are full or lora; a student that is a probe is refused.
 
 Needs: two models (folders or hub ids) and data (SST-2's parquet files, or any that configs/own_data.py reads).
-`--config.student.layers=18` takes a model's first 18 blocks. docs/methods.md has numbers.
+`--config.student.layers=18` takes a model's first 18 blocks. 300 rows and one epoch are too
+few: a SmolLM2 of 6 blocks was then at chance on SST-2, and what it taught, too.
 """
 from w2s_jax.config import compose, default_config
 
