@@ -345,18 +345,19 @@ def chosen_among(config, part: str, field: str) -> list[tuple[Entry, Settings]]:
     return [(named.registry[n], Settings({k: config[part][n][k] for k in named.registry[n].settings})) for n in names]
 
 
-def stopping(config, role: str) -> tuple[Entry, Settings] | None:
+def stopping(config, role: str, probe: bool | None = None) -> tuple[Entry, Settings] | None:
     """The rule that chooses the step of a teacher's or a student's training, and its settings; None for the last
-    step."""
+    step. probe: whether it is one; None: as its mode says."""
     name = config[role].stopping.name
     if name == 'auto':
-        return (STOPPING['calibrated'], Settings()) if config[role].mode == 'probe' else None
+        probe = config[role].mode == 'probe' if probe is None else probe
+        return (STOPPING['calibrated'], Settings()) if probe else None
     return chosen(config, f'{role}.stopping') if name else None
 
 
-def holdout(config, role: str) -> float:
-    """The share of a role's rows that its stopping rule holds out of training."""
-    rule = stopping(config, role)
+def holdout(config, role: str, probe: bool | None = None) -> float:
+    """The share of a role's rows that its stopping rule holds out of training. probe: as `stopping` has it."""
+    rule = stopping(config, role, probe)
     return config[role].stopping.holdout if rule and not rule[0].options.get('learned') else 0.0
 
 

@@ -110,10 +110,21 @@ def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.P
     out = paths.folder(out, '--out')
     artifact = find(workdir, kind, loss, seed, phase)
     section = _section(artifact)
+    _check_backbone(artifact)
     with _whole(artifact.path / 'config.json'):
         folder = source(workdir, kind, section)
     with aside(out, folder, overwrite) as part:
         _write(part, artifact, section, folder)
+
+
+def _check_backbone(artifact: Artifact) -> None:
+    """Raises ConfigError for a probe on a backbone that another phase trained: its head fits no other."""
+    with _whole(artifact.path / 'config.json'):
+        path = artifact.path.parent / f'features-{reading.read(artifact.path / "config.json")["needs"]["inputs"]}'
+        needs = reading.read(path / 'config.json')['needs'] if (path / 'config.json').exists() else {}
+    if 'backbone' in needs:
+        raise ConfigError(f'{artifact.path.name}: a probe on the backbone that fit-{needs["backbone"]} trained cannot '
+                          'be exported, expected a model with a backbone of its own')
 
 
 def _write(out: pathlib.Path, artifact: Artifact, section: dict, folder: pathlib.Path) -> None:

@@ -108,7 +108,7 @@ class Parts:
         if start is not None:
             needs['start'], section['start'] = start, head
         if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
-            section, needs = self._stopping(part, section, needs)
+            section, needs = self._stopping(part, model, section, needs)
         needed = self.config.train.keep == 'all' or role in ('teacher', 'rung', 'tuned')
         named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
         return Phase('fit', section, needs, label or named, role, role in SEES_TRUTH, needed)
@@ -295,7 +295,7 @@ class Parts:
         if model.tokenizer is not None and not (isinstance(need, Phase) and need.kind == 'tokens'):
             need = Phase('tokens', self._tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
         if model.featurize is not None:
-            section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
+            section = {'model': model.identity, 'num_classes': self.dataset.num_classes, **_adapted(backbone)}
             need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
                          f'{model.name}: features of the {title}', 'features')
         return need
@@ -323,13 +323,14 @@ class Parts:
             return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
         return {'targets': targets} | ({} if rows is None else {'rows': rows.source})
 
-    def _stopping(self, part: str, section: dict, needs: dict) -> tuple[dict, dict]:
-        rule = configs.stopping(self.config, part)
+    def _stopping(self, part: str, model: Model, section: dict, needs: dict) -> tuple[dict, dict]:
+        probe = model.featurize is not None
+        rule = configs.stopping(self.config, part, probe)
         if rule is None:
             return section, needs
         entry, settings = rule
         group = self.dataset.pool.group
-        held = configs.holdout(self.config, part)
+        held = configs.holdout(self.config, part, probe)
         if entry.options.get('evenly') and configs.chosen(self.config, 'optimizer')[0].options.get('exact'):
             raise ConfigError(f'{part}.stopping.name: {entry.name!r} chooses among steps, but optimizer '
                               f"{self.config.optimizer.name!r} takes none, expected 'calibrated'")
@@ -372,6 +373,12 @@ def begun(phase: Phase) -> bool:
     """Whether a phase went on from a model that had learned the task's texts."""
     start = phase.needs.get('start', tuned(phase))
     return start is not None and start.role == 'tuned'
+
+
+def _adapted(backbone: Phase | None) -> dict:
+    """What a phase's adapters, if it trained some, are scaled with."""
+    factors = backbone.section['model'].get('lora') if backbone else None
+    return {'adapters': factors['alpha'] / factors['rank']} if factors else {}
 
 
 def related(group: np.ndarray) -> bool:

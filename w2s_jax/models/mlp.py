@@ -1,4 +1,4 @@
-"""A multi-layer perceptron over plain features, for tasks that need no language model."""
+"""Models over plain features, for tasks that need no language model: a multi-layer perceptron, and no backbone."""
 import functools
 
 import flax.linen as nn
@@ -17,3 +17,11 @@ class FeatureMLP(nn.Module):
     def __call__(self, features):
         dense = functools.partial(nn.Dense, kernel_init=_SMALL)
         return dense(self.num_classes, name='out')(nn.relu(dense(self.width, name='hidden')(features)))
+
+
+class NoBackbone(nn.Module):
+    """Nothing, and no parameters: below a head that reads inputs as they are."""
+
+    @nn.compact
+    def __call__(self):
+        return None

@@ -142,7 +142,7 @@ def draw(parts: Parts, key) -> dict:
     """Random parameters {'backbone': ..., 'head': ...}."""
     zeros = functools.partial(jax.tree.map, lambda s: jnp.zeros(s.shape, s.dtype))
     keys = jax.random.split(key)
-    backbone = parts.backbone.init(keys[0], *zeros(parts.call))['params']
+    backbone = parts.backbone.init(keys[0], *zeros(parts.call)).get('params', {})  # of none, the inputs are features
     features = jax.eval_shape(lambda p, inputs: parts.read({'params': p}, inputs), backbone, parts.inputs)
     head = parts.head.init(keys[1], zeros(features)).get('params')
     return {'backbone': backbone} | ({'head': head} if head else {})

@@ -150,6 +150,27 @@ def bottleneck_encoder(name: str, field: str, dataset: Dataset, settings: Settin
                             dataset.num_classes)
 
 
+@functools.cache
+def _linear(column: str, width: int, num_classes: int) -> Parts:
+    shape = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    return Parts('linear', 'linear', mlp.NoBackbone(), heads.ClassHead(num_classes, bias=True),
+                 lambda backbone, variables, inputs: inputs[column], (), {column: shape},
+                 load=lambda shardings: {'backbone': {}}, intercept=('head', 'Dense_0', 'bias'),
+                 extra=(('column', column),))
+
+
+def linear(name: str, field: str, dataset: Dataset, settings: Settings) -> Parts:
+    """A linear probe on features that the data bring: the teacher's on `weak`, if there are some."""
+    inputs = dataset.pool.inputs
+    column = settings.reads or ('weak' if field == 'teacher.model' and 'weak' in inputs else 'features')
+    if 'features' not in inputs:
+        _needs(field, name, dataset, 'features', dataset.num_classes)
+    if column not in inputs:
+        raise ConfigError(f"{field.rpartition('.')[0]}.reads: {column!r}, but task {dataset.name!r} has "
+                          f"{', '.join(sorted(inputs))}, expected one of them")
+    return _linear(column, inputs[column].shape[1], dataset.num_classes)
+
+
 def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: int) -> None:
     if inputs not in dataset.pool.inputs or dataset.num_classes != num_classes:
         raise ConfigError(f'{field}: {name!r} does not fit task {dataset.name!r}')
@@ -158,6 +179,8 @@ def _needs(field: str, name: str, dataset: Dataset, inputs: str, num_classes: in
 for _name in CHESS_LADDER:
     MODELS.register(_name)(chess)
 MODELS.register('bottleneck-8')(bottleneck_encoder)
+MODELS.register('linear', reads=Setting('', choices=('', 'features', 'weak'), doc="which features; '': of the teacher "
+                                        'weak, if there are some, else features'))(linear)
 for _width in (4, 32, 128, 256, 2048):
     MODELS.register(f'mlp-{_width}')(perceptron)
 
@@ -196,6 +219,9 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
         if part.mode != 'full':
             raise ConfigError(f'{field}.mode: {part.mode!r}, but {name!r} has no backbone to freeze, expected full')
         return _identified(found, name, part)
+    if not found.call and part.mode != 'probe':
+        raise ConfigError(f'{field}.mode: {part.mode!r}, but {name!r} has nothing to train below its head, expected '
+                          'probe')
     if ours:
         found = modes.computing(found, part.dtype, **{k: execution[k] for k in ('remat', 'attention') if execution})
     try:

@@ -12,7 +12,9 @@ import numpy as np
 from w2s_jax import data
 from w2s_jax.errors import DataError
 from w2s_jax.graph import Phase
+from w2s_jax.models import lora
 from w2s_jax.models import tokens as texts
+from w2s_jax.models.linear import ADAPTERS
 from w2s_jax.models.modes import Model
 from w2s_jax.phases import context as common
 from w2s_jax.phases.context import Context
@@ -52,12 +54,20 @@ def features(phases: list[Phase], inputs: list[dict], context: Context, folder: 
     out = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, rows = time.perf_counter(), common.arrays(needs['inputs'])
-        shapes = common.shapes(phase.section, context, rows)
-        tuned = needs['backbone'].params()['backbone'] if 'backbone' in needs else None
-        computed = featurize(common.model_of(phase.section, context.models), rows, shapes, context, folder / phase.id,
+        shapes, model = common.shapes(phase.section, context, rows), common.model_of(phase.section, context.models)
+        tuned = tuned_backbone(model, needs['backbone'].params(), phase.section) if 'backbone' in needs else None
+        computed = featurize(model, rows, shapes, context, folder / phase.id,
                              functools.partial(context.log, phase.label), tuned)
         out.append(({'seconds': time.perf_counter() - began, 'examples': len(computed)}, {'features': computed}, None))
     return out
+
+
+def tuned_backbone(model: Model, params: dict, section: dict) -> dict:
+    """The backbone's parameters that a phase trained, `params` being all of its own: those themselves, or the frozen
+    ones with its adapters, scaled by `section['adapters']`, merged into them."""
+    if ADAPTERS not in params:
+        return params['backbone']
+    return lora.merge(jax.tree.map(np.asarray, model.frozen(None)), params[ADAPTERS], section['adapters'])
 
 
 def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Context, folder: pathlib.Path,

@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import preference, synthetic
+from w2s_jax.tasks import difficulty, features, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -45,12 +45,22 @@ CHESS: dict[str, Any] = {
     'min_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
     'max_rating': Setting(0, 0, doc='of puzzles; 0: no limit'),
     'positions_per_game': Setting(puzzles.POSITIONS, 1, doc='of games')}
-TASKS.register('chess', **FILES, **CHESS)(puzzles.load)
+TASKS.register('chess', **FILES, **CHESS, **difficulty.SETTINGS,
+               difficulty=Setting('', choices=('', 'rating', 'legal_moves'), doc='of puzzles, for easy to hard: '
+                                  "their rating, or how many moves are legal; '': not cut"))(puzzles.load)
 TASKS.register('chess_choice', **FILES, **CHESS)(choices.load)
 TASKS.register('salient_concept', shift=Setting(0., 0, 3, doc='adds a test set `shifted`: the visible feature that '
                                                 'makes the supervisor err is so much larger'),
                turn=Setting(0, 0, 60, doc='features that the concept is spread over by a rotation'))(synthetic.load)
-TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS))(files.load)
+TASKS.register('files', **TEXTS, **TEMPLATE, **COLUMNS, **GROUP, questions=_questions(files.QUESTIONS),
+               difficulty=Setting('', doc="column of numbers, for easy to hard; '': not cut"),
+               **difficulty.SETTINGS)(files.load)
+TASKS.register('features', path=Setting('', doc='a .npz or .parquet file, or a folder of .npy files'),
+               test_path=FILES['test_path'], strong=Setting('strong', doc='array [N, D] that the student reads'),
+               weak=Setting('weak', doc="array [N, W] that the teacher reads; '': none"),
+               label=Setting('label', doc='array of classes'),
+               given=Setting('', doc='array of weak labels, for labels.source=column: classes or [N, K]'),
+               group=Setting('', doc='array that related rows share: they stay in one half'))(features.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)

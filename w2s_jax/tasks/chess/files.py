@@ -4,6 +4,7 @@ Puzzles: the columns that Lichess publishes, as .csv, .csv.zst or .parquet. Game
 with a column `moves_uci`. Rows are filtered and chosen before any is replayed, which is the slow part.
 """
 import contextlib
+import dataclasses
 import hashlib
 import io
 import pathlib
@@ -22,7 +23,8 @@ from w2s_jax import paths
 from w2s_jax.data import Examples
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.tasks.chess import board as chess_board
-from w2s_jax.tasks.chess.puzzles import MAX_LEGAL, NO_MOVE, POSITIONS, examples
+from w2s_jax.tasks.chess.puzzles import MAX_LEGAL, NO_MOVE, POSITIONS, check_unrated, examples, rated
+from w2s_jax.tasks.difficulty import KEY
 
 TABLES = ('.csv', '.csv.zst', '.parquet')
 SUFFIXES = (*TABLES, '.pgn', '.pgn.zst', '.npz')
@@ -72,13 +74,8 @@ def _frames(path: str, task) -> Iterator[pd.DataFrame]:
         raise DataError(f'{path}: empty file')
     if name.endswith(TABLES):
         return _parquet(path, task) if name.endswith('.parquet') else _csv(path, task)
-    if _rated(task):
-        raise ConfigError(f'task.min_rating, task.max_rating: {path} holds games, which have no rating, expected 0')
+    check_unrated(task, f'{path} holds games, which have no rating')
     return _pgn(path)
-
-
-def _rated(task) -> bool:
-    return bool(task.min_rating or task.max_rating)
 
 
 def _csv(path: str, task) -> Iterator[pd.DataFrame]:
@@ -109,12 +106,10 @@ def _check_type(path: str, column: str, kind: pa.DataType) -> None:
 
 def _columns(path: str, found, task) -> list[str]:
     """The columns to read. Raises DataError that names the missing ones."""
-    rated = _rated(task)
     if 'moves_uci' in found:
-        if rated:
-            raise ConfigError(f'task.min_rating, task.max_rating: {path} holds games, which have no rating, expected 0')
+        check_unrated(task, f'{path} holds games, which have no rating')
         return ['moves_uci']
-    needed = ['PuzzleId', 'FEN', 'Moves'] + ['Rating'] * rated
+    needed = ['PuzzleId', 'FEN', 'Moves'] + ['Rating'] * rated(task)
     missing = [c for c in needed if c not in found]
     if missing:
         raise DataError(f'{path}: no column {", ".join(missing)} (nor moves_uci), '
@@ -242,6 +237,7 @@ class _Rows:
         self.move: list[int] = []
         self.group: list[int] = []
         self.allowed: list[np.ndarray] = []
+        self.rating: list[float] = []
         self.seen: set[bytes] = set()
         self.bad: list[tuple[int, str]] = []
         self.tried = self.duplicates = 0
@@ -263,11 +259,11 @@ class _Rows:
         self.tried += 1
         try:
             for name, board, move in _found(row, self.task):
-                self._add_position(name, board, move)
+                self._add_position(name, board, move, row.get('Rating', np.nan))
         except _Unusable as e:
             self.bad.append((row['row'], str(e)))
 
-    def _add_position(self, name: str, board: chess.Board, move: chess.Move) -> None:
+    def _add_position(self, name: str, board: chess.Board, move: chess.Move, rating: float) -> None:
         tokens = chess_board.board_tokens(board)
         if tokens.tobytes() in self.seen:
             self.duplicates += 1
@@ -279,6 +275,7 @@ class _Rows:
         self.tokens.append(tokens)
         self.move.append(chess_board.move_class(board, move))
         self.group.append(_group(name))
+        self.rating.append(rating)
         self.allowed.append(np.pad(legal, (0, MAX_LEGAL - len(legal)), constant_values=np.uint16(NO_MOVE)))
 
     def first_bad(self) -> str:
@@ -291,7 +288,9 @@ class _Rows:
                             f'task.max_bad_rows allows {100 * self.task.max_bad_rows:g} %)')
 
     def examples(self) -> Examples:
-        return examples(np.array(self.tokens), np.array(self.move), np.array(self.group), np.array(self.allowed))
+        found = examples(np.array(self.tokens), np.array(self.move), np.array(self.group), np.array(self.allowed))
+        metadata = {KEY: np.array(self.rating, np.float64)} if self.task.get(KEY) == 'rating' else {}
+        return dataclasses.replace(found, metadata=metadata)
 
 
 def _group(name: str) -> int:

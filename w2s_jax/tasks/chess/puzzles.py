@@ -4,6 +4,7 @@ Positions and moves are seen from the side to move (see `chess_moves`). Puzzles 
 (self-play of an engine), from a file that `save_puzzles` wrote, or, with the extra `chess`, from Lichess's
 puzzle files and from games (see `chess_files`).
 """
+import dataclasses
 import html
 import math
 import pathlib
@@ -12,13 +13,13 @@ import zlib
 
 import numpy as np
 
-from w2s_jax import data, paths
+from w2s_jax import paths
 from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import chess_moves as vocabulary
+from w2s_jax.tasks import cuts, difficulty
 
 PUZZLES = pathlib.Path(__file__).parents[2] / 'assets' / 'chess' / 'puzzles.npz'
-TEST_SHARE = 0.2
 POSITIONS, BAD_ROWS = 4, .01  # defaults of task.positions_per_game and task.max_bad_rows
 MAX_LEGAL = 218  # the most legal moves that a position can have
 NO_MOVE = 65535  # fills `allowed` up
@@ -31,21 +32,26 @@ def load(task, log=print) -> Dataset:
     task: path and test_path ('' = the built-in puzzles; the test set cut from the same rows), seed (of the cut
     and of every choice of rows), train_size (rows of the pool, 0 = all), test_size (0 = a fifth of the rows
     read), min_rating and max_rating (inclusive, 0 = no limit), max_bad_rows (the tolerated share of unusable
-    rows), positions_per_game (taken from each game). A choice of rows is made before they are replayed.
+    rows), positions_per_game (taken from each game), and for easy to hard difficulty ('rating', or 'legal_moves', how
+    many there are), cut, train and bands (`difficulty.py`). A choice of rows is made before they are replayed.
     Raises ConfigError for fields that contradict each other, DataError for files that cannot be used.
     """
     _check(task)
     if task.test_path:
         test, notes = _read('test_path', task, task.test_size, log)
-        pool, more = _read('path', task, task.train_size, log)
+        pool, more = _read('path', task, math.ceil(task.train_size * difficulty.room(task)), log)
         pool, shared = _apart(pool, test, task.path)
         notes = _merge(more, notes) | {'shared_with_test': shared}
     else:
         rows, notes = _read('path', task, _rows_for_both(task), log)
-        pool, test = _cut(rows, task)
-    pool = _sample(pool, task.train_size, 'train_size', task.seed)
-    test = _sample(test, task.test_size, 'test_size', task.seed)
-    return Dataset('chess', vocabulary.NUM_MOVES, pool, test, notes=notes, render=render)
+        pool, test = cuts.cut(rows, task)
+    levels = pool.metadata.get(difficulty.KEY, np.zeros(len(pool)))
+    level = difficulty.cut(levels, task)
+    learned = pool.take(difficulty.learned(level, levels))
+    pool = cuts.sample(learned, task.train_size, 'train_size', task.seed, 'games')
+    tests = difficulty.tests(level, cuts.sample(test, task.test_size, 'test_size', task.seed, 'games'))
+    notes |= difficulty.notes(level, levels, tests)
+    return Dataset('chess', vocabulary.NUM_MOVES, pool, tests, notes=notes, render=render)
 
 
 def _check(task) -> None:
@@ -66,9 +72,7 @@ def _read(field: str, task, needed: int, log) -> tuple[Examples, dict]:
     if path and not path.lower().endswith('.npz'):
         rows, notes = _read_with_python_chess(field, path, task, math.ceil(1.5 * needed) + 100 if needed else 0, log)
     else:
-        if task.min_rating or task.max_rating:
-            raise ConfigError(f'task.min_rating, task.max_rating: {path or "the built-in puzzles"} '
-                              'have no ratings, expected 0')
+        check_unrated(task, f'{path or "the built-in puzzles"} have no ratings')
         _no_games(task, field)
         if task.max_bad_rows != BAD_ROWS and not (task.path and task.test_path):
             raise ConfigError(f'task.max_bad_rows: {task.max_bad_rows:g}, but {path or "the built-in puzzles"} have no '
@@ -77,7 +81,23 @@ def _read(field: str, task, needed: int, log) -> tuple[Examples, dict]:
         notes = {'rows': len(rows), 'skipped': 0, 'first_skipped': '', 'source': path or 'built-in'}
     if len(rows) < 2 and field == 'path':
         raise DataError(f'{path or PUZZLES}: {len(rows)} usable example(s), expected at least two')
+    if task.get(difficulty.KEY) == 'legal_moves':
+        moves = (rows.extras['allowed'] != NO_MOVE).sum(1).astype(np.float64)
+        rows = dataclasses.replace(rows, metadata=rows.metadata | {difficulty.KEY: moves})
     return rows, notes
+
+
+def rated(task) -> bool:
+    """Whether ratings of puzzles are asked for."""
+    return bool(task.min_rating or task.max_rating or task.get(difficulty.KEY) == 'rating')
+
+
+def check_unrated(task, what: str) -> None:
+    """Raises ConfigError, saying `what`, if ratings are asked for where there are none."""
+    if task.min_rating or task.max_rating:
+        raise ConfigError(f'task.min_rating, task.max_rating: {what}, expected 0')
+    if rated(task):
+        raise ConfigError(f"task.difficulty: 'rating', but {what}, expected 'legal_moves' or ''")
 
 
 def _no_games(task, field: str) -> None:
@@ -103,23 +123,8 @@ def _read_with_python_chess(field: str, path: str, task, needed: int, log) -> tu
 def _rows_for_both(task) -> int:
     if not task.train_size:
         return 0
-    return task.train_size + (task.test_size or math.ceil(task.train_size * TEST_SHARE / (1 - TEST_SHARE)))
-
-
-def _cut(rows: Examples, task) -> tuple[Examples, Examples]:
-    """(pool, test): at least `task.test_size` rows of test, or a fifth, in whole games."""
-    n = len(rows)
-    if task.train_size + task.test_size > n:
-        raise DataError(f'task.train_size + task.test_size: {task.train_size} + {task.test_size}, '
-                        f'expected at most the {n} usable rows')
-    if task.test_size == n:
-        raise DataError(f'task.test_size: {n}, expected fewer than the {n} usable rows: none is left to train on')
-    largest = np.unique(rows.group, return_counts=True)[1].max()
-    # split_groups places a game by its middle, so half a game more makes sure of the size.
-    enough = min((max(task.test_size, 1) + largest / 2) / n, 1.0)
-    share = enough if task.test_size else max(enough, TEST_SHARE)
-    test, pool = data.split_groups(rows.group, share, task.seed)
-    return rows.take(pool), rows.take(test)
+    test = task.test_size or math.ceil(task.train_size * cuts.TEST_SHARE / (1 - cuts.TEST_SHARE))
+    return math.ceil(task.train_size * difficulty.room(task)) + test
 
 
 def _apart(pool: Examples, test: Examples, path: str) -> tuple[Examples, int]:
@@ -129,14 +134,6 @@ def _apart(pool: Examples, test: Examples, path: str) -> tuple[Examples, int]:
     if known.all():
         raise DataError(f'{path or PUZZLES}: no row left, every game or position is also in task.test_path')
     return pool.take(np.flatnonzero(~known)), int(known.sum())
-
-
-def _sample(rows: Examples, size: int, field: str, seed: int) -> Examples:
-    if size > len(rows):
-        raise DataError(f'task.{field}: {size}, expected at most {len(rows)}, the rows that whole games leave for it')
-    if not size:
-        return rows
-    return rows.take(np.sort(np.random.default_rng((seed, 1)).choice(len(rows), size, replace=False)))
 
 
 def _merge(pool: dict, test: dict) -> dict:

@@ -50,6 +50,14 @@ def as_number(value) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def number(row: dict, column: str) -> float:
+    """The finite number in a cell. Raises ValueError for anything else."""
+    found = as_number(row.get(column))
+    if found is None:
+        raise ValueError(f'{column} is {str(row.get(column))[:40]!r}, expected a number')
+    return found
+
+
 def shown(row: dict, column: str) -> str:
     """A text, or a number as one. Raises ValueError for an empty cell and for a list of texts."""
     value = row.get(column)

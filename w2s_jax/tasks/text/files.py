@@ -5,23 +5,24 @@ With `task.text` (or a template of columns) and `task.label` the classes are tho
 or wrong with even chance, as in `nlp`. With `task.chosen` and `task.rejected` the two texts are a preference pair.
 Rows with the same text, question or `task.group` stay together.
 """
+import dataclasses
 import functools
 from collections.abc import Callable
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.tasks import preference
+from w2s_jax.tasks import difficulty, preference
 from w2s_jax.tasks.text import cells, classes, nlp, questions, statements, tables
 from w2s_jax.tasks.text.classes import Labels
 from w2s_jax.tasks.text.statements import Statement
 from w2s_jax.tasks.text.tables import Table
 
 # What kind of data a field stands for -> (fields that must be set beside it, fields that may be).
-FORMS = {'text': (('label',), ('weak', 'classes', 'group', 'balance')),
-         'question': (('options', 'answer'), ('classes', 'group')),
+FORMS = {'text': (('label',), ('weak', 'classes', 'group', 'balance', 'difficulty')),
+         'question': (('options', 'answer'), ('classes', 'group', 'difficulty')),
          'chosen': (('rejected',), ('prompt', 'group'))}
 QUESTIONS = 500  # the default of task.questions
-OWN = {'label', 'weak', 'classes', 'group', 'balance', 'options', 'answer', 'rejected', 'prompt'}
+OWN = {'label', 'weak', 'classes', 'group', 'balance', 'options', 'answer', 'rejected', 'prompt', 'difficulty'}
 
 
 def load(task, log=print) -> Dataset:
@@ -35,7 +36,8 @@ def load(task, log=print) -> Dataset:
       (their names in order, comma separated; '' = as the labels say), balance (drops rows of larger classes);
     - question, options (a column of lists, or several columns 'a,b,c'), answer (an index from 0, or from 1 if that is
       certain, a letter, an option's text, or the right answer itself beside wrong options), questions;
-    - chosen, rejected, prompt.
+    - chosen, rejected, prompt;
+    - beside text or question: difficulty (a column of numbers), cut, train and bands (`difficulty.py`).
     Raises ConfigError for fields that contradict each other, DataError for files that cannot be used.
     """
     form = _form(task)
@@ -59,6 +61,7 @@ def _form(task) -> str:
             raise ConfigError(f'task.{name}: {task[name]!r}, expected {type(task[name])()!r}, as task.{form} is set')
     if task.text and task.template:
         raise ConfigError(f"task.text: {task.text!r}, expected '' as task.template is set, which says what is shown")
+    difficulty.wanted(task)
     if form != 'question' and task.questions != QUESTIONS:
         raise ConfigError(f'task.questions: {task.questions}, expected {QUESTIONS} as task.{form} is set, which has no '
                           'options')
@@ -88,7 +91,7 @@ def _check_columns(task, everything: list[Table], fields: tuple[str, ...], sever
              if not (name == 'answer' and task.question)}
     _check_answers(task, asked | {name: f'task.{f}' for f, names in several.items() for name in names
                                   if f != 'options'} | ({task.question: 'task.question'} if task.question else {}))
-    asked |= {task[f]: f'task.{f}' for f in (*fields, 'group') if task[f]}
+    asked |= {task[f]: f'task.{f}' for f in (*fields, 'group', difficulty.KEY) if task[f]}
     asked |= {name: f'task.{f}' for f, names in several.items() for name in names}
     for table in everything:
         tables.check_columns(table, asked)
@@ -96,7 +99,10 @@ def _check_columns(task, everything: list[Table], fields: tuple[str, ...], sever
 
 def _sources(task, parts, make: Callable[[dict], Statement], log):
     """(pool, test set or None) of the rows of both splits."""
-    return [statements.source(part, make, task, log) if part else None for part in parts]
+    def levelled(row):
+        return dataclasses.replace(make(row), difficulty=cells.number(row, task.difficulty))
+    read = levelled if difficulty.wanted(task) else make
+    return [statements.source(part, read, task, log) if part else None for part in parts]
 
 
 def _texts(task, parts, log) -> Dataset:

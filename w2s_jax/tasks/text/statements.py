@@ -19,6 +19,7 @@ import numpy as np
 from w2s_jax.data import Dataset, Examples, Inputs
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.store import arrays
+from w2s_jax.tasks import difficulty
 from w2s_jax.tasks.text import leak, tables
 from w2s_jax.tasks.text.tables import Table
 
@@ -31,12 +32,13 @@ SHOWN = 600  # characters of a text in a report
 class Statement:
     """An example before it is an array: one text (or the two of a pair), its class, what it shares with others
     (`group_id`), and the probabilities of a weak label, if one comes with it. whole: of a question, all of its options
-    as (text, class)."""
+    as (text, class).  difficulty: if it is known."""
     texts: tuple[str, ...]
     truth: int
     group: int
     weak: tuple[float, ...] | None = None
     whole: Callable[[], list[tuple[str, int]]] | None = None
+    difficulty: float | None = None
 
     def digest(self, seed: int) -> bytes:
         """Puts statements in an order that knows nothing of the file's."""
@@ -150,13 +152,16 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
     task: train_size, test_size, seed. Raises DataError where a class has no rows or there are too few rows.
     """
     pool_rows, test_rows, test_size = _parted(task, classes, pool, test, balanced)
+    found, levels = len(pool_rows) + len(test_rows), [s.difficulty for s in pool_rows]
+    level = difficulty.cut(levels, task)
+    pool_rows = [pool_rows[i] for i in difficulty.learned(level, levels)]
     train = _examples(_choose(pool_rows, task.train_size, 'train_size', pool.name, classes, balanced))
     chosen = _choose(test_rows, test_size, 'test_size', (test or pool).name, classes, balanced)
     held_out, asked = _examples(chosen), _whole(chosen, questions)
     del chosen
     rows = sum(len(s.statements) for s in (pool, test) if s)
-    found = len(pool_rows) + len(test_rows)
     unbalanced = sum(_surplus(part, len(classes)) for part in (pool_rows, test_rows)) if balanced else 0
+    kept = len(pool_rows)
     del pool_rows, test_rows
     for used in filter(None, (pool, test)):
         used.statements.clear()  # before anything else takes a place among them, and keeps theirs from being given back
@@ -164,9 +169,10 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
              'first_skipped': pool.first_skipped or (test.first_skipped if test else ''),
              'source': f'{pool.name}, test: {test.name}' if test else pool.name,
              'template': template, 'classes': classes, 'balanced': unbalanced, 'shared_with_test': rows - found,
-             'unused': found - unbalanced - len(train) - len(held_out),
+             'unused': found - unbalanced - len(train) - len(held_out) - (len(levels) - kept),
              'leak': _checked_for_leaks(name, [train, held_out], task.seed, log)}
-    tests = {'test': held_out}
+    tests = difficulty.tests(level, held_out)
+    notes |= difficulty.notes(level, levels, tests)
     if asked is not None:
         tests['questions'] = asked
         number = len(np.unique(asked.extras['question']))
@@ -306,7 +312,9 @@ def _examples(statements: list[Statement]) -> Examples:
     return Examples({'text': arrays.Texts(s.texts for s in statements)},  # type: ignore[dict-item]
                     np.array([s.truth for s in statements], np.int32),
                     np.array([s.group for s in statements], np.int64),
-                    np.array([s.weak for s in statements], np.float32) if statements[0].weak is not None else None)
+                    np.array([s.weak for s in statements], np.float32) if statements[0].weak is not None else None,
+                    metadata={} if statements[0].difficulty is None else {
+                        difficulty.KEY: np.array([s.difficulty for s in statements], np.float64)})
 
 
 def render(inputs: Inputs, answers: dict[str, int], classes: tuple[str, ...]) -> str:
