@@ -15,12 +15,12 @@ from w2s_jax import data
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
+from w2s_jax.methods.inputs import Inputs, tuned
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
 
 SEES_TRUTH = ('teacher', 'ceiling')
 WATCHED, MOST_WATCHED = 256, 10_000  # test rows that curves are measured on: by default, and of probes
-_TITLES = {'inputs': 'pool', 'test': 'test set'}
 
 
 class Halves(NamedTuple):
@@ -50,12 +50,13 @@ class Target:
     row: dict = dataclasses.field(default_factory=dict)
 
 
-class Parts:
+class Parts(Inputs):
     """What a method is made of. config: the experiment's.  dataset: without truth.  models: by role.  truth: of the
     pool, sealed.  settings: of the method.  losses: the students', the baselines' first."""
 
     def __init__(self, config, dataset: Dataset, models: dict[str, Model], truth: dict[str, Truth]):
-        self.config, self.dataset, self.models, self.sealed = config, dataset, models, truth
+        super().__init__(config, dataset)
+        self.models, self.sealed = models, truth
         self.truth, self.seeds = truth['pool'], tuple(config.seeds)
         self.targets: list[Target] = []
         self.settings = configs.chosen(config, 'method')[1]
@@ -64,8 +65,6 @@ class Parts:
         self.tuned: dict[int, Phase] = {}
         cut = functools.partial(data.halves, dataset.pool.group, config.method.share)
         self.halves = {seed: Halves(*(Rows(seed, rows) for rows in cut(seed))) for seed in self.seeds}
-        self.raw = {'inputs': source(dataset.pool.inputs)} | {k: source(v.inputs) for k, v in dataset.tests.items()}
-        self._prepared: dict[tuple, Any] = {}
 
     @property
     def teacher(self) -> Model:
@@ -100,7 +99,7 @@ class Parts:
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
-        needs = self._inputs(model, inputs, backbone, tests or {}) | self._targets(rows, targets)
+        needs = self.inputs_of(model, inputs, backbone, tests or {}) | self._targets(rows, targets)
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed)
         section['epochs'] = section['epochs'] if epochs is None else epochs
@@ -164,20 +163,10 @@ class Parts:
         whole = model.generative()
         if pack and whole.tokenizer is None:
             raise ConfigError(f'method.pack: {pack}, but {model.name!r} reads no texts, expected 0')
-        inputs = self._packed(whole, rows, pack) if pack else None
+        inputs = self.packed(whole, rows, pack) if pack else None
         aim = 'next_token' if whole.tokenizer else 'denoising'
         return self.fit('tuned', whole, None if pack else rows, None, aim, inputs=inputs, seed=rows.seed,
                         epochs=epochs, rate=rate, label=f'{model.name} on its texts')
-
-    def _packed(self, model: Model, rows: Rows, size: int) -> Phase:
-        section = self._tokens(model) | {'packed': min(size, model.max_length)}
-        return Phase('tokens', section, {'inputs': self.raw['inputs'], 'rows': rows.source},
-                     f'texts of seed {rows.seed}, packed', 'tokens')
-
-    def whole_tokens(self, model: Model, inputs: Phase) -> Phase:
-        """Token ids of texts that may not be cut."""
-        return Phase('tokens', self._tokens(model) | {'whole': True}, {'inputs': inputs}, f'tokens: {inputs.label}',
-                     'tokens')
 
     def perplexity(self, seed: int, phase: Phase) -> None:
         """Says whose perplexity on the texts of the test set is to stand in the results."""
@@ -192,14 +181,6 @@ class Parts:
             needs['features'] = self.features(self.student)
         return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True,
                       labels.before or labels)
-
-    def features(self, model: Model) -> Phase | Source:
-        """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
-        features."""
-        if 'features' in self.dataset.pool.inputs:
-            return self.raw['inputs']
-        frozen = model.backbone() if model.backbone else model
-        return self.prepared(frozen, 'inputs')
 
     def table(self, entry, settings: Settings, needs: dict, label: str, seed: int = 0) -> Phase:
         """A registered function of columns to columns (phases/tables.py): texts, numbers."""
@@ -280,39 +261,6 @@ class Parts:
             raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
         return found
 
-    def prepared(self, model: Model, name: str, raw: Phase | Source | None = None,
-                 backbone: Phase | None = None) -> Phase | Source:
-        """Inputs as a model takes them: as they are, or tokens, or (probe) cached features. name: 'inputs' (the pool),
-        a test set, or whatever `raw` is called.  backbone: the phase whose backbone makes the features, if it is not
-        the pretrained one."""
-        key = (model.key, name, (raw or self.raw[name]).id, backbone and backbone.id)
-        if key not in self._prepared:
-            self._prepared[key] = self._prepare(model, name, raw or self.raw[name], backbone)
-        return self._prepared[key]
-
-    def _prepare(self, model: Model, name: str, need, backbone: Phase | None):
-        title = _TITLES.get(name, name)
-        if model.tokenizer is not None and not (isinstance(need, Phase) and need.kind == 'tokens'):
-            need = Phase('tokens', self._tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
-        if model.featurize is not None:
-            section = {'model': model.identity, 'num_classes': self.dataset.num_classes, **_adapted(backbone)}
-            need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
-                         f'{model.name}: features of the {title}', 'features')
-        return need
-
-    def _tokens(self, model: Model) -> dict:
-        task, tokenizer = self.config.task, model.tokenizer
-        assert tokenizer is not None
-        return {'tokenizer': tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
-                'max_length': min(task.max_length, model.max_length)}
-
-    def _inputs(self, model: Model, inputs: Phase | None, backbone: Phase | None, tests: dict) -> dict:
-        prepared = functools.partial(self.prepared, model, backbone=backbone)
-        needs = {'inputs': prepared(inputs.label if inputs is not None else 'inputs', inputs)}
-        if inputs is not None and model.featurize is not None:
-            needs['scale'] = prepared('inputs')
-        return needs | {f'predict/{k}': prepared(k, tests.get(k)) for k in self.dataset.tests}
-
     def _targets(self, rows: Rows | None, targets) -> dict:
         if targets is None:
             return {} if rows is None else {'rows': rows.source}
@@ -363,22 +311,10 @@ class Parts:
                 **{k: config.train[k] for k in ('batch_size', 'evaluations', 'window')}, 'hyper': hyper}
 
 
-def tuned(phase: Phase) -> Phase | None:
-    """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
-    inputs = phase.needs.get('inputs')
-    return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
-
-
 def begun(phase: Phase) -> bool:
     """Whether a phase went on from a model that had learned the task's texts."""
     start = phase.needs.get('start', tuned(phase))
     return start is not None and start.role == 'tuned'
-
-
-def _adapted(backbone: Phase | None) -> dict:
-    """What a phase's adapters, if it trained some, are scaled with."""
-    factors = backbone.section['model'].get('lora') if backbone else None
-    return {'adapters': factors['alpha'] / factors['rank']} if factors else {}
 
 
 def related(group: np.ndarray) -> bool:

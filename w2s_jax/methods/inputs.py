@@ -1,0 +1,83 @@
+"""What models read: the task's inputs, as they are, as tokens, or as features of a frozen backbone."""
+import functools
+
+from w2s_jax.data import Dataset
+from w2s_jax.graph import Phase, Rows, Source, source
+from w2s_jax.models.modes import Model
+
+_TITLES = {'inputs': 'pool', 'test': 'test set'}
+
+
+class Inputs:
+    """The inputs of one experiment. raw: of the pool ('inputs') and of each test set, as the task has them."""
+
+    def __init__(self, config, dataset: Dataset):
+        self.config, self.dataset = config, dataset
+        self.raw = {'inputs': source(dataset.pool.inputs)} | {k: source(v.inputs) for k, v in dataset.tests.items()}
+        self._prepared: dict[tuple, Phase | Source] = {}
+
+    def prepared(self, model: Model, name: str, raw: Phase | Source | None = None,
+                 backbone: Phase | None = None) -> Phase | Source:
+        """Inputs as a model takes them: as they are, or tokens, or (probe) cached features. name: 'inputs' (the pool),
+        a test set, or whatever `raw` is called.  backbone: the phase whose backbone makes the features, if it is not
+        the pretrained one."""
+        key = (model.key, name, (raw or self.raw[name]).id, backbone and backbone.id)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(model, name, raw or self.raw[name], backbone)
+        return self._prepared[key]
+
+    def _prepare(self, model: Model, name: str, need, backbone: Phase | None):
+        title = _TITLES.get(name, name)
+        if model.tokenizer is not None and not (isinstance(need, Phase) and need.kind == 'tokens'):
+            need = Phase('tokens', self.tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
+        if model.featurize is not None:
+            section = {'model': model.identity, 'num_classes': self.dataset.num_classes, **_adapted(backbone)}
+            need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
+                         f'{model.name}: features of the {title}', 'features')
+        return need
+
+    def features(self, model: Model) -> Phase | Source:
+        """What a model's frozen backbone makes of every row of the pool, `[N, ...]`; the inputs themselves if they are
+        features."""
+        if 'features' in self.dataset.pool.inputs:
+            return self.raw['inputs']
+        frozen = model.backbone() if model.backbone else model
+        return self.prepared(frozen, 'inputs')
+
+    def tokens(self, model: Model) -> dict:
+        """The section of a phase that makes tokens for a model."""
+        task, tokenizer = self.config.task, model.tokenizer
+        assert tokenizer is not None
+        return {'tokenizer': tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
+                'max_length': min(task.max_length, model.max_length)}
+
+    def whole_tokens(self, model: Model, inputs: Phase) -> Phase:
+        """Token ids of texts that may not be cut."""
+        return Phase('tokens', self.tokens(model) | {'whole': True}, {'inputs': inputs}, f'tokens: {inputs.label}',
+                     'tokens')
+
+    def packed(self, model: Model, rows: Rows, size: int) -> Phase:
+        """The texts of rows one behind the other, in rows of so many tokens."""
+        section = self.tokens(model) | {'packed': min(size, model.max_length)}
+        return Phase('tokens', section, {'inputs': self.raw['inputs'], 'rows': rows.source},
+                     f'texts of seed {rows.seed}, packed', 'tokens')
+
+    def inputs_of(self, model: Model, inputs: Phase | None, backbone: Phase | None, tests: dict) -> dict:
+        """What a fit needs: what it learns from, and the test sets. inputs, tests: in place of the task's."""
+        prepared = functools.partial(self.prepared, model, backbone=backbone)
+        needs = {'inputs': prepared(inputs.label if inputs is not None else 'inputs', inputs)}
+        if inputs is not None and model.featurize is not None:
+            needs['scale'] = prepared('inputs')
+        return needs | {f'predict/{k}': prepared(k, tests.get(k)) for k in self.dataset.tests}
+
+
+def tuned(phase: Phase) -> Phase | None:
+    """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
+    inputs = phase.needs.get('inputs')
+    return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
+
+
+def _adapted(backbone: Phase | None) -> dict:
+    """What a phase's adapters, if it trained some, are scaled with."""
+    factors = backbone.section['model'].get('lora') if backbone else None
+    return {'adapters': factors['alpha'] / factors['rank']} if factors else {}
