@@ -131,7 +131,8 @@ def test_logits_probabilities_and_features_are_float32(mode):
 @pytest.mark.parametrize('loss', losses.LOSSES)
 def test_a_loss_of_bfloat16_logits_is_float32(loss):
     logits, targets = jnp.ones((4, 2), jnp.bfloat16), jnp.full((4, 2), .5)
-    found = losses.LOSSES[loss].fn(logits, targets, progress=.5, settings=Settings(hyper()['loss']), state=())
+    settings = Settings({k: np.float32(s.default) for k, s in losses.LOSSES[loss].settings.items()})
+    found = losses.LOSSES[loss].fn(logits, targets, progress=.5, settings=settings, state=())
     assert kinds(found[:2]) == {'float32'}
 
 

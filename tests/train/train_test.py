@@ -63,13 +63,14 @@ def steps(static, number=5, place=lambda x: x, **changes):
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_microbatches_give_the_plain_gradient(loss, accumulate):
     plain = dataclasses.replace(STATIC, objective=loss)
-    state = stepping.init_state(hyper(), 0, None, init=init, static=plain)
+    numbers = hyper(**{k: s.default for k, s in losses.LOSSES[loss].settings.items()})
+    state = stepping.init_state(numbers, 0, None, init=init, static=plain)
     state = dataclasses.replace(state, step=jnp.int32(10))
     b = batch()
     b['weight'] = np.linspace(.5, 2, 16).astype(np.float32)
-    (want, _), grads = gradients(state, b, hyper(), None, apply=apply, static=plain)
+    (want, _), grads = gradients(state, b, numbers, None, apply=apply, static=plain)
     parts = dataclasses.replace(plain, accumulate=accumulate)
-    (got, _), summed = gradients(state, b, hyper(), None, apply=apply, static=parts)
+    (got, _), summed = gradients(state, b, numbers, None, apply=apply, static=parts)
     chex.assert_trees_all_close((got, summed), (want, grads), atol=1e-6)
 
 
