@@ -111,6 +111,8 @@ def test_a_prompted_teacher_sees_the_truth_of_its_own_half_alone(folder):
     ({'method.words': ('n', 'n')}, r'expected 2 different words'),
     ({'method.template': 'no fields'}, r"method\.template: 'no fields', expected \{text\} once"),
     ({'method.template': '{answer} {text}'}, r'at its end'),
+    ({'method.template': '{text} {answer'}, r'at its end'),
+    ({'method.words': (1, 2)}, r'method\.words: \(1, 2\), expected words'),
     ({'method.template': '{text} {answer} {answer}'}, r'at its end')])
 def test_bad_settings(folder, changes, says):
     with pytest.raises(ConfigError, match=says):

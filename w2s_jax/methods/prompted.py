@@ -4,7 +4,6 @@ A causal model reads every text once with each answer behind it; the likelihoods
 what each answer gets on the whole (batch calibration, arXiv 2309.17249). Few-shot: examples stand before the text,
 labelled by the weak model (for the student) or by the truth of the teacher's half (for the teacher).
 """
-import string
 from typing import Any, NamedTuple
 
 from w2s_jax.errors import ConfigError
@@ -27,10 +26,11 @@ class Shown(NamedTuple):
 
 def checked(settings: Settings) -> dict[str, str]:
     """No models of its own. Raises ConfigError for a template that is none."""
-    fields = [name for _, name, _, _ in string.Formatter().parse(settings.template) if name is not None]
-    if sorted(fields) != ['answer', 'text'] or not settings.template.endswith('{answer}'):
-        raise ConfigError(f'method.template: {settings.template!r}, expected {{text}} once, and {{answer}} once at its '
-                          'end')
+    template = settings.template
+    if template.count('{text}') != 1 or template.count('{answer}') != 1 or not template.endswith('{answer}'):
+        raise ConfigError(f'method.template: {template!r}, expected {{text}} once, and {{answer}} once at its end')
+    if not all(isinstance(word, str) and word for word in settings.words):
+        raise ConfigError(f'method.words: {settings.words}, expected words')
     return {}
 
 
