@@ -157,7 +157,7 @@ def leave(message: str, status: int) -> None:
 
 def blame(error: Exception) -> None:
     """Waits until the watch has found out who broke a collective, and ended this process. Raises HostsError else."""
-    time.sleep(SILENCE + 2 * PERIOD)
+    time.sleep(SILENCE + 5 * PERIOD)
     raise HostsError(f'a computation with the other hosts failed ({_line(error)})') from None
 
 
@@ -304,7 +304,6 @@ class Watch:
     def _end(self, reason: str, status: int) -> None:
         if self.index == 0:  # with host 0 goes what the others could learn the reason from
             leave(reason, status)
-        leave(reason, status)
         print(f'stopped: {reason} (this is host {self.index} of {self.number}); run the same command on every host to '
               'resume', file=sys.stderr, flush=True)
         os._exit(status)
