@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 
 import ml_collections
 import numpy as np
@@ -21,6 +22,7 @@ from w2s_jax import paths
 from w2s_jax.engine import export, sweep
 from w2s_jax.errors import ConfigError, DataError, StoreError, UserError, WeightsError
 from w2s_jax.models import hf, language, lora, tokens
+from w2s_jax.phases import context
 from w2s_jax.report import page
 from w2s_jax.tasks.chess import puzzles
 from w2s_jax.train.runs import History
@@ -256,6 +258,15 @@ def test_tokens_that_were_added_and_have_no_row(tmp_path):
     assert tokens.encode(found, texts, 16, 'end')[0]['tokens'].max() >= size
     with pytest.raises(DataError, match=rf"text of example 1: token '<new>' has id {size}, but .* has {size} rows"):
         tokens.encode(found, texts, 16, 'end', vocab_size=size)
+
+
+def test_stored_tokens_of_a_model_with_more_of_them():
+    """A smaller embedding under the same tokenizer, as in another cell of a grid: the stored ids are looked at again."""
+    found = {'tokens': np.full((3, 1, 4), len(tiny.CHARACTERS) - 1), 'length': np.full((3, 1), 4)}
+    model = types.SimpleNamespace(name='small', vocab_size=len(tiny.CHARACTERS) - 1)
+    with pytest.raises(DataError, match=r"small: a text has token id 65, but the model's embedding has 65 rows"):
+        context.check_vocabulary(model, found)
+    context.check_vocabulary(types.SimpleNamespace(name='large', vocab_size=len(tiny.CHARACTERS)), found, {})
 
 
 @pytest.mark.parametrize(('name', 'value'), [('tokens', -1), ('tokens', 99), ('legal_flat', -3), ('move', -2)])

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from w2s_jax import data, objectives
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models.modes import COMPILATION, Model
 from w2s_jax.runtime import multihost, sharding
 from w2s_jax.store.artifacts import Artifact
@@ -104,10 +104,20 @@ def shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:
     return data.choose_shapes(np.concatenate(lengths), context.execution.shapes, worth=worth) if lengths else ()
 
 
+def check_vocabulary(model: Model, *inputs: dict) -> None:
+    """Raises DataError if token ids are beyond the model's embedding: those of a store may have been made for another
+    model that has the same tokenizer."""
+    for x in inputs:
+        if model.vocab_size and 'tokens' in x and (largest := int(np.max(x['tokens']))) >= model.vocab_size:
+            raise DataError(f"{model.name}: a text has token id {largest}, but the model's embedding has "
+                            f'{model.vocab_size} rows; expected a tokenizer without tokens that were added after it')
+
+
 def trainer(section: dict, context: Context, static: Static, *inputs: dict, how: str = '', ahead: int = 1) -> Trainer:
     """A Trainer of a section's model, in this context."""
-    execution = context.execution
-    return Trainer(model_of(section, context.models), static, context.mesh, how or execution.runs,
+    execution, model = context.execution, model_of(section, context.models)
+    check_vocabulary(model, *inputs)
+    return Trainer(model, static, context.mesh, how or execution.runs,
                    execution.eval_batch_size, shapes(section, context, *inputs), execution.driver, ahead)
 
 

@@ -55,6 +55,7 @@ def features(phases: list[Phase], inputs: list[dict], context: Context, folder: 
     for phase, needs in zip(phases, inputs, strict=True):
         began, rows = time.perf_counter(), common.arrays(needs['inputs'])
         shapes, model = common.shapes(phase.section, context, rows), common.model_of(phase.section, context.models)
+        common.check_vocabulary(model, rows)
         tuned = tuned_backbone(model, needs['backbone'].params(), phase.section) if 'backbone' in needs else None
         computed = featurize(model, rows, shapes, context, folder / phase.id,
                              functools.partial(context.log, phase.label), tuned)
