@@ -349,3 +349,10 @@ def test_the_report_imports_no_jax():
     code = 'import sys; from w2s_jax.report import page; print([m for m in sys.modules if m.startswith(("jax", ' \
            '"w2s_jax.train", "w2s_jax.engine", "w2s_jax.config", "w2s_jax.methods"))])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
+
+
+def test_titles_of_swept_fields():
+    assert tables.short(['student.stopping.name', 'optimizer.name', 'student.learning_rate']) == {
+        'student.stopping.name': 'stopping', 'optimizer.name': 'optimizer', 'student.learning_rate': 'learning_rate'}
+    assert tables.short(['student.lora.rank', 'teacher.lora.rank']) == {
+        f'{role}.lora.rank': f'{role}.lora.rank' for role in ('student', 'teacher')}

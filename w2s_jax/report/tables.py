@@ -247,8 +247,8 @@ def varying(grid: Grid, table: pd.DataFrame) -> list[str]:
 
 
 def short(fields: list[str]) -> dict[str, str]:
-    """Dotted field -> its last part, or all of it if two fields end alike."""
-    ends = [f.rpartition('.')[2] for f in fields]
+    """Dotted field -> its last part, of one that names something the part before; or all of it if two end alike."""
+    ends = [f.removesuffix('.name').rpartition('.')[2] for f in fields]
     return {f: end if ends.count(end) == 1 else f for f, end in zip(fields, ends, strict=True)}
 
 
