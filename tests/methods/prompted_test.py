@@ -12,6 +12,7 @@ from w2s_jax import config as configs
 from w2s_jax.engine import experiment, plan
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.labels import prompts
+from w2s_jax.methods import prompted
 from w2s_jax.phases.predict import calibrated
 from w2s_jax.store.artifacts import Artifact
 
@@ -104,6 +105,22 @@ def test_a_prompted_teacher_sees_the_truth_of_its_own_half_alone(folder):
     made = prepared(config(folder, **{'method.teacher': True}))
     true = [p for p in made.phases if p.sees_truth and p.kind == 'table']
     assert true and all(p.role == 'teacher' for p in true)
+
+
+@pytest.mark.parametrize('given', ['all', 'the student', 'no rows'])
+def test_truth_that_is_not_of_the_shown_rows_is_refused(folder, monkeypatch, given):
+    """A table of a teacher may see true examples of the teacher's half, and no way round that."""
+    def shown(b, seed):
+        mine, half = b.halves[seed]
+        truth = b.truth[{'all': None, 'the student': half.index, 'no rows': mine.index}[given]]
+        return prompted.Shown(truth, b.raw['inputs'] if given == 'no rows' else mine.source)
+
+    def supervisor(b, seed):
+        weak = prompted.answers(b, b.teacher, seed, shown(b, seed), 'teacher')
+        return weak, prompted.labelled(b, b.teacher, seed, shown(b, seed), 'teacher')
+    monkeypatch.setattr(prompted, 'supervisor', supervisor)
+    with pytest.raises(ConfigError, match=r'a teacher is given truth \(labels\) that is not of its rows'):
+        prepared(config(folder, **{'method.teacher': True}))
 
 
 @pytest.mark.parametrize(('changes', 'says'), [

@@ -162,7 +162,7 @@ def test_nor_if_the_errors_call_themselves_a_teacher():
     assert "a teacher is given the truth of rows of the student's half" in leaky(disguised)
     METHODS.entries.pop('leaky')
     said = leaky(lambda b, labels: disguised(b, labels, rows=b.halves[labels.rows.seed].teacher.source))
-    assert 'comes from random errors (teacher), which saw the truth' in said
+    assert 'random errors: a teacher is given truth (truth) that is not of its rows' in said
 
 
 def test_a_kind_that_does_not_say_that_it_sees_truth_gets_none():

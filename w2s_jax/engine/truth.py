@@ -5,7 +5,7 @@ import numpy as np
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import Phase, Rows, Sealed, Source
+from w2s_jax.graph import Phase, Rows, Sealed, Source, Truth
 from w2s_jax.methods.parts import Halves, Target
 from w2s_jax.phases.kinds import KINDS
 
@@ -20,7 +20,7 @@ def check(target: Phase, targets: list[Target], dataset: Dataset, halves: dict[i
     labels come from tells the truth row by row.
     """
     for phase in everyone(target):
-        _sealed(phase, halves)
+        _sealed(phase, halves, dataset)
         if not phase.sees_truth:
             _sources(phase, dataset)
     for found in targets:
@@ -42,7 +42,7 @@ def everyone(target: Phase) -> list[Phase]:
     return list(found.values())
 
 
-def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
+def _sealed(phase: Phase, halves: dict[int, Halves], dataset: Dataset) -> None:
     given = [name for name, need in phase.needs.items() if isinstance(need, Sealed)]
     allowed = KINDS[phase.kind].measures or (phase.kind == 'fit' and phase.role in ('teacher', 'ceiling')) or (
         phase.kind == 'table' and phase.role == 'teacher')  # true examples in a teacher's prompt
@@ -55,6 +55,17 @@ def _sealed(phase: Phase, halves: dict[int, Halves]) -> None:
         if seed in halves and np.isin(mine, halves[seed].student.index).any():
             raise ConfigError(f"{phase.label}: a teacher is given the truth of rows of the student's half, expected "
                               'rows of its own')
+        if not all(_is_of(phase.needs[name], mine, dataset) for name in given):
+            raise ConfigError(f'{phase.label}: a teacher is given truth ({given[0]}) that is not of its rows, expected '
+                              "that of `rows` of the teacher's half")
+
+
+def _is_of(need: Sealed, rows: np.ndarray, dataset: Dataset) -> bool:
+    """Whether sealed truth is that of these rows of the pool, and there are some."""
+    truth = dataset.pool.truth
+    if truth is None or not isinstance(rows, np.ndarray) or not len(rows):
+        return False
+    return need.id == Truth(truth)[rows].id
 
 
 def _descent(found: Target) -> None:
