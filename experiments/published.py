@@ -29,9 +29,14 @@ def probes(task: str, place: str, models: str, data: str):
     c = probe.get_config(task)
     c.task.path = f'{data}/{task}'
     c.seeds = tuple(range(10))
+    ladder(c, models, place)
+    return c
+
+
+def ladder(c, models: str, place: str) -> None:
+    """Sets teacher and student: 6 and 18 layers of one model, read at the `place` token."""
     for role, layers in ((c.teacher, 6), (c.student, 18)):
         role.model, role.layers, role.read_out = f'{models}/SmolLM2-135M-Instruct', layers, place
-    return c
 
 
 def lengths() -> sweep.Sweep:
@@ -145,13 +150,18 @@ def define_flags() -> None:
     flags.DEFINE_bool('page', False, 'write docs/results.md from what is there, and run nothing')
 
 
-def main() -> None:
-    """Runs what is missing and writes the page."""
-    given = flags.FLAGS
+def folder(given) -> pathlib.Path:
+    """The work directory. Raises ConfigError for a folder that is needed and not named."""
     for name in ('workdir', *([] if given.page else ['models', 'data'])):
         if given[name].value is None:
             raise ConfigError(f'--{name}: missing, expected a folder')
-    workdir = pathlib.Path(given.workdir).expanduser().absolute()
+    return pathlib.Path(given.workdir).expanduser().absolute()
+
+
+def main() -> None:
+    """Runs what is missing and writes the page."""
+    given = flags.FLAGS
+    workdir = folder(given)
     if not given.page:
         run(given.rows or list(ROWS), workdir, given.models, given.data)
     write(workdir)

@@ -1,0 +1,135 @@
+"""When does the confidence loss help? Its difference from cross-entropy over tasks, modes of fine-tuning, lengths of
+training and weights alpha, by one command that goes on where it was stopped; then its part of docs/results.md is
+written anew.
+
+  python -m experiments.sign_map --workdir=runs/sign_map --models=FOLDER --data=FOLDER [--rows=sst2-probe] [--page]
+
+models: a folder with SmolLM2-135M-Instruct and all-MiniLM-L6-v2 in Hugging Face's layout (rows of Gemma: also
+gemma-3-270m).  data: one with sst2, sciq ... as parquet.
+"""
+import pathlib
+from collections.abc import Callable
+
+import pandas as pd
+from absl import flags
+
+from configs import chess_choice, probe, quickstart, salient_concept
+from experiments import published
+from w2s_jax import cli
+from w2s_jax.engine import grid, sweep
+from w2s_jax.errors import ConfigError
+from w2s_jax.report import comparisons, tables
+from w2s_jax.report.reading import Grid
+
+CSV = published.DOCS.parent / 'sign_map.csv'
+ALPHAS = (.25, .5, .75)
+RULE = 'calibrated'
+
+
+def probes(task: str, models: str, data: str, student: str = 'SmolLM2-135M-Instruct', layers: int = 18):
+    """SmolLM2-135M-Instruct's first 6 layers teach a larger model, by probes of the mean token, ten seeds."""
+    c = published.probes(task if task != 'amazon' else 'sst2', 'mean', models, data)
+    if task == 'amazon':
+        c = probe.get_config('files')
+        c.task.update(path=f'{data}/amazon_multidomain', text='text', label='label')
+        published.ladder(c, models, 'mean')
+    c.task.max_length = 128
+    c.student.model, c.student.layers = f'{models}/{student}', layers
+    c.student.loss.name = 'confidence'
+    return c
+
+
+def tuned(mode: str, task: str, models: str, data: str):
+    """A probe on SmolLM2-135M-Instruct's first 6 layers teaches all-MiniLM-L6-v2, which is fine-tuned; five seeds."""
+    c = probes(task, models, data)
+    c.seeds = tuple(range(5))
+    c.task.train_size = 1200
+    c.student.model, c.student.layers, c.student.mode = f'{models}/all-MiniLM-L6-v2', 0, mode
+    return c
+
+
+def chess(mode: str):
+    """The quickstart, its student fine-tuned in `mode`."""
+    c = quickstart.get_config()
+    c.student.mode = mode
+    return c
+
+
+def choice(mode: str):
+    """Two moves to choose from, a student in `mode`; five seeds."""
+    c = chess_choice.get_config()
+    c.student.mode, c.seeds = mode, tuple(range(5))
+    return c
+
+
+def salient():
+    """The task with known answers: a student of features, ten seeds."""
+    c = salient_concept.get_config()
+    c.student.loss.name, c.seeds = 'confidence', tuple(range(10))
+    return c
+
+
+# Name -> (mode, epochs of a training each, folders -> config). In the order of the page.
+PROBES = (3, 10, 60)
+ROWS: dict[str, tuple[str, tuple[int, ...], Callable]] = {
+    **{f'{task}-probe': ('probe', PROBES, lambda models, data, task=task: probes(task, models, data))
+       for task in ('sst2', 'rotten_tomatoes', 'amazon', 'cola', 'sciq', 'arc_easy', 'ethics_justice')},
+    'sst2-gemma': ('probe', PROBES, lambda models, data: probes('sst2', models, data, 'gemma-3-270m', 10)),
+    'salient_concept': ('full', (4, 12, 25), lambda models, data: salient()),
+    **{f'chess-{mode}': (mode, (1, 2, 4), lambda models, data, mode=mode: chess(mode)) for mode in ('full', 'lora')},
+    **{f'chess_choice-{mode}': (mode, (1, 2, 4), lambda models, data, mode=mode: choice(mode))
+       for mode in ('full', 'lora')},
+    **{f'sst2-{mode}': (mode, (1, 3, 10), lambda models, data, mode=mode: tuned(mode, 'sst2', models, data))
+       for mode in ('full', 'lora')},
+}
+TITLES = published.TITLES | {
+    'amazon': 'Amazon books and dvd', 'arc_easy': 'ARC-Easy', 'ethics_justice': 'ETHICS justice',
+    'salient_concept': 'salient concept', 'chess': 'chess', 'chess_choice': 'two chess moves'}
+
+
+def cells(epochs: tuple[int, ...]) -> sweep.Sweep:
+    """Every alpha with a rule that sees weak labels alone, and with each fixed length."""
+    how = [{'student.stopping.name': RULE, 'student.epochs': epochs[-1]},
+           *({'student.stopping.name': '', 'student.epochs': n} for n in epochs)]
+    return sweep.product(how, sweep.values('student.loss.alpha', ALPHAS))
+
+
+def run(names: list[str], workdir: pathlib.Path, models: str, data: str) -> None:
+    """Runs rows by name, each a grid in a folder of its own."""
+    for name in names:
+        if name not in ROWS:
+            raise ConfigError(f'--rows: unknown {name!r}, expected some of {", ".join(ROWS)}')
+        _, epochs, config = ROWS[name]
+        grid.run(config(models, data), cells(epochs), workdir / name)
+
+
+def differences(name: str, one: Grid) -> pd.DataFrame:
+    """A row of the map for each length and alpha: accuracies per cent, the paired difference in points, its p value."""
+    table = tables.students(one)
+    keys = ['student.stopping.name', 'student.epochs']
+    naive = table[table['loss'] == 'xent'].set_index(keys)
+    rows = []
+    for c in one.comparisons:
+        rule, epochs = (c['settings'].get(k, '') for k in keys)
+        plain = naive.loc[(rule, epochs)]
+        plain = plain.iloc[0] if isinstance(plain, pd.DataFrame) else plain
+        rows.append({
+            'row': name, 'mode': ROWS[name][0], 'length': rule or str(epochs), 'alpha': c['settings']['student.loss.alpha'],
+            **{k: 100 * plain[k] for k in ('majority', 'weak', 'accuracy', 'ceiling')},
+            'pgr': plain['pgr'] if plain['pgr_defined'] else None,
+            **{k: 100 * c[k] for k in ('mean', 'low', 'high')}, 'p': c['p']})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Runs what is missing and writes the page."""
+    given = flags.FLAGS
+    workdir = published.folder(given)
+    if not given.page:
+        run(given.rows or list(ROWS), workdir, given.models, given.data)
+    print(comparisons, workdir)
+
+
+if __name__ == '__main__':
+    published.define_flags()
+    cli.run(main)
