@@ -56,6 +56,22 @@ def method(fit_student):
     return small(method__name='leaky')
 
 
+@pytest.mark.parametrize('transforms', [(), ('harden', 'smooth')])
+def test_a_teacher_of_another_seed_that_saw_the_rows(transforms):
+    @METHODS.register('crossed')
+    def crossed(b):
+        for seed in b.seeds:
+            _, half = b.halves[seed]
+            other = b.fit('teacher', b.teacher, b.halves[1 - seed].teacher, b.truth)
+            labels = b.transformed(b.label(other, half))
+            b.weak(other, labels)
+            b.ceiling(b.fit('ceiling', b.student, half, b.truth))
+            b.students([b.fit('student', b.student, half, labels)], label='s')
+    c = configs.compose(small(method__name='crossed', labels__transforms=transforms))
+    c.seeds = (0, 1)
+    assert "student 's'" in (text := refused(c)) and 'whose truth teacher of seed 1 has learned' in text
+
+
 def test_a_student_on_the_sealed_truth():
     text = refused(method(lambda b, seed, labels: b.fit('student', b.student, b.halves[seed].student, b.truth)))
     assert text.startswith('student xent: is given the truth (targets)')

@@ -74,8 +74,27 @@ def _descent(found: Target) -> None:
         if phase.sees_truth and not (phase.kind in ('fit', 'table') and phase.role == 'teacher'):
             raise ConfigError(f'student {found.label!r}: comes from {phase.label} ({phase.role}), which saw the truth '
                               'of its rows or of the test set; an oracle must be marked as one')
+        if phase.kind == 'fit' and not phase.sees_truth:
+            _apart(found, phase)
     if found.need.role == 'teacher':
         raise ConfigError(f'student {found.label!r}: was fitted as a teacher, on truth')
+
+
+def _apart(found: Target, learner: Phase) -> None:
+    """No row that a student learns is one of whose truth a teacher behind it has learned, also one of another seed."""
+    mine = learned(learner)
+    for teacher in everyone(learner):
+        if teacher.role == 'teacher' and teacher.sees_truth and np.isin(mine, learned(teacher)).any():
+            raise ConfigError(f'student {found.label!r}: {learner.label} learns rows whose truth {teacher.label} of seed '
+                              f'{teacher.seed} has learned, expected rows that its teachers have not seen')
+
+
+def learned(phase: Phase) -> np.ndarray:
+    """The rows of the pool that a phase learns from, or chooses from."""
+    rows = phase.needs.get('rows')
+    if isinstance(rows, Phase):  # a filter, of the rows that it was given, or those of the filter before
+        return learned(rows) if 'rows' in rows.needs else learned(rows.needs['labels'])
+    return rows.value if isinstance(rows, Source) else np.arange(0)
 
 
 def _sources(phase: Phase, dataset: Dataset) -> None:
