@@ -11,6 +11,7 @@ from configs import salient_concept
 from w2s_jax import config as configs
 from w2s_jax.engine import experiment, plan
 from w2s_jax.errors import ConfigError
+from w2s_jax.phases import fit
 from w2s_jax.registry import Settings
 from w2s_jax.store.artifacts import Artifact
 from w2s_jax.train.runs import History
@@ -73,9 +74,10 @@ def student(found: dict) -> dict:
 
 
 @pytest.mark.long
-def test_label_wave_on_the_salient_concept(tmp_path):
+@pytest.mark.parametrize('rule', ['label_wave', 'cross_half'])
+def test_a_rule_on_the_salient_concept(rule, tmp_path):
     """Methods.md B4: within .01 of the best look, at least .08 above the last; on clean labels half a point at most."""
-    kept = experiment.run(config(**{'train.watch': 8000}), tmp_path / 'kept', io.StringIO())
+    kept = experiment.run(config(rule=rule, **{'train.watch': 8000}), tmp_path / 'kept', io.StringIO())
     last = experiment.run(config(rule=''), tmp_path / 'last', io.StringIO())
     curves = json.loads((tmp_path / 'kept' / 'evaluation.json').read_text())['curves']
     best = next(c for c in curves if c['label'] == 'xent')['stops']['best']['accuracy']
@@ -94,9 +96,43 @@ def test_all_rows_are_learned_and_looked_at_after_every_epoch(tmp_path):
     assert metrics['stopped']['step'] % 6 == 0
 
 
+def test_cross_half_is_how_often_two_halves_agree():
+    """By hand, of two runs and two looks: what the models themselves answer, or labels are, does not matter."""
+    peers = np.array([[[[0, 1, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]], [[[0, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]])
+    rule = lambda p, t, **more: STOPPING['cross_half'].fn(p, t, Settings(), **more)
+    held = Held(rule, np.zeros((2, 3), int), np.zeros((2, 3, 2), np.float32), evenly=True, peers=peers)
+    rng, past = np.random.default_rng(0), (np.zeros((0, 2, 0), int), np.zeros((0, 2), np.float32))
+    first = held.scores(rng.dirichlet([1, 1], (2, 3)), past)
+    second = held.scores(rng.dirichlet([1, 1], (2, 3)), (np.zeros((1, 2, 0), int), first[None]))
+    np.testing.assert_allclose([first, second], [[2 / 3, 0], [1, 2 / 3]], atol=1e-6)
+
+
+def test_answers_of_peers_that_take_fewer_steps_are_those_of_the_same_share_of_training():
+    answers = [np.array([[1], [2]]), np.array([[1], [2], [3], [4]])]
+    np.testing.assert_array_equal(fit.together(answers, 4)[..., 0], [[1, 1], [1, 2], [1, 3], [2, 4]])
+
+
+def test_peers_learn_two_halves_of_what_the_student_learns(tmp_path):
+    c = config(rule='cross_half', **{'task.train_size': 640, 'task.test_size': 100, 'seeds': (0, 1), 'train.epochs': 4,
+                                     'train.batch_size': 50})
+    identity = student(experiment.run(c, tmp_path, io.StringIO()))['ids'][0]
+    made = plan.prepare(plan.ready(c), lambda *a: None)
+    main = next(p for p in made.phases if p.id == identity)
+    opened = {k: v.value for k, v in main.needs.items() if k in ('rows', 'group')}
+    learned, held = fit.parted(main.section, opened)
+    first, second = (fit.parted(main.needs[f'peers/{i}'].section, opened) for i in range(2))
+    assert len(held) == 32 and (first[1] == held).all() and (second[1] == held).all()
+    assert not set(first[0]) & set(second[0]) and set(first[0]) | set(second[0]) == set(learned)
+    looked = [Artifact(tmp_path / 'store' / f'fit-{main.needs[f"peers/{i}"].id}').arrays['looked'] for i in range(2)]
+    scores = Artifact(tmp_path / 'store' / f'fit-{identity}').metrics['stopped']['scores']
+    np.testing.assert_allclose(scores, (looked[0] == looked[1]).mean(1), atol=1e-6)
+    assert looked[0].shape == (4, 32) and len(set(scores)) > 1
+
+
 @pytest.mark.long
-def test_a_rule_that_remembers_is_killed_and_resumed_bit_identically(tmp_path, monkeypatch):
-    c = config(**{'task.train_size': 640, 'task.test_size': 100, 'seeds': (0, 1), 'train.epochs': 8,
+@pytest.mark.parametrize('rule', ['label_wave', 'cross_half'])
+def test_a_rule_that_remembers_is_killed_and_resumed_bit_identically(rule, tmp_path, monkeypatch):
+    c = config(rule=rule, **{'task.train_size': 640, 'task.test_size': 100, 'seeds': (0, 1), 'train.epochs': 8,
                   'train.batch_size': 32, 'train.checkpoint_every': 7})
     whole = experiment.run(c, tmp_path / 'a', io.StringIO())
     record, calls = History.record, []

@@ -85,8 +85,8 @@ def _apart(found: Target, learner: Phase) -> None:
     mine = learned(learner)
     for teacher in everyone(learner):
         if teacher.role == 'teacher' and teacher.sees_truth and np.isin(mine, learned(teacher)).any():
-            raise ConfigError(f'student {found.label!r}: {learner.label} learns rows whose truth {teacher.label} of seed '
-                              f'{teacher.seed} has learned, expected rows that its teachers have not seen')
+            raise ConfigError(f'student {found.label!r}: {learner.label} learns rows whose truth {teacher.label} of '
+                              f'seed {teacher.seed} has learned, expected rows that its teachers have not seen')
 
 
 def learned(phase: Phase) -> np.ndarray:

@@ -106,10 +106,12 @@ class Parts(Inputs):
         section['hyper'] |= {} if rate is None else {'learning_rate': rate}
         if start is not None:
             needs['start'], section['start'] = start, head
-        if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
-            section, needs = self._stopping(part, model, section, needs)
         needed = self.config.train.keep == 'all' or role in ('teacher', 'rung', 'tuned')
         named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
+        if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
+            section, needs, peers = self._stopping(part, model, section, needs)
+            if peers:
+                needs = needs | self._peers(section, needs, f'half of {label or named}', role)
         return Phase('fit', section, needs, label or named, role, role in SEES_TRUTH, needed)
 
     def weak_labels(self, seed: int) -> tuple[Any, Labels]:
@@ -271,11 +273,11 @@ class Parts(Inputs):
             return {'rows': targets.need if targets.kept else (rows or targets.rows).source, 'targets': targets.need}
         return {'targets': targets} | ({} if rows is None else {'rows': rows.source})
 
-    def _stopping(self, part: str, model: Model, section: dict, needs: dict) -> tuple[dict, dict]:
+    def _stopping(self, part: str, model: Model, section: dict, needs: dict) -> tuple[dict, dict, bool]:
         probe = model.featurize is not None
         rule = configs.stopping(self.config, part, probe)
         if rule is None:
-            return section, needs
+            return section, needs, False
         entry, settings = rule
         group = self.dataset.pool.group
         held = configs.holdout(self.config, part, probe)
@@ -285,7 +287,12 @@ class Parts(Inputs):
         stop = entry.identity(settings) | {'holdout': held}
         if held and isinstance(needs.get('rows'), Source):
             self._check_holdout(part, needs['rows'].value, section['hyper']['seed'])
-        return section | {'stopping': stop}, needs | {'group': source(group)}
+        return section | {'stopping': stop}, needs | {'group': source(group)}, bool(entry.options.get('peers'))
+
+    def _peers(self, section: dict, needs: dict, label: str, role: str) -> dict:
+        """Two more such trainings, each on a half of the rows, for a rule that compares them."""
+        return {f'peers/{i}': Phase('fit', section | {'hyper': section['hyper'] | {'peer': i}}, needs, label, role,
+                                    role in SEES_TRUTH, False) for i in range(2)}
 
     def _check_holdout(self, part: str, rows: np.ndarray, seed) -> None:
         try:

@@ -17,9 +17,9 @@ from w2s_jax.store.artifacts import Artifact
 from w2s_jax.train import exact, memory
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.optimizers import OPTIMIZERS
-from w2s_jax.train.runs import History, Runs, num_steps
+from w2s_jax.train.runs import History, Runs, evaluated, num_steps
 from w2s_jax.train.step import Static
-from w2s_jax.train.stopping import STOPPING, Held
+from w2s_jax.train.stopping import STOPPING, Held, recorded
 from w2s_jax.train.trainer import one_run, stack
 
 
@@ -32,10 +32,14 @@ def size(section: dict, needs: dict) -> tuple:
 
 def parted(section: dict, needs: dict) -> tuple[np.ndarray, np.ndarray]:
     """Places among a phase's rows: those that it learns from, and those that a stopping rule holds out."""
-    rows, stop = common.rows(needs), section.get('stopping')
+    rows, stop, seed = common.rows(needs), section.get('stopping'), section['hyper']['seed']
     if not stop or not stop['holdout']:
         return np.arange(len(rows)), np.arange(len(rows) if stop else 0)
-    return data.hold_out(needs['group'][rows], stop['holdout'], section['hyper']['seed'])
+    learned, held = data.hold_out(needs['group'][rows], stop['holdout'], seed)
+    if 'peer' in section['hyper']:
+        halves = data.halves(needs['group'][rows[learned]], .5, seed)
+        learned = learned[halves[section['hyper']['peer']][:min(map(len, halves))]]  # equal parts train in one program
+    return learned, held
 
 
 def choose(phases: list[Phase], inputs: list[dict], context: Context) -> list[Phase]:
@@ -69,7 +73,7 @@ def exactly(section: dict) -> bool:
 
 def hyper_of(phases: list[Phase], one: bool = False) -> dict:
     """The traced numbers of phases, stacked; of the first alone."""
-    found = [{k: v for k, v in p.section['hyper'].items() if k != 'seed'} for p in phases]
+    found = [{k: v for k, v in p.section['hyper'].items() if k not in ('seed', 'peer')} for p in phases]
     if one:
         return jax.tree.map(np.float32, found[0])
     return jax.tree.map(lambda *x: np.array(x, np.float32), *found)
@@ -106,11 +110,8 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
             for k in columns_of(inputs[0])}
     held = None
     if 'stopping' in section:
-        entry = STOPPING[section['stopping']['name']]
-        rule = functools.partial(entry.fn, settings=Settings(section['stopping']))
         looked, given = (np.stack([x[at] for x, (_, at) in zip(y, places, strict=True)]) for y in (rows, targets))
-        held = Held(rule, looked, given,
-                    evenly=bool(entry.options.get('evenly')), past=bool(entry.options.get('past')))
+        held = held_of(section, inputs, looked, given, len(places[0][0]))
     learned, taught = (np.stack([x[at] for x, (at, _) in zip(y, places, strict=True)]) for y in (rows, targets))
     hyper = hyper_of(phases)
     if intercept:
@@ -120,6 +121,27 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
     return Runs(pool, learned, taught, np.array([p.seed for p in phases]), hyper, watch,
                 looks(section), section['num_classes'], section['window'], more, start_of(section, inputs),
                 held)
+
+
+def held_of(section: dict, inputs: list[dict], rows: np.ndarray, targets: np.ndarray, learned: int) -> Held:
+    """What the stopping rule of runs looks at. learned: how many rows they learn from."""
+    entry = STOPPING[section['stopping']['name']]
+    evenly = bool(entry.options.get('evenly'))
+    if 'peer' in section['hyper']:
+        return Held(recorded, rows, targets, evenly, past=True)
+    steps = num_steps(learned, section['batch_size'], section['epochs'])
+    number = len(evaluated(steps, looks(section), not evenly))
+    peers = [[common.arrays(needs[f'peers/{i}'])['looked'] for i in range(2)] for needs in inputs] \
+        if entry.options.get('peers') else []
+    return Held(functools.partial(entry.fn, settings=Settings(section['stopping'])), rows, targets, evenly,
+                bool(entry.options.get('past')), np.stack([together(p, number) for p in peers]) if peers else None)
+
+
+def together(answers: list[np.ndarray], number: int) -> np.ndarray:
+    """`[number, 2, M]`: of two models' answers `[E, M]` those that they give when as large a share of training is over;
+    fewer steps have fewer looks."""
+    at = [(np.arange(1, number + 1) * len(one) // number - 1).clip(0) for one in answers]
+    return np.stack([one[i] for one, i in zip(answers, at, strict=True)], axis=1)
 
 
 def looks(section: dict) -> int:
@@ -179,7 +201,7 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     scale = {f'features.{k}': v for k, v in (common.scaling(inputs[0]) or {}).items()}
     return [result(measured | seen(static, pool, runs.rows[r]), history, r,
                    {k: v[r] for k, v in predicted.items()} | scale,
-                   one_run(params, r) if phases[r].keep else None) for r in range(len(phases))]
+                   one_run(params, r) if phases[r].keep else None, 'peer' in section['hyper']) for r in range(len(phases))]
 
 
 def seen(static: Static, pool: dict, rows: np.ndarray) -> dict[str, int]:
@@ -189,8 +211,8 @@ def seen(static: Static, pool: dict, rows: np.ndarray) -> dict[str, int]:
         {} if lengths is None else {'tokens': int(lengths[rows].mean() * examples)})
 
 
-def result(measured: dict, history: History, run: int, predicted: dict, params) -> tuple:
-    """The result of one run out of a stack; of one that diverged, only why."""
+def result(measured: dict, history: History, run: int, predicted: dict, params, keeps_answers: bool) -> tuple:
+    """The result of one run out of a stack; of one that diverged, only why. keeps_answers: on the rows held out."""
     broken = history.broken(run)
     if broken is None and not all(np.isfinite(v).all() for k, v in predicted.items() if k.endswith('top_probability')):
         broken = 'answers are no numbers after the last step'
@@ -199,6 +221,7 @@ def result(measured: dict, history: History, run: int, predicted: dict, params) 
     arrays = {'loss': history.loss[:, run]}
     if len(history.watched):
         arrays |= {'watched': history.watched[:, run], 'watched_steps': history.steps}
+    arrays |= {'looked': history.answers[:, run]} if keeps_answers else {}
     arrays |= {f'state.{k}': np.asarray(v)[run] for k, v in history.final.items()}
     aux = {k: v[run] for k, v in history.aux.items() if np.isfinite(v[run]).all()}
     measured |= {'final_loss': float(history.loss[-1, run])} | ({'aux': aux} if aux else {})

@@ -7,6 +7,8 @@ kept. Options of `register`:
   learned   the rule looks at the rows that are learned from, and none are held out
   evenly    it looks after every epoch, or at `train.evaluations` even steps, and not more often at the beginning
   past      it is also given `past=(answers, scores)`, of the looks before this one: `[t, M]` int32 and `[t]` float32
+  peers     it is also given `peers`, `[2, M]` int32: what two more models, which learn one half of the rows each, answer
+            when they are as far
 """
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from scipy import special
 from w2s_jax import data
 from w2s_jax.registry import Registry, Setting, Settings
 
-STOPPING = Registry('stopping rule', options=('learned', 'evenly', 'past'))
+STOPPING = Registry('stopping rule', options=('learned', 'evenly', 'past', 'peers'))
 TEMPERATURES = np.geomspace(.2, 200, 31)
 HOLDOUT = Setting(.1, 0, 1, '()', doc="share of the rows, whole groups, held out of training for the rule")
 
@@ -70,23 +72,38 @@ def epoch(probabilities: np.ndarray, labels: np.ndarray, settings: Settings, pas
     return -abs(float(len(past[1]) + 1 - settings.number))
 
 
+@STOPPING.register('cross_half', evenly=True, peers=True)
+def cross_half(probabilities: np.ndarray, labels: np.ndarray, settings: Settings, peers: np.ndarray) -> float:
+    """How often two models that learn one half of the rows each answer alike: what both find is not the errors that one
+    half alone has. It costs as much again as the training; neither the labels nor the model's answers are looked at."""
+    return float((peers[0] == peers[1]).mean())
+
+
+def recorded(probabilities: np.ndarray, labels: np.ndarray, past: tuple) -> float:
+    """The rule of such a model, whose answers are kept and not its parameters."""
+    return 0.0
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Held:
     """What a rule looks at.
 
     rule: (probabilities `[M, K]`, labels `[M, K]`) -> a score.  rows: `[R, M]` of the pool.  targets: `[R, M, K]`, or
-    `[R, M]` int32.  evenly, past: as they were registered.
+    `[R, M]` int32.  evenly, past: as they were registered.  peers: `[R, E, 2, M]` int32, at each look, or None.
     """
     rule: Callable
     rows: np.ndarray
     targets: np.ndarray
     evenly: bool = False
     past: bool = False
+    peers: np.ndarray | None = None
 
     def scores(self, probabilities: np.ndarray, past: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """`[R]` float32: the rule's score of each run. probabilities: `[R, M, K]`.  past: answers `[t, R, M]` and
         scores `[t, R]` so far."""
         targets = data.distributions(self.targets, probabilities.shape[-1])
         more: list[dict] = [{'past': tuple(x[:, r] for x in past)} if self.past else {} for r in range(len(targets))]
+        if self.peers is not None:
+            more = [one | {'peers': mine[len(past[1])]} for one, mine in zip(more, self.peers, strict=True)]
         return np.array([self.rule(p, t, **m) for p, t, m in zip(probabilities, targets, more, strict=True)],
                         np.float32)
