@@ -114,7 +114,8 @@ def differences(name: str, one: Grid) -> pd.DataFrame:
         plain = naive.loc[(rule, epochs)]
         plain = plain.iloc[0] if isinstance(plain, pd.DataFrame) else plain
         rows.append({
-            'row': name, 'mode': ROWS[name][0], 'length': rule or str(epochs), 'alpha': c['settings']['student.loss.alpha'],
+            'row': name, 'mode': ROWS[name][0], 'length': rule or str(epochs),
+            'alpha': c['settings']['student.loss.alpha'],
             **{k: 100 * plain[k] for k in ('majority', 'weak', 'accuracy', 'ceiling')},
             'pgr': plain['pgr'] if plain['pgr_defined'] else None,
             **{k: 100 * c[k] for k in ('mean', 'low', 'high')}, 'p': c['p']})

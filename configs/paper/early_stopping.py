@@ -5,7 +5,8 @@
       --config.teacher.model=FOLDER --config.student.model=FOLDER --config.task.path=FOLDER
 
 On the salient concept, 25 epochs, eight seeds, measured: last 75.2 %, `agreement` 82.6, `epoch` 92.4, `label_wave`
-95.0, `cross_half` 95.1; best look on the truth 95.5 (an oracle: `stops.best` of the curves in evaluation.json, and in the report).
+95.0, `cross_half` 95.1; best look on the truth 95.5 (an oracle: `stops.best` of the curves in evaluation.json, and in
+the report).
 """
 from configs import probe, salient_concept
 from w2s_jax.config import compose

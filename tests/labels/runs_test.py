@@ -1,9 +1,12 @@
 """Transforms in a run: composed, swept, and what results.json says of them."""
 import io
+import json
 import types
 
 import numpy as np
 import pytest
+import tiny
+from words import own, sentences
 
 from w2s_jax import config as configs
 from w2s_jax.engine import experiment, grid, sweep
@@ -69,3 +72,25 @@ def test_changes_by_hand():
     assert found == pytest.approx({'before': .25, 'rows': .75, 'kept': 1 / 3, 'dropped': 0, 'relabelled': 1 / 3,
                                    'relabelled_before': 0, 'relabelled_after': 1})
     assert changes.transformed({}, [0]) == {}
+
+
+def test_contrasts_of_texts_with_either_answer(tmp_path):
+    """The student's frozen model reads every text with both words behind it, and labels come from that alone."""
+    tiny.folder(tmp_path / 'tiny')
+    (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, sentences(200))))
+    c = configs.compose(own(tmp_path / 'tiny', tmp_path / 'rows.jsonl', **{
+        'labels.transforms': ('ccs',), 'student.mode': 'probe'}))
+    c.labels.ccs.words = ('bad', 'good')
+    results = experiment.run(c, tmp_path / 'run', io.StringIO())
+    assert results['weak']['transformed']['rows']['mean'] == 1
+    made = [Artifact(path).arrays['text'] for path in sorted((tmp_path / 'run' / 'store').glob('table-*'))]
+    assert len(made) == 1 and made[0].shape[1] == 2
+    assert all(row[0].endswith('Answer: bad') and row[1].endswith('Answer: good') for row in made[0])
+    c.labels.ccs.template = 'no text'
+    with pytest.raises(ConfigError, match=r"^labels.ccs.template: 'no text', expected {text} once"):
+        experiment.run(c, tmp_path / 'other', io.StringIO())
+
+
+def test_contrasts_need_texts(tmp_path):
+    with pytest.raises(ConfigError, match=r"^labels.transforms: 'ccs' on task 'salient_concept', expected one text"):
+        experiment.run(config('ccs'), tmp_path, io.StringIO())

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from filters_test import applied, clusters, right
 
+from w2s_jax.errors import DataError
 from w2s_jax.labels import unsupervised
 from w2s_jax.registry import Settings
 
@@ -79,3 +80,52 @@ def test_a_proposal_that_scores_worse_by_far_is_not_taken(monkeypatch, worse, ta
     monkeypatch.setattr(unsupervised, 'predictable', lambda *given: (sure, next(scores)))
     found = applied('elicited', labels, features, start='random', steps=1, share=1.)[0]
     assert np.array_equal(found, start) != taken
+
+
+def contrasts(seed=0, n=400, width=12, found=1.5):
+    """Hard labels right on 70 %, and features `[n, 2, D]` of either answer: the text, the answer's word, and whether it
+    is right, in a direction of its own, `found` deviations of the rest; truth `[n]`."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, n)
+    about, word, right_one = rng.normal(size=(n, 1, width)), 5 * rng.normal(size=(1, 2, width)), rng.normal(size=width)
+    right_one /= np.linalg.norm(right_one)
+    fits = np.where(truth[:, None] == np.arange(2), 1, -1)[..., None]
+    noise = .3 * rng.normal(size=(n, 2, width))
+    features = (about - (about @ right_one)[..., None] * right_one + word + found * fits * right_one + noise)
+    said = np.where(rng.random(n) < .3, 1 - truth, truth)
+    return np.eye(2, dtype=np.float32)[said], features.astype(np.float32), truth
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_contrasts_that_do_not_contradict_themselves_are_the_truth(seed):
+    labels, features, truth = contrasts(seed)
+    found, keep = applied('ccs', labels, features)
+    assert keep.all() and right(found, truth) > .95 and right(labels, truth) < .76
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found, applied('ccs', labels, features)[0])
+    np.testing.assert_array_equal(applied('ccs', labels[:, ::-1], features)[0], found[:, ::-1])  # which only name
+
+
+def test_contrasts_say_nothing_where_features_do_not_know():
+    for seed in range(3):
+        labels, features, truth = contrasts(seed, found=0.)
+        assert right(applied('ccs', labels, features)[0], truth) < .62
+
+
+def test_a_contradiction_and_its_gradient_by_hand():
+    rng = np.random.default_rng(0)
+    no, yes, weights = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)), rng.normal(size=4)
+    loss, slope = unsupervised.contradiction(weights, no, yes, .2)
+    want = 0.
+    for a, b in zip(no, yes, strict=True):
+        p, q = (1 / (1 + np.exp(-sum(w * v for w, v in zip(weights, x, strict=False)) - weights[3])) for x in (b, a))
+        want += ((p - (1 - q)) ** 2 + min(p, q) ** 2) / 5
+    assert loss == pytest.approx(want + .1 * sum(w * w for w in weights[:3]), abs=1e-12)
+    for i, step in enumerate(1e-6 * np.eye(4)):
+        ends = [unsupervised.contradiction(weights + sign * step, no, yes, .2)[0] for sign in (1, -1)]
+        assert slope[i] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-8)
+
+
+def test_two_classes_have_two_words():
+    with pytest.raises(DataError, match=r"^words: \('no', 'yes'\) for 3 classes, expected two words for two classes"):
+        applied('ccs', np.eye(3, dtype=np.float32), np.zeros((3, 2, 4), np.float32))

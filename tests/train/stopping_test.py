@@ -98,7 +98,8 @@ def test_all_rows_are_learned_and_looked_at_after_every_epoch(tmp_path):
 
 def test_cross_half_is_how_often_two_halves_agree():
     """By hand, of two runs and two looks: what the models themselves answer, or labels are, does not matter."""
-    peers = np.array([[[[0, 1, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]], [[[0, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]])
+    peers = np.array([[[[0, 1, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]],
+                      [[[0, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]])
     rule = lambda p, t, **more: STOPPING['cross_half'].fn(p, t, Settings(), **more)
     held = Held(rule, np.zeros((2, 3), int), np.zeros((2, 3, 2), np.float32), evenly=True, peers=peers)
     rng, past = np.random.default_rng(0), (np.zeros((0, 2, 0), int), np.zeros((0, 2), np.float32))

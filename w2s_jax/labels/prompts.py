@@ -3,7 +3,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from w2s_jax.errors import ConfigError
+from w2s_jax.registry import Settings
+
 BETWEEN = '\n\n'
+TEMPLATE = '{text}\nAnswer: {answer}'
+
+
+def check_template(field: str, settings: Settings) -> None:
+    """Raises ConfigError for a `template` that is none, or `words` that are none."""
+    template = settings.template
+    if template.count('{text}') != 1 or template.count('{answer}') != 1 or not template.endswith('{answer}'):
+        raise ConfigError(f'{field}.template: {template!r}, expected {{text}} once, and {{answer}} once at its end')
+    if not all(isinstance(word, str) and word for word in settings.words):
+        raise ConfigError(f'{field}.words: {settings.words}, expected words')
 
 
 def prompts(texts: Sequence[str], words: Sequence[str], template: str, shown: Sequence[tuple[str, int]] = ()

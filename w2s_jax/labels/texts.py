@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from w2s_jax.labels import prompts
+from w2s_jax.labels.prompts import TEMPLATE
 from w2s_jax.registry import Registry, Setting, Settings
 
 TABLES = Registry('table', traces=True)
@@ -23,6 +25,21 @@ def hint(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
     words = settings.words or range(max(said.values()) + 1)
     ends = [f'\n\nI think this is {words[said[i]]}. What do you think?' if i in said else '' for i in range(len(texts))]
     return {'text': np.array([[text + end for text in row] for row, end in zip(texts, ends, strict=True)], object)}
+
+
+@TABLES.register('prompts', words=Setting((), doc='of the classes'), template=Setting(TEMPLATE, doc='of a prompt'),
+                 shots=Setting(0, doc='examples that are shown'))
+def prompt(columns: dict, settings: Settings, rng) -> dict:
+    """Prompts of texts, `[N, K]`; `shown/...`: texts, rows and labels that examples are taken from."""
+    texts = columns['texts/text'] if 'texts/text' in columns else columns['text']
+    shown = []
+    if settings.shots:
+        labels, rows = (next(columns[k] for k in (f'{name}/values', f'{name}/{name}') if k in columns)
+                        for name in ('labels', 'rows'))
+        picked = prompts.chosen(labels, settings.shots, rng)
+        classes = labels if labels.ndim == 1 else labels.argmax(-1)
+        shown = [(str(columns['pool/text'][rows[i]][0]), int(classes[i])) for i in picked]
+    return {'text': prompts.prompts([str(row[0]) for row in texts], settings.words, settings.template, shown)}
 
 
 def answers(columns: Mapping[str, np.ndarray], test: str) -> tuple[list[int], list[int]]:

@@ -1,9 +1,10 @@
 """TRANSFORMS: name -> what is done to weak labels: `fn(labels, features, settings, rng) -> (labels, keep)`.
 
 labels: `[n, K]` float32, rows sum to 1.  features: `[n, ...]`, what the student's frozen model makes of the rows, for
-those registered with `features=True`, else None.  rng: numpy's, drawn from the run's seed.  keep: `[n]` bool, which
-rows the student learns from; None: all. Pure: no truth, no files. A DataError begins with the setting that it is about;
-`labels.NAME.` is put before it.
+those registered with `features=True`; of the texts that a table makes of them (labels/texts.py) for those registered
+with its name, its settings being the transform's; else None.  rng: numpy's, drawn from the run's seed.  keep: `[n]`
+bool, which rows the student learns from; None: all. Pure: no truth, no files. A DataError begins with the setting that
+it is about; `labels.NAME.` is put before it.
 """
 import numpy as np
 

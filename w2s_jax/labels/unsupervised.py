@@ -1,8 +1,11 @@
 """TRANSFORMS that label rows again from what the student's features say by themselves, more or less without teacher."""
 import numpy as np
+import threadpoolctl
 
+from w2s_jax.errors import DataError
 from w2s_jax.labels.filters import normalised
-from w2s_jax.labels.probes import FIT, out_of_fold
+from w2s_jax.labels.probes import FIT, SMALL, out_of_fold, standardised
+from w2s_jax.labels.prompts import TEMPLATE
 from w2s_jax.labels.transforms import TRANSFORMS, balanced
 from w2s_jax.registry import Setting, Settings
 
@@ -78,3 +81,47 @@ def _named(now: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Hard labels with their classes permuted so that they agree best with the weak labels, float32."""
     from scipy import optimize
     return now[:, optimize.linear_sum_assignment(-(labels.T @ now))[1]].astype(np.float32)
+
+
+@TRANSFORMS.register(
+    'ccs', features='prompts', words=Setting(('no', 'yes'), doc='how the two classes are called, in their order'),
+    template=Setting(TEMPLATE, doc='of {text} and {answer}'),
+    starts=Setting(10, 1, 1000, traced=True, doc='random directions to begin with, of which the least loss counts'),
+    l2=Setting(.01, 0, 1e6, traced=True, doc='loss + l2 / 2 |weights|^2'))
+def ccs(labels: np.ndarray, features, settings: Settings, rng):
+    """Labels without a teacher: what a probe says that contradicts itself least; weak labels only name the classes.
+
+    Contrast-consistent search (Burns et al. 2022, arXiv 2212.03827, equations 1 to 4). features: `[n, 2, ...]`, of the
+    texts with either answer behind them. Each answer's are standardised by themselves, so that the word is forgotten. A
+    weight decay takes the place of the authors' early end.
+    """
+    if labels.shape[1] != 2 or len(settings.words) != 2 or len(set(settings.words)) != 2:
+        raise DataError(f'words: {tuple(settings.words)} for {labels.shape[1]} classes, expected two words for two '
+                        'classes')
+    no, yes = (standardised(features[:, i]).astype(np.float64) for i in range(2))
+    said = consistent(no, yes, settings.l2, [rng.normal(size=no.shape[1] + 1) for _ in range(settings.starts)])
+    found = np.stack([1 - said, said], axis=1)
+    right = ((found.argmax(1) == labels.argmax(1)).mean()) >= .5
+    return (found if right else found[:, ::-1]).astype(np.float32), None
+
+
+def consistent(no: np.ndarray, yes: np.ndarray, l2: float, starts: list[np.ndarray]) -> np.ndarray:
+    """`[n]`: the probability of yes, (p(yes) + 1 - p(no)) / 2, of the best of several descents from `starts`, weights
+    `[D]` and an intercept; no, yes: features `[n, D]`."""
+    from scipy import optimize, special
+    with threadpoolctl.threadpool_limits(1 if no.size < SMALL else None):
+        ends = [optimize.minimize(contradiction, start / np.linalg.norm(start), (no, yes, l2), jac=True,
+                                  method='L-BFGS-B') for start in starts]
+    best = min(ends, key=lambda end: end.fun).x
+    p, q = (special.expit(x @ best[:-1] + best[-1]) for x in (yes, no))
+    return (p + 1 - q) / 2
+
+
+def contradiction(weights: np.ndarray, no: np.ndarray, yes: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
+    """The mean of (p(yes) - (1 - p(no)))^2 + min(p(yes), p(no))^2, plus l2 / 2 |w|^2, and its gradient `[D + 1]`."""
+    from scipy import special
+    p, q = (special.expit(x @ weights[:-1] + weights[-1]) for x in (yes, no))
+    apart, least = p + q - 1, np.minimum(p, q)
+    loss = (apart ** 2 + least ** 2).mean() + l2 / 2 * (weights[:-1] ** 2).sum()
+    at_p, at_q = (2 * (apart + least * mine) * x * (1 - x) / len(p) for x, mine in ((p, p < q), (q, p >= q)))
+    return loss, np.append(yes.T @ at_p + no.T @ at_q + l2 * weights[:-1], (at_p + at_q).sum())

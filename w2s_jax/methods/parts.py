@@ -15,6 +15,8 @@ from w2s_jax import data
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
+from w2s_jax.labels.prompts import check_template
+from w2s_jax.labels.texts import TABLES
 from w2s_jax.methods.inputs import Inputs, tuned
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
@@ -179,10 +181,22 @@ class Parts(Inputs):
         section = {'transform': entry.identity(settings), 'num_classes': self.dataset.num_classes,
                    'hyper': {'seed': labels.rows.seed, **entry.traced(settings)}}
         needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
-        if entry.options.get('features'):
-            needs['features'] = self.features(self.student)
+        if of := entry.options.get('features'):
+            needs['features'] = self.features(self.student) if of is True else self._asked(of, entry, settings)
         return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True,
                       labels.before or labels)
+
+    def _asked(self, name: str, entry, settings: Settings) -> Phase | Source:
+        """Features of what a table makes of the pool's texts."""
+        table, frozen = TABLES[name], self.student.backbone() if self.student.backbone else self.student
+        texts = self.dataset.pool.inputs.get('text')
+        if texts is None or texts.shape[1] != 1 or frozen.featurize is None:
+            raise ConfigError(f'labels.transforms: {entry.name!r} on task {self.dataset.name!r}, expected one text a '
+                              'row and a language model as student')
+        chosen = {k: settings.get(k, s.default) for k, s in table.settings.items()}
+        check_template(f'labels.{entry.name}', Settings(chosen))
+        asked = self.table(table, Settings(chosen), {'texts': self.raw['inputs']}, f'{name} of the pool')
+        return self.prepared(frozen, asked.label, asked)
 
     def table(self, entry, settings: Settings, needs: dict, label: str, seed: int = 0) -> Phase:
         """A registered function of columns to columns (phases/tables.py): texts, numbers."""

@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase
-from w2s_jax.labels import prompts
+from w2s_jax.labels.prompts import TEMPLATE, check_template
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.methods.parts import Labels, Parts
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Setting, Settings
-
-TEMPLATE = '{text}\nAnswer: {answer}'
 
 
 class Shown(NamedTuple):
@@ -26,11 +24,7 @@ class Shown(NamedTuple):
 
 def checked(settings: Settings) -> dict[str, str]:
     """No models of its own. Raises ConfigError for a template that is none."""
-    template = settings.template
-    if template.count('{text}') != 1 or template.count('{answer}') != 1 or not template.endswith('{answer}'):
-        raise ConfigError(f'method.template: {template!r}, expected {{text}} once, and {{answer}} once at its end')
-    if not all(isinstance(word, str) and word for word in settings.words):
-        raise ConfigError(f'method.words: {settings.words}, expected words')
+    check_template('method', settings)
     return {}
 
 
@@ -80,21 +74,6 @@ def supervisor(b: Parts, seed: int) -> tuple[Any, Labels]:
     shown = Shown(b.truth[mine.index], mine.source) if b.settings.shots else None
     weak = answers(b, b.teacher, seed, shown, 'teacher')
     return weak, b.transformed(labelled(b, b.teacher, seed, shown, 'teacher'))
-
-
-@TABLES.register('prompts', words=Setting((), doc='of the classes'), template=Setting(TEMPLATE, doc='of a prompt'),
-                 shots=Setting(0, doc='examples that are shown'))
-def table(columns: dict, settings: Settings, rng) -> dict:
-    """Prompts of texts, `[N, K]`; `shown/...`: texts, rows and labels that examples are taken from."""
-    texts = columns['texts/text'] if 'texts/text' in columns else columns['text']
-    shown = []
-    if settings.shots:
-        labels, rows = (next(columns[k] for k in (f'{name}/values', f'{name}/{name}') if k in columns)
-                        for name in ('labels', 'rows'))
-        picked = prompts.chosen(labels, settings.shots, rng)
-        classes = labels if labels.ndim == 1 else labels.argmax(-1)
-        shown = [(str(columns['pool/text'][rows[i]][0]), int(classes[i])) for i in picked]
-    return {'text': prompts.prompts([str(row[0]) for row in texts], settings.words, settings.template, shown)}
 
 
 def asked(b: Parts, model: Model, name: str, seed: int, shown: Shown | None, role: str) -> Phase:

@@ -200,8 +200,8 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
                 'shapes': list(trainer.shapes)}
     scale = {f'features.{k}': v for k, v in (common.scaling(inputs[0]) or {}).items()}
     return [result(measured | seen(static, pool, runs.rows[r]), history, r,
-                   {k: v[r] for k, v in predicted.items()} | scale,
-                   one_run(params, r) if phases[r].keep else None, 'peer' in section['hyper']) for r in range(len(phases))]
+                   {k: v[r] for k, v in predicted.items()} | scale, one_run(params, r) if phases[r].keep else None,
+                   keeps_answers='peer' in section['hyper']) for r in range(len(phases))]
 
 
 def seen(static: Static, pool: dict, rows: np.ndarray) -> dict[str, int]:

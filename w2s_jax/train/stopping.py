@@ -7,8 +7,8 @@ kept. Options of `register`:
   learned   the rule looks at the rows that are learned from, and none are held out
   evenly    it looks after every epoch, or at `train.evaluations` even steps, and not more often at the beginning
   past      it is also given `past=(answers, scores)`, of the looks before this one: `[t, M]` int32 and `[t]` float32
-  peers     it is also given `peers`, `[2, M]` int32: what two more models, which learn one half of the rows each, answer
-            when they are as far
+  peers     it is also given `peers`, `[2, M]` int32: what two more models, which learn one half of the rows each,
+            answer when they are as far
 """
 import dataclasses
 from collections.abc import Callable
