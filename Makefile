@@ -5,8 +5,8 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 ON_DEVICES := tests/devices tests/train tests/plugins tests/engine/pipeline_test.py
 
-.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run parity-original \
-        parity-original-run docs clean
+.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run reproduce reproduce-run \
+        docs clean
 
 quickstart: $(VENV)/.installed-core
 	$(BIN)/python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
@@ -48,16 +48,20 @@ parity-run: $(VENV)/.installed-core
 	$(BIN)/python tests/parity/make_goldens.py $(if $(WRITE),--write)
 	$(BIN)/python tests/parity/exports.py
 
-# One small experiment in a checkout of openai/weak-to-strong and here, every loss and every answer: CODE=checkout
-# MODEL=folder of SmolLM2-135M-Instruct DATA=folder of SST-2. Nothing of the checkout is installed or kept.
-parity-original:
+# Small experiments in a checkout of openai/weak-to-strong and here, every loss and every answer: CODE=checkout
+# MODEL=folder of SmolLM2-135M-Instruct DATA=folder of datasets. Nothing of the checkout is installed or kept.
+TASKS ?= sst2,sciq
+SEEDS ?= 5
+WORK ?= runs/reproduce
+reproduce:
 	$(if $(wildcard $(CODE)/weak_to_strong/train.py),,$(error CODE: '$(CODE)', expected a checkout of openai/weak-to-strong))
-	$(MAKE) VENV=.venv-parity parity-original-run
+	$(MAKE) VENV=.venv-parity reproduce-run
 
-parity-original-run: $(VENV)/.installed-core
+reproduce-run: $(VENV)/.installed-core
 	$(PIP) torch==2.13.0
 	-$(PIP) torch_optimizer==0.3.0 wandb==0.31.0
-	$(BIN)/python tests/parity/original.py --code='$(CODE)' --model='$(MODEL)' --data='$(DATA)'
+	$(BIN)/python -m experiments.reproduce --code='$(CODE)' --model='$(MODEL)' --data='$(DATA)' --tasks='$(TASKS)' \
+	    --seeds='$(SEEDS)' --workdir='$(WORK)'
 
 docs: $(VENV)/.installed-core
 	$(BIN)/python -c 'from w2s_jax.engine import listing; print(listing.page(), end="")' > docs/config.md

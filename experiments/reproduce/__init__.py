@@ -1,0 +1,1 @@
+"""The published experiment again: theirs and ours on the same rows."""
