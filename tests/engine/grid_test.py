@@ -104,6 +104,27 @@ def test_comparisons_are_with_cross_entropy_in_the_same_cell(whole):
         assert one['low'] <= one['mean'] <= one['high'] and 0 <= one['p'] <= 1
 
 
+def compared(folder, found) -> list[tuple]:
+    """(transforms, loss, the difference, that of the accuracies in the cells) of each comparison."""
+    return [(tuple(c['settings']['labels.transforms']), c['loss'], c['mean']) for c in found['comparisons']]
+
+
+def test_transforms_are_compared_with_labels_as_they_are(tmp_path):
+    found = run(sweep.values('labels.transforms', [(), ('smooth',), ('probe', 'harden')]), tmp_path)
+    assert [c[:2] for c in compared(tmp_path, found)] == [(('smooth',), 'xent'), (('probe', 'harden'), 'xent')]
+    right = {t: cell_results(tmp_path, found, **{'labels.transforms': list(t)})['students'][0]['accuracy']['mean']
+             for t in ((), ('smooth',), ('probe', 'harden'))}
+    for transforms, _, difference in compared(tmp_path, found):
+        assert difference == pytest.approx(right[transforms] - right[()])
+
+
+def test_transforms_alone_are_compared_among_losses(tmp_path):
+    cells = sweep.product(sweep.values('labels.transforms', [('smooth',), ('harden',)]),
+                          sweep.values('student.loss.name', ['xent', 'confidence']))
+    found = run(cells, tmp_path)
+    assert [c[:2] for c in compared(tmp_path, found)] == [(('smooth',), 'confidence'), (('harden',), 'confidence')]
+
+
 @pytest.mark.long
 def test_a_run_that_breaks_down_is_reported_and_harms_nobody(tmp_path):
     config = base()

@@ -158,7 +158,8 @@ def comparisons(grid: Grid, outcomes: dict) -> list[Phase]:
 
 def _rows(grid: Grid, outcomes: dict) -> list[dict]:
     """The students of all cells that came through, each with its `baseline`: of those with the same models and settings
-    the one that learns naively with cross-entropy; none without one. Oracles are not compared."""
+    the one that learns naively with cross-entropy, labels as they are if a cell has these; none without one. Oracles
+    are not compared."""
     rows: list[dict] = []
     for cell in grid.cells:
         plan, config = cell.plan, cell.plan.config
@@ -175,11 +176,13 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
                 'like': {k: v for k, v in cell.overrides.items() if not _of_the_student(k, config)},
                 'method': row['method'], 'loss': row['loss'], 'label': label, 'ids': [p.id for p in phases],
                 'phases': phases, 'plain': (row['method'] != plain, row['loss'] != 'xent'),
+                'transforms': tuple(config.labels.transforms),
                 'truth': plan.target.needs['truth/test'],
                 'group': {k.partition('/')[0]: v for k, v in plan.target.needs.items() if k == 'group/test'}})
     for row in rows:
         like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]
-        row['baseline'] = min(like, key=lambda r: r['plain'])
+        row['baseline'] = min(like, key=lambda r: (r['plain'], r['transforms'] != (),
+                                                   r['transforms'] != row['transforms']))  # noqa: B023
     return [r for r in rows if not any(r['baseline']['plain'])]
 
 
@@ -187,10 +190,11 @@ _COLUMNS = ('teacher.model', 'student.model', 'student.loss.name')  # a comparis
 
 
 def _of_the_student(field: str, config) -> bool:
-    """Whether a swept field is what students are compared in: method, loss and their settings. A baseline does not
-    depend on it."""
+    """Whether a swept field is what students are compared in: method, loss, transforms of labels, and their settings.
+    A baseline does not depend on it."""
     own = {f'method.{name}' for entry in METHODS.values() for name in entry.settings}
-    return field in _COLUMNS or field == 'method.name' or field in own or field.startswith('student.loss.')
+    label = field.startswith('labels.') and not field.startswith('labels.source')
+    return field in _COLUMNS or field == 'method.name' or field in own or label or field.startswith('student.loss.')
 
 
 def summary(grid: Grid, outcomes: dict, done: set[str], compared: list[Phase], seconds: float) -> dict:
