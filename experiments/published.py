@@ -76,6 +76,12 @@ def write(workdir: pathlib.Path) -> None:
     DOCS.write_text(before + begin + markdown(HEAD, [lines[n] for n in names]) + ''.join(parts) + end + after)
 
 
+def between(marks: tuple[str, str], made: str) -> None:
+    """Puts Markdown between two marks of docs/results.md."""
+    text, (begin, end) = DOCS.read_text(), marks
+    DOCS.write_text(f'{text.partition(begin)[0]}{begin}{made}{end}{text.partition(end)[2]}')
+
+
 def title(name: str) -> str:
     """`SST-2, last token` of `sst2-last`."""
     task, _, place = name.partition('-')

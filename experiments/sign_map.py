@@ -136,7 +136,7 @@ def page(found: pd.DataFrame) -> str:
         student = {'gemma': 'Gemma, probe', '': first['mode']}.get(what, what)
         lines.append([TITLES[task], student, f'{first["weak"]:.1f}, {first["ceiling"]:.1f}',
                       f'`{length}`' if length == RULE else length, first['pgr'],
-                      *(_difference(cells.loc[alpha]) for alpha in ALPHAS)])
+                      *(difference(cells.loc[alpha]) for alpha in ALPHAS)])
     holds = found[found['holm'] < .05]
     counts = [f'{(mine["mean"] > 0).sum()} above and {(mine["mean"] < 0).sum()} below at alpha {alpha:g}'
               for alpha, mine in ((a, holds[holds['alpha'] == a]) for a in ALPHAS)]
@@ -146,7 +146,7 @@ def page(found: pd.DataFrame) -> str:
     return said + published.markdown(head, lines)
 
 
-def _difference(cell: pd.Series) -> str:
+def difference(cell: pd.Series) -> str:
     """'**+1.2** [0.4, 2.0]'."""
     mean = f'{cell["mean"]:+.1f}'
     return f'{f"**{mean}**" if cell["holm"] < .05 else mean} [{cell["low"]:.1f}, {cell["high"]:.1f}]'
@@ -156,9 +156,7 @@ def write(workdir: pathlib.Path) -> str:
     """docs/results.md between the map's two marks, and docs/sign_map.csv. Returns the map."""
     found = whole(workdir)
     found.round(4).to_csv(CSV, index=False)
-    text, (begin, end) = published.DOCS.read_text(), MARKS
-    before, after = text.partition(begin)[0], text.partition(end)[2]
-    published.DOCS.write_text(f'{before}{begin}{page(found)}{end}{after}')
+    published.between(MARKS, page(found))
     return page(found)
 
 

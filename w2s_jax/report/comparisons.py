@@ -6,6 +6,7 @@ from w2s_jax.report.tables import DASH, interval_text, students, text
 
 LEVEL = .05
 NAMED = 6  # comparisons that a sentence names
+TRANSFORMS = 'labels.transforms'
 
 
 def adjusted(grid: Grid) -> list[dict]:
@@ -53,14 +54,18 @@ def _label(c: dict) -> str:
 
 
 def who(c: dict) -> str:
-    """The student of a comparison: its label, and the method if it is not the plain one."""
-    name = _label(c) if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {_label(c)}'
+    """The student of a comparison: its label, what its labels went through, and the method if it is not the plain one.
+    """
+    transforms = (c.get('settings') or {}).get(TRANSFORMS)
+    name = f'{_label(c)} after {tables.shown(transforms)}' if transforms else _label(c)
+    name = name if c.get('method') in (None, 'naive', _label(c)) else f'{c["method"]} · {name}'
     return tables.marked(name, c.get('oracle'))
 
 
 def _settings(c: dict, but=()) -> list[str]:
     """['alpha 0.25'] of a comparison, but the fields in `but` and those that are named anyway."""
-    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in but and k not in tables.COLUMN_OF}
+    named = (*but, *tables.COLUMN_OF, TRANSFORMS)
+    settings = {k: v for k, v in (c.get('settings') or {}).items() if k not in named}
     names = tables.short(list(settings))
     return [f'{names[k]} {text(tables.shown(v))}' for k, v in settings.items()]
 

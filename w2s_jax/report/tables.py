@@ -79,9 +79,12 @@ def column(field: str) -> str:
 
 
 def shown(value):
-    """A value as tables show it: numbers and text as they are, what a config leaves open as 'default'."""
+    """A value as tables show it: numbers and text as they are, names in a row, what a config leaves open as 'default'.
+    """
     if value is None:
         return 'default'
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return ', '.join(value) or 'none'
     return value if isinstance(value, str | int | float) else json.dumps(value)
 
 
