@@ -182,7 +182,7 @@ def _rows(grid: Grid, outcomes: dict) -> list[dict]:
     for row in rows:
         like = [r for r in rows if all(r[k] == row[k] for k in ('task', 'teacher', 'student', 'like'))]
         row['baseline'] = min(like, key=lambda r: (r['plain'], r['transforms'] != (),
-                                                   r['transforms'] != row['transforms']))  # noqa: B023
+                                                   r['transforms'] != row['transforms']))
     return [r for r in rows if not any(r['baseline']['plain'])]
 
 
