@@ -25,20 +25,24 @@ flags.DEFINE_string('model', 'chess-xs', 'train: the rung')
 flags.DEFINE_string('assets', '', 'install: where to (default: the package)')
 
 SEED = 0
-# samples seen, batch size, learning rate, the rung it grows from; from one short trial a rung, not tuned further
-RECIPES = {
-    'chess-xs': (128_000, 64, 4e-3, None),
-    'chess-s': (800_000, 64, 2e-3, None),
-    'chess-m': (450_000, 64, 2e-3, None),
-    'chess-l': (160_000, 64, 6e-4, 'chess-m'),
+# samples seen, batch size, learning rate, the rung it grows from, chunks of positions (None: all); from one short trial
+# a rung, not tuned further. chess-s-1 to chess-s-3 are one model at three points of its training.
+RECIPES: dict[str, tuple] = {
+    'chess-xs': (128_000, 64, 4e-3, None, None),
+    'chess-s': (800_000, 64, 2e-3, None, None),
+    'chess-m': (450_000, 64, 2e-3, None, None),
+    'chess-l': (160_000, 64, 6e-4, 'chess-m', None),
+    'chess-s-1': (32_000, 64, 2e-3, None, 12),
+    'chess-s-2': (64_000, 64, 1e-3, 'chess-s-1', 12),
+    'chess-s-3': (160_000, 64, 1e-3, 'chess-s-2', 12),
 }
 
 
-def read_chunks(folder: pathlib.Path):
-    """All chunks of a folder as one dict of arrays."""
+def read_chunks(folder: pathlib.Path, first: int | None = None):
+    """All chunks of a folder, or the first ones, as one dict of arrays."""
     import numpy as np
     files = sorted(folder.glob('[0-9]*.npz'))
-    files = [f for f in files if '.part' not in f.name]
+    files = [f for f in files if '.part' not in f.name][:first]
     chunks = [np.load(f, allow_pickle=False) for f in files]
     return {k: np.concatenate([c[k] for c in chunks]) for k in chunks[0]}
 
@@ -78,8 +82,8 @@ def train(build: pathlib.Path, name: str) -> None:
     from w2s_jax.train import trainer as training
     from w2s_jax.train.checkpoint import Checkpoint
 
-    samples, batch_size, learning_rate, smaller = RECIPES[name]
-    positions, puzzles = read_chunks(build / 'positions'), read_chunks(build / 'puzzles')
+    samples, batch_size, learning_rate, smaller, chunks = RECIPES[name]
+    positions, puzzles = read_chunks(build / 'positions', chunks), read_chunks(build / 'puzzles')
     pool, held_out = distinct(positions['tokens']), np.arange(1000)
     inputs = {'tokens': positions['tokens'][pool][:, None]}
     hyper = steps.hyper(*(np.array([x], np.float32) for x in (learning_rate, .01, .98, 1., .03)))
@@ -166,7 +170,8 @@ it. No puzzle's position is among the training positions.
 **Training**: cross-entropy on the engine's move, AdamW (weight decay 0.01, beta2 0.98, clip 1), cosine schedule with
 3 % warm-up, batch 64, seed 0, one CPU core a rung. A rung that grew from a smaller one starts as that one, its further
 layers the identity (progressive stacking); samples, steps and loss are those of its own part. Larger rungs saw fewer
-samples: all of them are far from converged.
+samples: all of them are far from converged. `chess-s-1` to `chess-s-3` are one model at three points of its training, on
+the positions of the first 2,400 games: each goes on from the one before, with a schedule of its own.
 **Intended use**: a quick and honest ladder for weak-to-strong experiments. They play bad chess.
 
 | rung | parameters | grown from | samples seen | steps | learning rate | loss | puzzle accuracy | legal answers |

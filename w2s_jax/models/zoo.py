@@ -39,6 +39,7 @@ CHESS_LADDER = {
     'chess-s': chess_config(64, 3, 2, 'learned'),
     'chess-m': chess_config(128, 3, 4, 'grid'),
     'chess-l': chess_config(128, 8, 4, 'grid'),
+    **{f'chess-s-{n}': chess_config(64, 3, 2, 'learned') for n in (1, 2, 3)},  # one model, early, later, late
 }
 
 
