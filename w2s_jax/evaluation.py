@@ -7,7 +7,7 @@ import numpy as np
 
 from w2s_jax import metrics
 from w2s_jax.data import take
-from w2s_jax.diagnostics.seeds import diagnosed
+from w2s_jax.diagnostics.seeds import diagnosed, direct
 from w2s_jax.labels import changes
 
 # What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
@@ -86,6 +86,9 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
         more = diagnosed(section['diagnostics'], student, weak, ceiling, truth)
         found['measures'] |= more['measures']
+        if weak and row.get('supervisor'):
+            taught = answers.of('student', row['supervisor'])
+            found['measures'] |= direct(section['diagnostics'], student, taught, ceiling, truth)
         found |= {'series': more['series']} if more['series'] else {}
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'untuned' in needs and answers.test == 'test':

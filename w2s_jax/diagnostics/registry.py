@@ -3,7 +3,8 @@
 student, weak, ceiling: of one seed and test set, as `Predictions`.  truth: `[N]`.  Pure numpy.
 Returns: {measure: number}, {measure: (number, title, factor, digits)} or {measure: Series}; None for what these
 predictions do not define, which is left out unless every seed has it. A mean over seeds and its standard error are made
-of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in.
+of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is registered with `supervisors=True`
+is also asked with a student's direct supervisor as `weak`, where that is another student (NAME_direct).
 """
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from w2s_jax.registry import Registry
 # main test set: `watched` `[T, W]`, its answers on the first W rows at each of T looks during training, the last one
 # after the last step; `watched_epochs` `[T]`, how many passes over its rows it had made by then.
 Predictions = Mapping[str, np.ndarray]
-DIAGNOSTICS = Registry('diagnostic')
+DIAGNOSTICS = Registry('diagnostic', options=('supervisors',))
 
 
 class Series(NamedTuple):

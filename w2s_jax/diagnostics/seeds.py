@@ -33,6 +33,15 @@ def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence
     return found
 
 
+def direct(chosen: list[dict], student: Sequence[Predictions], supervisor: Sequence[Predictions],
+           ceiling: Sequence[Predictions], truth: np.ndarray) -> dict[str, dict]:
+    """The measures, as NAME_direct, of those diagnostics that compare a student with its supervisor, where that is
+    another student."""
+    compare = [identity for identity in chosen if DIAGNOSTICS[identity['name']].options.get('supervisors')]
+    found = diagnosed(compare, student, supervisor, ceiling, truth)['measures']
+    return {f'{name}_direct': m | {'title': f'{m["title"]}, by its direct supervisor'} for name, m in found.items()}
+
+
 def measure(name: str, values: list) -> dict[str, Any] | None:
     """A number of each seed, or (number, title, factor, digits), with mean, standard error and interval; None where
     some seed has none."""

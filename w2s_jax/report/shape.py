@@ -19,7 +19,7 @@ MEASURED: dict[str, Any] = {
     'pgr': INTERVAL, 'pgr_seeds': ['number'], 'gain': INTERVAL, 'versus': VERSUS, 'beyond_zero_shot': INTERVAL,
     'agreement': {'*': MEAN}, 'series': {'*': SERIES}}
 ENTRY: dict[str, Any] = {**MEASURED, 'tests': {'*': MEASURED}, 'method': 'text', 'loss': 'text', 'label': 'text',
-                         'oracle': 'switch'}
+                         'oracle': 'switch', 'supervisor': 'text'}
 ALARM = {'code': 'text', 'message': 'text', 'accepted': 'switch', 'of': 'any'}
 PHASE = {'id': 'text', 'kind': 'text', 'name': 'text', 'model': 'text'}  # what are no numbers count as none
 TOKENS = {'of': 'text', **dict.fromkeys(('texts', 'truncated', 'tokens'), 'number')}
