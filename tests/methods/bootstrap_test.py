@@ -296,7 +296,8 @@ def test_errors_are_compared_with_the_first_and_with_the_direct_supervisor(tmp_p
     c.report.diagnostics = ('error_structure', 'calibration')
     found = {s['label']: s for s in run(configs.compose(c), tmp_path)['students']}
     assert {k: s.get('supervisor') for k, s in found.items()} == {
-        'direct xent': None, 'bootstrap xent': 'rung 2: mlp-32', 'rung 1: mlp-4': None, 'rung 2: mlp-32': 'rung 1: mlp-4'}
+        'direct xent': None, 'bootstrap xent': 'rung 2: mlp-32', 'rung 1: mlp-4': None,
+        'rung 2: mlp-32': 'rung 1: mlp-4'}
     for label, student in found.items():
         measures = student['measures']
         assert measures['inheritance']['mean'] == pytest.approx(student['agreement']['weak_wrong']['mean']), label

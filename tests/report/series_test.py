@@ -94,13 +94,23 @@ def test_agreement_against_the_size_of_the_student(tmp_path):
     assert lines['weak is right'][1] == pytest.approx([80] * 3) and lines['all examples'][1] == pytest.approx([60] * 3)
 
 
+def test_the_ceiling_is_drawn_as_a_control_where_it_was_measured(tmp_path):
+    synthetic_grid.write(tmp_path, axes={'student.width': [16, 64]})
+    for at, value in enumerate([.3, .2]):
+        pages.edit(tmp_path / 'cells' / f'{at:03d}' / 'results.json', lambda r, value=value: [
+            s['measures'].update(inheritance_ceiling={'mean': value, 'sem': .01, 'title': 'a title'})
+            for s in r['students']])
+    _, lines = pages.lines(drawn(tables.load(tmp_path))['agreement_width'], 0)
+    assert lines['weak is wrong: ceiling'][1] == pytest.approx([30, 20])
+
+
 def test_agreement_against_a_swept_number(tmp_path):
     axes = {'student.width': [256, 16, 64]}
     figures = agreeing(tmp_path, axes, 'student.width', {16: .9, 64: .6, 256: .2})
     assert 'agreement_sizes' not in figures
     _, lines = pages.lines(figures['agreement_width'], 0)
     x, y = lines['weak is wrong']
-    assert list(x) == [16, 64, 256] and y == pytest.approx([90, 60, 20])
+    assert 'weak is wrong: ceiling' not in lines and list(x) == [16, 64, 256] and y == pytest.approx([90, 60, 20])
 
 
 def test_agreement_against_words_is_not_drawn(tmp_path):

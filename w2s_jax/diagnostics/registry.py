@@ -3,8 +3,9 @@
 student, weak, ceiling: of one seed and test set, as `Predictions`.  truth: `[N]`.  Pure numpy.
 Returns: {measure: number}, {measure: (number, title, factor, digits)} or {measure: Series}; None for what these
 predictions do not define, which is left out unless every seed has it. A mean over seeds and its standard error are made
-of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is registered with `supervisors=True`
-is also asked with a student's direct supervisor as `weak`, where that is another student (NAME_direct).
+of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is
+registered with `supervisors=True` is also asked with a student's direct supervisor as `weak`, where that is another
+student (NAME_direct).
 """
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -6,6 +6,7 @@ from w2s_jax.report.against import line, ticks
 
 SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
            'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
+CONTROL = 'inheritance_ceiling'  # a measure of error_structure: how often the ceiling makes the supervisor's errors
 
 
 def agreement_panel(ax, title: str, rows: pd.DataFrame, names: list[str]) -> None:
@@ -25,13 +26,17 @@ def agreement_panel(ax, title: str, rows: pd.DataFrame, names: list[str]) -> Non
 def against_panel(ax, rows: pd.DataFrame, title: str, x: str, xs: dict, name: str) -> None:
     """The same against column `x`, whose values are at `xs`; students that do not depend on it are lines across.
 
-    Burns et al. 2023, arXiv 2312.09390, figure 8: larger students agree less with a supervisor that is wrong.
+    Burns et al. 2023, arXiv 2312.09390, figure 8: larger students agree less with a supervisor that is wrong. The
+    ceiling, which has not seen it, is the control: larger models may only err less.
     """
     there = rows[rows[x].notna()]
     for subset, (label, marker, colour) in SUBSETS.items():
         line(ax, there, x, subset, xs, {'color': colour, 'marker': marker}, label)
         for flat in rows.loc[rows[x].isna(), subset].dropna():
             ax.axhline(100 * flat, color=colour, linestyle='--', linewidth=1.3, label=label)
+    if CONTROL in rows and there[CONTROL].notna().any():
+        look = {'color': plots.WEAK, 'marker': 'D', 'linestyle': ':', 'markerfacecolor': 'none'}
+        line(ax, there, x, CONTROL, xs, look, 'weak is wrong: ceiling')
     below = ticks(ax, xs)
     ax.set(title=title, xlabel=name, ylabel='% of such test examples', ylim=(-2, 102))
     plots.legend(ax, below=below)

@@ -275,7 +275,8 @@ def _agreements_against(grid: Grid, table: pd.DataFrame, fields: list[str]) -> I
     """Against the size of the student, if there are several, and against every swept number."""
     there = table[table[[*SUBSETS]].notna().any(axis=1)]
     note = ('Agreement with the supervisor on examples that it gets right, and wrong: a student that imitates its '
-            'errors rises there. Dashed: a student that does not depend on it. Bands: standard errors over seeds.')
+            'errors agrees in both. Dotted, if error_structure was asked for: the ceiling, which has not seen it. '
+            'Dashed: a student that does not depend on what is swept. Bands: standard errors over seeds.')
     if there['student'].nunique() > 1:
         xs = positions(grid, there)
         draw = partial(agreements.against_panel, x='student', xs=xs,
