@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from configs import salient_concept
+from configs.paper import inverse_scaling
 from w2s_jax import config as configs
 from w2s_jax.diagnostics import DIAGNOSTICS, calibration, errors, seeds
 from w2s_jax.diagnostics.registry import Series
@@ -205,6 +206,15 @@ def test_both_stand_in_results_and_csv_for_student_weak_and_ceiling(tmp_path):
     assert len(student['series']['reliability_weak']['y']) == 15
     table = tables.students(tables.load(tmp_path))
     assert table['inheritance_imitation'].notna().all() and table['brier_weak'].notna().all()
+
+
+def test_the_config_of_inverse_scaling_sweeps_sizes_beside_the_control():
+    cells = inverse_scaling.get_sweep()
+    assert len({cell['student.model'] for cell in cells}) == 4 and len(cells) == 8
+    for cell in cells:
+        c = inverse_scaling.get_config()
+        c.update_from_flattened_dict(cell)
+        assert 'inheritance' in configs.validate(c).report.error_structure.of
 
 
 @pytest.mark.parametrize(('field', 'value', 'said'), [
