@@ -7,12 +7,12 @@ Eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500 test
 length and one rate, nothing tuned), accuracy in per cent with intervals over seeds and test examples:
 
   weak         67.9 [63.3, 72.4]
-  hint xent    67.9 [63.3, 72.4]   PGR .00 [.00, .00]    agrees with the weak model on every test example of every seed
-  xent         68.1 [61.2, 74.7]   PGR .01 [-.93, .88]   repeats 74.0 +- 0.7 of the weak model's errors (the ceiling: 39.3)
+  hint xent    67.9 [63.3, 72.4]   PGR .00 [.00, .00]   agrees with the weak model on every test row of every seed
+  xent         68.1 [61.2, 74.7]   PGR .01 [-.93, .88]  repeats 74.0 +- 0.7 % of the weak model's errors (ceiling: 39.3)
   ceiling      77.3 [73.3, 81.6]
 
-A student that is told the answer learns to repeat it, and nothing else. That it does worse than a plain one is not shown
-here: the plain one gains nothing either, and so few rows leave its PGR open.
+A student that is told the answer learns to repeat it, and nothing else. That it does worse than a plain one is not
+shown here: the plain one gains nothing either, and so few rows leave its PGR open.
 """
 from w2s_jax.config import compose, default_config
 
