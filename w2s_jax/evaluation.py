@@ -7,9 +7,8 @@ import numpy as np
 
 from w2s_jax import metrics
 from w2s_jax.data import take
-from w2s_jax.diagnostics import DIAGNOSTICS
+from w2s_jax.diagnostics.seeds import diagnosed, direct
 from w2s_jax.labels import changes
-from w2s_jax.registry import Settings
 
 # What every model is measured by beside accuracy: name -> (title, factor, digits). A measure describes itself in
 # results.json, so that a report shows what a plug-in has measured without the plug-in.
@@ -85,7 +84,12 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         first = next(iter(rows))
         if label != first and not row.get('oracle'):
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
-        found['measures'] |= diagnosed(section['diagnostics'], student, weak, ceiling, truth)
+        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth)
+        found['measures'] |= more['measures']
+        if weak and row.get('supervisor'):
+            taught = answers.of('student', row['supervisor'])
+            found['measures'] |= direct(section['diagnostics'], student, taught, ceiling, truth)
+        found |= {'series': more['series']} if more['series'] else {}
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'untuned' in needs and answers.test == 'test':
         out['perplexity'] = told = perplexities(needs, section['seeds'])
@@ -122,7 +126,7 @@ def add_test(results: dict, name: str, found: dict) -> None:
     """Puts what was measured on a further test set beside each model's main numbers."""
     pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot', 'majority') if k in results]
     for mine, theirs in [*pairs, *zip(results['students'], found['students'], strict=True)]:
-        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures')
+        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures', 'series')
         if theirs.get('accuracy'):
             mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
 
@@ -173,22 +177,6 @@ def described(name: str, value: dict) -> dict:
     return {'title': title, 'factor': factor, 'digits': digits, **value}
 
 
-def diagnosed(chosen: list[dict], student, weak, ceiling, truth: np.ndarray) -> dict:
-    """The measures of the registered diagnostics, over seeds; without those that some seed does not define (None), and
-    none on a test set without a weak model's answers."""
-    found: dict = {}
-    for identity in chosen if weak else ():
-        settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
-        seeds = [DIAGNOSTICS[identity['name']].fn(s, w, c, truth, settings)
-                 for s, w, c in zip(student, weak, ceiling, strict=True)]
-        for name in seeds[0]:
-            values = [s[name] if isinstance(s[name], tuple) else (s[name], name, 1, 3) for s in seeds]
-            if all(v[0] is not None for v in values):
-                found[name] = {'title': values[0][1], 'factor': values[0][2], 'digits': values[0][3],
-                               **metrics.summarise([float(v[0]) for v in values])}
-    return found
-
-
 def learned(artifacts: list) -> dict:
     """What the objective logged last, over seeds: numbers with their mean, vectors as the mean of each."""
     logged = [getattr(a, 'metrics', {}).get('aux') or {} for a in artifacts]
@@ -204,12 +192,16 @@ def learned(artifacts: list) -> dict:
 
 
 def predictions(need, test: str = 'test', given: np.ndarray | None = None) -> Any:
-    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data.
+    """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data; of a
+    model on the main test set also what it answered during training (diagnostics/registry.py).
 
     given: such labels of a further test set; without them it has no weak model.
     """
     if hasattr(need, 'arrays'):
-        return {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
+        found = {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
+        if test == 'test' and 'watched' in need.arrays:
+            found |= {'watched': need.arrays['watched'], 'watched_epochs': epochs(need)}
+        return found
     need = need if test == 'test' else given
     if need is None:
         return None
@@ -285,8 +277,7 @@ def curves(answers: Answers, rows: dict[str, dict]):
         right = watched == truth[:watched.shape[-1]]
         found = {'label': label, 'kind': kind, **_loss_curve(runs),
                  'accuracy': {'step': steps.tolist(), **_band(right.mean(-1))}}
-        found['epochs'] = [float(s) * runs[0].metrics['examples'] / runs[0].metrics['steps'] / runs[0].metrics['rows']
-                           for s in steps]
+        found['epochs'] = epochs(runs[0]).tolist()
         stopped = [r.metrics.get('stopped') for r in runs]
         if all(stopped):
             found['stopped'] = [s['step'] for s in stopped]
@@ -296,6 +287,12 @@ def curves(answers: Answers, rows: dict[str, dict]):
             says = np.stack([weak[i]['top'][:watched.shape[-1], 0] for i in range(len(seeds))])[:, None]
             found['stops'] = stops(steps, right, watched == says if kind == 'student' else None)
         yield found
+
+
+def epochs(run) -> np.ndarray:
+    """`[T]`: how many passes over its rows, in whole batches, a model had made when it was looked at."""
+    batch = run.metrics['examples'] // run.metrics['steps']
+    return run.arrays['watched_steps'] / (run.metrics['rows'] // batch)
 
 
 def during(right: np.ndarray, weak: list[dict], ceiling: list[dict], truth: np.ndarray) -> list[float | None]:

@@ -88,6 +88,15 @@ def summarise(values):
     return {'mean': float(values.mean()), 'sem': sem, 'seeds': values.tolist()}
 
 
+def seeds_interval(values, level=.95):
+    """{'low', 'high'} of the mean of one value per seed, by Student's t; {} for one seed."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return {}
+    half = special.stdtrit(len(values) - 1, .5 + level / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return {'low': float(values.mean() - half), 'high': float(values.mean() + half)}
+
+
 def pgr(weak, student, ceiling):
     """Performance gap recovered, (student - weak) / (ceiling - weak); None where there is no gap.
 

@@ -7,9 +7,10 @@ import pytest
 from sklearn import metrics as sk
 
 from configs import salient_concept
+from configs.paper import inverse_scaling
 from w2s_jax import config as configs
-from w2s_jax import evaluation
-from w2s_jax.diagnostics import DIAGNOSTICS, calibration, errors
+from w2s_jax.diagnostics import DIAGNOSTICS, calibration, errors, seeds
+from w2s_jax.diagnostics.registry import Series
 from w2s_jax.engine import experiment
 from w2s_jax.errors import ConfigError
 from w2s_jax.registry import Settings
@@ -102,9 +103,9 @@ def test_what_is_not_defined_is_left_out_of_the_results():
     truth = np.arange(40) % 2
     right, weak = np.eye(2)[truth], np.eye(2)[np.zeros(40, int)]
     chosen = [{'name': 'error_structure', 'version': '1', 'of': ['inheritance', 'phi', 'kappa']}]
-    found = evaluation.diagnosed(chosen, *([stored(p)] * 2 for p in (right, weak, right)), truth)
+    found = seeds.diagnosed(chosen, *([stored(p)] * 2 for p in (right, weak, right)), truth)['measures']
     assert 'phi' not in found and found['inheritance']['mean'] == 0 and len(found['inheritance']['seeds']) == 2
-    always = evaluation.diagnosed(chosen, *([stored(right)] for _ in range(3)), truth)
+    always = seeds.diagnosed(chosen, *([stored(right)] for _ in range(3)), truth)['measures']
     assert not always  # a supervisor that is always right has no errors to repeat
 
 
@@ -115,7 +116,8 @@ def test_of_many_classes_only_what_best_answers_tell():
 
 def calibrated(p, truth, bins=15, of=('student',)):
     s = stored(p)
-    return {k: v[0] for k, v in calibration.calibration(s, s, s, truth, Settings(bins=bins, of=of)).items()}
+    found = calibration.calibration(s, s, s, truth, Settings(bins=bins, of=of))
+    return {k: v[0] for k, v in found.items() if not isinstance(v, Series)}
 
 
 @pytest.mark.parametrize('bins', [1, 4, 10])
@@ -143,6 +145,29 @@ def test_equal_confidences_share_a_bin_whatever_their_order():
     answers = (np.arange(200) < 40).astype(int)  # all errors in a row
     found = calibrated(np.where(np.arange(2) == answers[:, None], .9, .1), truth)
     assert found['ece_equal_mass'] == pytest.approx(.1, abs=1e-6) and found['mce'] == pytest.approx(.1, abs=1e-6)
+
+
+def test_the_diagram_has_the_points_of_sorted_chunks_and_the_error_of_the_numbers():
+    p, truth = drawn(0, n=400, k=3), np.random.default_rng(1).integers(0, 3, 400)
+    s, settings = stored(p), Settings(bins=8, of=())
+    found = calibration.calibration(s, stored(drawn(5, n=400, k=3)), s, truth, settings)
+    assert found.keys() == {f'reliability_{who}' for who in calibration.WHO}
+    order = np.argsort(s['top_probability'][:, 0].astype(float), kind='stable')
+    chunks = np.split(order, 8)
+    line = found['reliability_student']
+    assert line.x == pytest.approx([100 * s['top_probability'][rows, 0].mean() for rows in chunks], abs=1e-4)
+    assert line.y == pytest.approx([100 * (p.argmax(1) == truth)[rows].mean() for rows in chunks])
+    assert np.abs(line.y - line.x).mean() / 100 == pytest.approx(calibrated(p, truth, 8)['ece_equal_mass'])
+    assert not np.allclose(found['reliability_weak'].y, line.y) and line.diagonal
+
+
+def test_the_diagram_of_equal_confidences_is_one_point():
+    truth = (np.arange(200) < 40).astype(int)
+    s = stored(np.tile([.9, .1], (200, 1)))
+    line = calibration.calibration(s, s, s, truth, Settings(bins=15, of=()))['reliability_student']
+    there = np.isfinite(line.x)
+    assert len(line.x) == len(line.y) == 15 and there.sum() == np.isfinite(line.y).sum() == 1
+    assert (line.x[there][0], line.y[there][0]) == pytest.approx((90, 80), abs=1e-5)
 
 
 def test_gaps_of_either_sign_do_not_cancel():
@@ -177,8 +202,19 @@ def test_both_stand_in_results_and_csv_for_student_weak_and_ceiling(tmp_path):
     assert {'inheritance_ceiling', 'inheritance_imitation', 'kappa_imitation', 'mce', 'mce_weak'} <= measures.keys()
     assert 'phi' not in measures and len(measures['mce']['seeds']) == 2
     assert all(math.isfinite(m['mean']) for m in measures.values())
+    assert student['series'].keys() == {f'reliability_{who}' for who in calibration.WHO}
+    assert len(student['series']['reliability_weak']['y']) == 15
     table = tables.students(tables.load(tmp_path))
     assert table['inheritance_imitation'].notna().all() and table['brier_weak'].notna().all()
+
+
+def test_the_config_of_inverse_scaling_sweeps_sizes_beside_the_control():
+    cells = inverse_scaling.get_sweep()
+    assert len({cell['student.model'] for cell in cells}) == 4 and len(cells) == 8
+    for cell in cells:
+        c = inverse_scaling.get_config()
+        c.update_from_flattened_dict(cell)
+        assert 'inheritance' in configs.validate(c).report.error_structure.of
 
 
 @pytest.mark.parametrize(('field', 'value', 'said'), [

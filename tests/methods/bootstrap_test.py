@@ -17,6 +17,7 @@ from w2s_jax.engine import experiment
 from w2s_jax.engine import plan as plans
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.methods import bootstrap
+from w2s_jax.store.artifacts import Artifact
 from w2s_jax.tasks import TASKS, synthetic
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -288,3 +289,24 @@ def test_inputs_are_the_same_for_all_models():
     made = plan(small())
     inputs = {p.needs['inputs'].id for p in of_role(made, 'student', 'rung', 'ceiling', 'label')}
     assert inputs == {data.fingerprint(made.dataset.pool.inputs['features'])}
+
+
+def test_errors_are_compared_with_the_first_and_with_the_direct_supervisor(tmp_path):
+    c = small()
+    c.report.diagnostics = ('error_structure', 'calibration')
+    found = {s['label']: s for s in run(configs.compose(c), tmp_path)['students']}
+    assert {k: s.get('supervisor') for k, s in found.items()} == {
+        'direct xent': None, 'bootstrap xent': 'rung 2: mlp-32', 'rung 1: mlp-4': None,
+        'rung 2: mlp-32': 'rung 1: mlp-4'}
+    for label, student in found.items():
+        measures = student['measures']
+        assert measures['inheritance']['mean'] == pytest.approx(student['agreement']['weak_wrong']['mean']), label
+        assert ('inheritance_direct' in measures) == ('supervisor' in student)
+        assert 'mce' in measures and 'mce_direct' not in measures
+    stored = lambda student: Artifact(tmp_path / 'store' / f'fit-{student["ids"][0]}').arrays['test.top'][:, 0]
+    top, rung = found['bootstrap xent'], found['rung 2: mlp-32']
+    taught, wrong = stored(rung), stored(rung) != synthetic.load(c.task).test.truth
+    direct = top['measures']['inheritance_direct']
+    assert direct['seeds'][0] == pytest.approx((stored(top) == taught)[wrong].mean())
+    assert direct['seeds'] != top['measures']['inheritance']['seeds']
+    assert direct['title'] == 'errors of the supervisor repeated %, by its direct supervisor'

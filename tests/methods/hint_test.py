@@ -8,6 +8,7 @@ import tiny
 from words import own, sentences
 
 from configs import salient_concept
+from configs.paper import hint as paper
 from w2s_jax import config as configs
 from w2s_jax.engine import experiment
 from w2s_jax.engine import plan as plans
@@ -89,3 +90,9 @@ def test_bad_settings_end_in_one_line(folder):
         with pytest.raises(ConfigError) as e:
             plans.prepare(plans.ready(c), lambda line: None)
         assert said in str(e.value) and '\n' not in str(e.value)
+
+
+def test_the_config_of_the_paper():
+    c = configs.validate(paper.get_config())
+    assert (c.method.name, c.method.labels, c.method.words) == ('hint', 'hard', ('negative', 'positive'))
+    assert c.student.mode == 'full'  # a probe hardly reads a hint

@@ -235,9 +235,13 @@ def test_a_diagnostic_outlives_its_plugin(plugin, tmp_path):
     results = run(config, tmp_path / 'w')
     measure = student(results, 'xent')['measures']['sure_and_wrong']
     assert measure['title'] == 'wrong though sure %' and len(measure['seeds']) == 2
+    risk = student(results, 'xent')['series']['risk']
+    assert risk['x'][-1] == 100 and risk['y'][-1] == pytest.approx(
+        100 * (1 - student(results, 'xent')['accuracy']['mean']))
     del DIAGNOSTICS.entries['sure_and_wrong']
     page.write(tmp_path / 'w')
-    assert 'wrong though sure %' in (tmp_path / 'w' / 'report.html').read_text()
+    text = (tmp_path / 'w' / 'report.html').read_text()
+    assert 'wrong though sure %' in text and '>Risk and coverage</h' in text
     table = tables.students(tables.load(tmp_path / 'w'))
     assert table['sure_and_wrong'].notna().all()
     assert 'sure_and_wrong' in (tmp_path / 'w' / 'results.csv').read_text().splitlines()[0]

@@ -35,11 +35,13 @@ def _page(workdir, **options):
 def test_page_has_every_section_in_order(whole):
     page, folder = whole
     titles = ['Accuracy against the size of the student', 'Performance gap recovered', 'Whom the students followed',
-              'How they got there', 'Beyond accuracy', 'Which differences are real', 'Time and tokens']
+              'Agreement against the size of the student', 'How they got there', 'Beyond accuracy',
+              'Which differences are real', 'Time and tokens']
     at = [page.index(f'>{title}</h') for title in titles]
     assert at == sorted(at) and page.index('<table') < at[0]
-    # A panel a loss for accuracy, PGR and agreement, and one a pair of models for the curves.
-    assert page.count('<svg') == 3 * 2 + 6 + page.count('<li><svg')
+    # A panel a loss for accuracy, PGR and agreement, one a loss and teacher for agreement against sizes, and one a pair
+    # of models for the curves.
+    assert page.count('<svg') == 3 * 2 + 4 + 6 + page.count('<li><svg')
     for name in ('sizes', 'pgr', 'agreement', 'learning_curves'):
         assert (folder / 'plots' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     assert not list(folder.glob('.part-*'))

@@ -115,8 +115,8 @@ COUNTED = {'inheritance': (inheritance, 'errors of the supervisor repeated %', 1
 ALL = (*COUNTED, 'capa')
 
 
-@DIAGNOSTICS.register('error_structure', of=Setting(ALL, choices=ALL, doc='what is measured; each of the student, of '
-                                                                          'the ceiling, and the difference'))
+@DIAGNOSTICS.register('error_structure', supervisors=True, of=Setting(
+    ALL, choices=ALL, doc='what is measured; each of the student, of the ceiling, and the difference'))
 def error_structure(student: Predictions, weak: Predictions, ceiling: Predictions, truth: np.ndarray,
                     settings: Settings) -> dict:
     """Whose errors a student makes: inherited, corrected and new ones, and how much it agrees beyond chance."""

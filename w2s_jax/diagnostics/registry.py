@@ -1,18 +1,40 @@
 """DIAGNOSTICS: name -> what else is measured on stored predictions: `fn(student, weak, ceiling, truth, settings)`.
 
 student, weak, ceiling: of one seed and test set, as `Predictions`.  truth: `[N]`.  Pure numpy.
-Returns: {measure: number}, or {measure: (number, title, factor, digits)}; None for what these predictions do not
-define, which is left out unless every seed has it. A mean over seeds and its standard error are made of them, and they
-describe themselves in results.json, so that a report needs no plug-in.
+Returns: {measure: number}, {measure: (number, title, factor, digits)} or {measure: Series}; None for what these
+predictions do not define, which is left out unless every seed has it. A mean over seeds and its standard error are made
+of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is
+registered with `supervisors=True` is also asked with a student's direct supervisor as `weak`, where that is another
+student (NAME_direct).
 """
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from w2s_jax.registry import Registry
 
-Predictions = Mapping[str, np.ndarray]  # `top` `[N, k]`: the k = min(K, 5) best classes, best first; `top_probability`
-DIAGNOSTICS = Registry('diagnostic')
+# `top` `[N, k]`: the k = min(K, 5) best classes, best first; `top_probability`. Of a model that was trained, on the
+# main test set: `watched` `[T, W]`, its answers on the first W rows at each of T looks during training, the last one
+# after the last step; `watched_epochs` `[T]`, how many passes over its rows it had made by then.
+Predictions = Mapping[str, np.ndarray]
+DIAGNOSTICS = Registry('diagnostic', options=('supervisors',))
+
+
+class Series(NamedTuple):
+    """A line of a figure, in place of a number.
+
+    x, y: `[P]`, NaN where there is nothing; point by point the same in
+    every seed, so that their mean means something.  line: what it is called; 'student', 'weak' and 'ceiling' have the
+    colours of these.  figure: the title of the panel; lines of one title share it.  axes: what x and y are.  diagonal:
+    whether y = x is drawn as well.
+    """
+    x: np.ndarray
+    y: np.ndarray
+    line: str
+    figure: str
+    axes: tuple[str, str]
+    diagonal: bool = False
 
 
 def classes(predictions: Predictions) -> np.ndarray:

@@ -43,9 +43,9 @@ def bootstrap(b: Parts) -> None:
             b.students([direct], method='naive', label=f'direct {loss}')
         for loss in b.losses:
             b.students([b.fit('student', b.student, rest, last, loss, label=f'student bootstrap {loss}')],
-                       label=f'bootstrap {loss}')
-        for name, rung in zip(names, rungs, strict=True):
-            b.students([rung], method='bootstrap rung', label=name)
+                       label=f'bootstrap {loss}', supervisor=names[-1])
+        for name, rung, before in zip(names, rungs, ['', *names], strict=False):
+            b.students([rung], method='bootstrap rung', label=name, supervisor=before)
 
 
 def climb(b: Parts, weak, labels: Labels, learned: list[Rows]):

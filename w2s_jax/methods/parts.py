@@ -213,14 +213,16 @@ class Parts(Inputs):
         """Says who is the strong model trained on truth."""
         self._target(Target('ceiling', 'ceiling', phase.seed, phase, {'model': self.model_of(phase).name}))
 
-    def students(self, phases: Iterable[Phase], *, method: str = '', label: str = '', oracle: bool = False) -> None:
+    def students(self, phases: Iterable[Phase], *, method: str = '', label: str = '', oracle: bool = False,
+                 supervisor: str = '') -> None:
         """Says who is evaluated as a student. label: '': the name of the loss.  oracle: it was chosen by truth: it is
-        marked, and never ranked."""
+        marked, and never ranked.  supervisor: the label of the student whose answers it learned; '': the weak model's.
+        """
         for phase in phases:
             aim = phase.section.get('objective', {'name': 'none'})
             row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
                    'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {}),
-                   **({'tuned': True} if begun(phase) else {})}
+                   **({'tuned': True} if begun(phase) else {}), **({'supervisor': supervisor} if supervisor else {})}
             self._target(Target('student', row['label'], phase.seed, phase, row))
 
     def _target(self, target: Target) -> None:

@@ -16,6 +16,7 @@ DASHED = (0, (6, 3))
 STOPS = {'best': ('^', 'best, by an oracle that knows the truth'),
          'weak': ('D', 'agrees most with the weak model, which takes no truth')}
 END = 'as the tables say'
+MOST_BOUNDS = 20  # ends of epochs that are drawn
 MOST_NUMBERS = 8  # lines of a panel whose last points have their numbers beside them
 
 
@@ -100,10 +101,23 @@ def curve_panel(ax, title: str, lines: list[Line], finals: list[tuple[str, float
             x = plots.thin(plots.progress_of(line.accuracy, line.curve))
             _draw(ax, line, x, line.accuracy, scale=100, sure=line.end[0] if line.end else np.inf)
             _mark(ax, line)
+    for end in bounds(lines):
+        ax.axvline(end, color=plots.ZERO_SHOT, linewidth=1, linestyle=':', zorder=0)
     for role, value in finals:
         ax.axhline(100 * value, color=plots.COLOURS[role], linewidth=1, linestyle=DASHED, alpha=.7)
     ax.set(title=title, xlabel='share of training done', ylabel='test accuracy, %', xlim=(-.03, 1.03), ylim=limits)
     _numbers(ax, [line for line in lines if line.end])
+
+
+def bounds(lines: list[Line]) -> list[float]:
+    """The shares of the run at which epochs of the students ended, but the last one; none if these differ, or are too
+    many to be told apart."""
+    epochs = {number(seen[-1]) for line in lines
+              if line.curve.get('kind') == 'student' and (seen := line.curve.get('epochs'))}
+    total = epochs.pop() if len(epochs) == 1 else None
+    if total is None or not 1 < total <= MOST_BOUNDS:
+        return []
+    return [k / total for k in range(1, math.ceil(total - 1e-6))]
 
 
 def _draw(ax, line: Line, x: np.ndarray, series: dict, scale: float, sure: float) -> None:

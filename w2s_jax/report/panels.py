@@ -5,6 +5,7 @@ differs in beside teacher and size. Nothing is averaged over settings: what diff
 """
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from w2s_jax.report import curves
+from w2s_jax.report import agreements, curves, series
 from w2s_jax.report import figures as plots
+from w2s_jax.report.against import against_panel
+from w2s_jax.report.agreements import SUBSETS
 from w2s_jax.report.reading import Grid, models, number
 from w2s_jax.report.tables import Student, entries, marked, short, text, varying
 
 MOST, MOST_CURVES, MOST_ROWS = 12, 24, 40  # panels of a figure, and rows of a panel
-SUBSETS = {'agreement': ('all examples', 'o', plots.INK), 'agreement_weak_right': ('weak is right', 's', plots.CEILING),
-           'agreement_weak_wrong': ('weak is wrong', 'D', plots.WEAK)}
 FINAL = ('weak', 'ceiling')  # whose last accuracies stand beside curves
 DIVERGING = 'PuOr'  # told apart with every kind of colour vision
 
@@ -50,7 +51,8 @@ def figures(grid: Grid, table: pd.DataFrame) -> list[Figure]:
     one = grid.alone or good['teacher'].nunique() == good['student'].nunique() == 1
     made = [_overview(grid, good, found)] if one else [_sizes(grid, good), _heat_maps(grid, known)]
     made += [_axis(good, field, fields) for field in fields]
-    made += [_agreements(good, one), _curves(grid, good, fields, found)]
+    made += [_agreements(good, one), *_agreements_against(grid, good, fields), *_series(good, found),
+             _curves(grid, good, fields, found)]
     return [f for f in made if f.panels]
 
 
@@ -156,15 +158,20 @@ def _sizes(grid: Grid, table: pd.DataFrame) -> Figure:
 
 def _axis(table: pd.DataFrame, field: str, fields: list[str]) -> Figure:
     others, name = [f for f in fields if f != field], short(fields)[field]
-    found = dict.fromkeys(table[field].dropna())
-    numeric = all(number(v) is not None for v in found)
-    xs = {v: float(v) for v in sorted(found)} if numeric else {v: float(place) for place, v in enumerate(found)}
-    draw = partial(against_panel, x=field, xs=xs, by='who', styles=plots.styles(table['who']), limits=_limits(table),
-                   name=name)
+    draw = partial(against_panel, x=field, xs=places(table, field), by='who',
+                   styles=plots.styles(table['who']), limits=_limits(table), name=name)
     return _limited(f'axis_{name}', f'Accuracy against {name}',
                     [partial(draw, rows=rows, title=title) for title, rows in facets(table, others)], 4.4,
                     'Green: the ceiling. Orange: the weak supervisor. A line across: a student that does not depend on '
                     f'{name}. Bands: standard errors over seeds.')
+
+
+def places(table: pd.DataFrame, field: str) -> dict[Any, float]:
+    """The values of a swept field -> x: numbers as they are, others in the order of the sweep."""
+    found = dict.fromkeys(table[field].dropna())
+    if all(number(v) is not None for v in found):
+        return {v: float(v) for v in sorted(found)}
+    return {v: float(place) for place, v in enumerate(found)}
 
 
 def positions(grid: Grid, table: pd.DataFrame) -> dict[str, float]:
@@ -180,54 +187,6 @@ def in_order(grid: Grid, table: pd.DataFrame, column: str) -> list[str]:
     swept = [str(v) for v in grid.axes.get(f'{column}.model', [])]
     found = dict.fromkeys(table[column].dropna())
     return [*(m for m in swept if m in found), *(m for m in found if m not in swept)]
-
-
-def against_panel(ax, rows: pd.DataFrame, title: str, x: str, xs: dict, by: str, styles: dict, limits: tuple,
-                  name: str) -> None:
-    """Test accuracy against column `x`: a line for each value of `by`, the ceiling, the weak models dotted."""
-    there = rows[rows[x].notna()]
-    ceilings = there[there['student'] == there['ceiling_of']]  # a rung is measured by another model's ceiling
-    _line(ax, ceilings, x, 'ceiling', xs, {'color': plots.CEILING, 'marker': 's'}, 'ceiling')
-    for teacher, mine in there.groupby('teacher', sort=False):
-        colour = styles[teacher]['color'] if by == 'teacher' else plots.WEAK
-        _line(ax, mine, x, 'weak', xs, {'color': colour, 'linestyle': ':'}, '_' if by == 'teacher' else 'weak')
-    for value, mine in rows.groupby(by, sort=False):
-        label = f'taught by {value}' if by == 'teacher' else value
-        _line(ax, mine[mine[x].notna()], x, 'accuracy', xs, styles[value], label)
-        for flat in mine.loc[mine[x].isna(), 'accuracy']:
-            ax.axhline(100 * flat, color=styles[value]['color'], linestyle='--', linewidth=1.3, label=label)
-    below = _ticks(ax, xs)
-    ax.set(title=title, xlabel=name, ylabel='test accuracy, %', ylim=limits)
-    plots.legend(ax, below=below)
-
-
-def _line(ax, rows: pd.DataFrame, x: str, y: str, xs: dict, style: dict, label: str) -> None:
-    """A line with a band of one standard error, in per cent, broken if a value of `xs` has no row; error bars of a
-    single point."""
-    if rows.empty:
-        return
-    found = rows.drop_duplicates(x).set_index(x)[[y, f'{y}_sem']].reindex(list(xs))
-    at, mean, sem = np.array([*xs.values()]), 100 * found[y].to_numpy(), 100 * found[f'{y}_sem'].fillna(0).to_numpy()
-    ax.plot(at, mean, label=label, linewidth=1.6, markersize=5, **style)
-    ax.fill_between(at, mean - sem, mean + sem, color=style['color'], alpha=.15, linewidth=0)
-    if len(rows) == 1:
-        ax.errorbar(at, mean, yerr=sem, color=style['color'], capsize=3)
-
-
-def _ticks(ax, xs: dict[Any, float]) -> float:
-    """Names what is on the x axis, models with their sizes if there is room; returns how far below a legend may be."""
-    at = [*xs.values()]
-    wide = min(at) > 0 and max(at) >= 5 * min(at)
-    gaps = np.diff(np.log10(at) if wide else at)
-    slanted = len(xs) > 4 or (len(gaps) > 0 and min(gaps) < .2 * sum(gaps))
-    sizes = wide and not slanted and isinstance(next(iter(xs)), str)
-    if wide:
-        ax.set_xscale('log')
-        ax.minorticks_off()
-    ax.set_xticks(at, [plots.shortened(text(v), 14) + f'\n{plots.amount(x)}' * sizes for v, x in xs.items()],
-                  **plots.SLANTED if slanted else {})
-    ax.margins(x=.08)
-    return 8 if slanted else 6 if sizes else 4.5
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -303,7 +262,7 @@ def _covers(key: tuple, other: tuple) -> bool:
 def _agreements(table: pd.DataFrame, one: bool) -> Figure:
     there = table[table[[*SUBSETS]].notna().any(axis=1)]
     parts = [('Agreement with the weak model', there)] if one else [*there.groupby('variant', sort=False)]
-    panels = [partial(agreement_panel, title=title, rows=rows[:MOST_ROWS], names=[*(
+    panels = [partial(agreements.agreement_panel, title=title, rows=rows[:MOST_ROWS], names=[*(
         rows['variant'] if one else rows['teacher'] + ' → ' + rows['student'])][:MOST_ROWS])
         for title, rows in parts if len(rows)]
     most = max((len(rows[:MOST_ROWS]) for _, rows in parts), default=0)
@@ -312,18 +271,40 @@ def _agreements(table: pd.DataFrame, one: bool) -> Figure:
                     'that generalises agrees less if the supervisor is wrong.')
 
 
-def agreement_panel(ax, title: str, rows: pd.DataFrame, names: list[str]) -> None:
-    """Agreement with the supervisor: over all examples, if it is right, if it is wrong; one row per student."""
-    for y, (_, found) in enumerate(rows.iterrows()):
-        ax.plot([100 * found['agreement_weak_wrong'], 100 * found['agreement_weak_right']], [y, y], color=plots.RULE,
-                linewidth=2, zorder=1)
-    for subset, (label, marker, colour) in SUBSETS.items():
-        ax.errorbar(100 * rows[subset], range(len(rows)), xerr=100 * rows[f'{subset}_sem'].fillna(0), fmt='none',
-                    color=colour)
-        ax.plot(100 * rows[subset], range(len(rows)), marker, color=colour, markersize=5.5, label=label)
-    plots.name_rows(ax, names)
-    ax.set(title=title, xlabel='% of such test examples', xlim=(-2, 102))
-    plots.legend(ax, columns=2)
+def _agreements_against(grid: Grid, table: pd.DataFrame, fields: list[str]) -> Iterator[Figure]:
+    """Against the size of the student, if there are several, and against every swept number."""
+    there = table[table[[*SUBSETS]].notna().any(axis=1)]
+    note = ('Agreement with the supervisor on examples that it gets right, and wrong: a student that imitates its '
+            'errors agrees in both. Dotted, if error_structure was asked for: the ceiling, which has not seen it. '
+            'Dashed: a student that does not depend on what is swept. Bands: standard errors over seeds.')
+    if there['student'].nunique() > 1:
+        xs = positions(grid, there)
+        draw = partial(agreements.against_panel, x='student', xs=xs,
+                       name='student' + ', by number of parameters' * (max(xs.values()) > 99))
+        yield _limited('agreement_sizes', 'Agreement against the size of the student', [
+            partial(draw, rows=rows, title=f'{name} · taught by {teacher}')
+            for (name, teacher), rows in there.groupby(['variant', 'teacher'], sort=False)], 4.4, note)
+    for field in fields:
+        if all(number(v) is not None for v in there[field].dropna()):
+            name, others = short(fields)[field], [f for f in fields if f != field]
+            draw = partial(agreements.against_panel, x=field, xs=places(there, field), name=name)
+            yield _limited(f'agreement_{name}', f'Agreement against {name}', [
+                partial(draw, rows=mine, title=f'{who} · {title}') for title, rows in facets(there, others)
+                for who, mine in rows.groupby('who', sort=False)], 4.4, note)
+
+
+def _series(table: pd.DataFrame, found: list[Student]) -> Iterator[Figure]:
+    """What diagnostics have drawn, a figure for each title and a panel for each student."""
+    made: dict[str, list[Callable]] = {}
+    alone = len(table[['teacher', 'student']].drop_duplicates()) == 1
+    for i, r in table.iterrows():
+        models = '' if alone else f'{r["teacher"]} → {r["student"]} · '
+        for title, lines in series.titles(found[i].entry).items():
+            made.setdefault(title, []).append(partial(series.series_panel, title=f'{models}{r["variant"]}',
+                                                      lines=lines))
+    for title, panels in made.items():
+        yield _limited(re.sub('[^a-z0-9]+', '_', title.lower()).strip('_') or 'series', title, panels, 4.2,
+                       'Means over seeds, with bands of a standard error.')
 
 
 def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Student]) -> Figure:
@@ -341,8 +322,8 @@ def _curves(grid: Grid, table: pd.DataFrame, fields: list[str], found: list[Stud
                     'Losses of different kinds cannot be compared with each other. ' * bool(losses) +
                     'Each curve of accuracy ends at the number of the tables, which is of all test rows; on the way it '
                     'is measured on the watched part of them. Where a rule chose what was kept, the curve ends at the '
-                    'mean of the steps that it chose, and is faint from there on. Bands: standard errors over seeds.',
-                    MOST_CURVES)
+                    'mean of the steps that it chose, and is faint from there on. Dotted: ends of epochs. Bands: '
+                    'standard errors over seeds.', MOST_CURVES)
     return dataclasses.replace(made, key=curves.key(every, [r for r in FINAL if r in dict(finals)]))
 
 

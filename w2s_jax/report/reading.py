@@ -16,7 +16,7 @@ from w2s_jax.report import shape
 MAIN = 'test'  # the name of the main test set
 BESIDE = ('weak', 'zero_shot', 'ceiling', 'majority')  # what stands beside the students
 # What each test set has of its own.
-ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux')
+ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux', 'series')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,8 @@ def _check_lists(content: dict, path: Path, **lists: str) -> None:
 
 def _check_entry(entry: Any, name: str, path: Path) -> None:
     """The numbers that no report can do without, and the shape of what may be there."""
-    parts = {part: (entry.get(part) or {}) if isinstance(entry, dict) else {} for part in ('measures', 'tests', 'aux')}
+    parts = {part: (entry.get(part) or {}) if isinstance(entry, dict) else {}
+             for part in ('measures', 'tests', 'aux', 'series')}
     for part, found in parts.items():
         if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
             raise StoreError(f'{path}: damaged: {name}.{part} must be an object of objects')

@@ -12,12 +12,14 @@ MEAN = {'mean': 'number', 'sem': 'number', 'low': 'number', 'high': 'number', 's
 INTERVAL = {'mean': 'number', 'low': 'number', 'high': 'number', 'defined': 'switch', 'detectable': 'number'}
 VERSUS = {**INTERVAL, 'label': 'text', 'p': 'number'}
 MEASURE = {**MEAN, 'title': 'text', 'factor': 'number', 'digits': 'any', 'test': 'text'}
+SERIES = {'line': 'text', 'figure': 'text', 'axes': ['text'], 'diagonal': 'switch', 'x': ['number'], 'y': ['number'],
+          'sem': ['number']}
 MEASURED: dict[str, Any] = {
     'model': 'text', 'accuracy': MEAN, 'measures': {'*': MEASURE}, 'parameters': 'number', 'ids': ['text'],
     'pgr': INTERVAL, 'pgr_seeds': ['number'], 'gain': INTERVAL, 'versus': VERSUS, 'beyond_zero_shot': INTERVAL,
-    'agreement': {'*': MEAN}}
+    'agreement': {'*': MEAN}, 'series': {'*': SERIES}}
 ENTRY: dict[str, Any] = {**MEASURED, 'tests': {'*': MEASURED}, 'method': 'text', 'loss': 'text', 'label': 'text',
-                         'oracle': 'switch'}
+                         'oracle': 'switch', 'supervisor': 'text'}
 ALARM = {'code': 'text', 'message': 'text', 'accepted': 'switch', 'of': 'any'}
 PHASE = {'id': 'text', 'kind': 'text', 'name': 'text', 'model': 'text'}  # what are no numbers count as none
 TOKENS = {'of': 'text', **dict.fromkeys(('texts', 'truncated', 'tokens'), 'number')}
