@@ -1,5 +1,6 @@
 """Models of images: equality with transformers by golden files (tests/parity), positions, frozen norms, bad input."""
 import functools
+import io
 import json
 import pathlib
 import shutil
@@ -12,8 +13,10 @@ import pytest
 import safetensors.numpy
 import transformers
 
+from configs.paper import vision_images
 from w2s_jax import config as configs
 from w2s_jax.data import Dataset, Examples
+from w2s_jax.engine import experiment
 from w2s_jax.errors import ConfigError, WeightsError
 from w2s_jax.models import hf, zoo
 from w2s_jax.models.families import configure
@@ -266,7 +269,8 @@ def test_what_does_not_go_together():
     ('resnet-basic', {'hidden_sizes': []}, 'hidden_sizes: 0 stages'),
     ('resnet-basic', {'hidden_sizes': [4, 10**9]}, 'hidden_sizes: 1000000000'),
     ('resnet-bottleneck', {'hidden_sizes': [2, 8]}, 'at least 4'),
-    ('resnet-basic', {'depths': [900, 900]}, 'missing tensor|make [0-9]+ parameters')])
+    ('resnet-basic', {'depths': [300, 300]}, 'depths: 600 blocks'),
+    ('resnet-basic', {'hidden_sizes': [4, 60000]}, 'its sizes make [0-9]+ parameters')])
 def test_configs_that_we_cannot_follow_are_refused_by_name(name, config, said, tmp_path):
     folder, _ = copy_of(name, tmp_path)
     write(folder, **config)
@@ -303,3 +307,43 @@ def test_untrained_networks_start_at_the_shares_and_differ_by_seed(name):
 def test_untrained_networks_have_no_read_out():
     with pytest.raises(ConfigError, match=r"student\.read_out: 'mean', but 'vit-s'"):
         get('vit-s', task(32, 32), mode='full', read_out='mean')
+
+
+def colours(path, n=240):
+    """Images of noise that is red or blue: what kernels drawn at random tell apart."""
+    label = np.arange(n) % 2
+    colour = (60 * (2 * label - 1))[:, None] * np.array([1, 0, -1])
+    noise = np.random.default_rng(0).normal(0, 60, (n, 12, 12, 3))
+    np.savez(path, image=np.clip(128 + colour[:, None, None] + noise, 0, 255).astype(np.uint8), label=label)
+    return str(path)
+
+
+def configured(kind, path, **changes):
+    c = vision_images.get_config(kind)
+    c.task.path, c.task.size, c.seeds, c.report.html = path, 0, (0,), False
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+@pytest.mark.long
+def test_probes_of_images_from_end_to_end(tmp_path):
+    c = configured('pretrained', colours(tmp_path / 'f.npz'), **{
+        'teacher.model': str(GOLDENS / 'vit'), 'student.model': str(GOLDENS / 'resnet-bottleneck'),
+        'train.batch_size': 32})
+    found = experiment.run(c, tmp_path / 'w', io.StringIO())
+    assert found['task']['name'] == 'images' and found['students'][0]['model'] == 'resnet-bottleneck'
+    assert found['ceiling']['accuracy']['mean'] > .8 and found['weak']['accuracy']['mean'] > .7
+    assert len(list((tmp_path / 'w' / 'store').glob('features-*'))) == 4
+
+
+@pytest.mark.long
+def test_built_in_networks_from_end_to_end(tmp_path):
+    c = configured('scratch', colours(tmp_path / 'f.npz'), **{'train.epochs': 6, 'student.model': 'vit-s',
+                                                                       'train.batch_size': 16})
+    found = experiment.run(c, tmp_path / 'w', io.StringIO())
+    assert found['ceiling']['accuracy']['mean'] > .75 and found['weak']['accuracy']['mean'] > .75
+
+
+def test_a_config_of_an_unknown_kind():
+    with pytest.raises(ConfigError, match=r"vision_images\.py:x: unknown, expected 'pretrained' or 'scratch'"):
+        vision_images.get_config('x')

@@ -9,7 +9,7 @@ from w2s_jax.models.vision import resnet
 from w2s_jax.models.vision.resnet import ResNetConfig
 from w2s_jax.models.vision.vit import ViTConfig
 
-WIDEST, DEEPEST, SIDE = 2**16, 1000, 2**14  # channels of a stage, its blocks, pixels of a side
+WIDEST, DEEPEST, SIDE = 2**16, 500, 2**14  # channels of a stage, blocks in all, pixels of a side
 
 
 def _counted(fields: Fields, name: str, default: int, most: int) -> int:
@@ -65,6 +65,8 @@ def _resnet(fields: Fields) -> ResNetConfig:
     depths = _several(fields, 'depths', [3, 4, 6, 3], DEEPEST)
     if len(widths) != len(depths):
         raise WeightsError(f'depths: {len(depths)} stages, expected the {len(widths)} of hidden_sizes')
+    if sum(depths) > DEEPEST:  # a network of so many would be traced for minutes
+        raise WeightsError(f'depths: {sum(depths)} blocks, expected at most {DEEPEST} in all')
     if kind == 'bottleneck' and any(w < 4 for w in widths):
         raise WeightsError(f'hidden_sizes: {list(widths)}, expected at least 4 of bottlenecks')
     return ResNetConfig(_counted(fields, 'embedding_size', 64, WIDEST), widths, depths, kind == 'bottleneck',

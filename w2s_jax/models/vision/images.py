@@ -26,7 +26,7 @@ _LAYERS: dict[str, Any] = {'max_length': 0, 'vocab_size': 0, 'causal': False, 'n
                            'bias_out': True, 'bias_mlp': True}
 UNTRAINED = {  # for images of 32 pixels
     'resnet-xs': ResNetConfig(8, (8,), (1,), bottleneck=False, first=True, small=True),
-    'resnet-s': ResNetConfig(16, (16, 32, 64), (1, 1, 1), bottleneck=False, small=True),
+    'resnet-s': ResNetConfig(16, (16, 32, 64), (1, 1, 1), bottleneck=False, first=True, small=True),
     'vit-s': ViTConfig(TransformerConfig(d_model=64, num_layers=4, num_heads=4, d_ff=256, **_LAYERS), 32, 4),
 }
 
