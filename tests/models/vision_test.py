@@ -249,6 +249,8 @@ def test_what_does_not_go_together():
     texts = Examples({'text': np.array([['a']] * 8, object)}, np.zeros(8, np.int32), np.arange(8))
     with pytest.raises(WeightsError, match='vit reads images, expected a language model'):
         get(GOLDENS / 'vit', Dataset('texts', 2, texts, texts))
+    with pytest.raises(ConfigError, match=r"student\.read_out: 'pooled', expected one of last, first, mean"):
+        get(GOLDENS.parent / 'goldens' / 'bert', Dataset('texts', 2, texts, texts), read_out='pooled')
     with pytest.raises(ConfigError, match="'vit-s' reads images, but task 'texts' has none"):
         get('vit-s', Dataset('texts', 2, texts, texts), mode='full')
     with pytest.raises(ConfigError, match='nothing pretrained to freeze'):

@@ -137,10 +137,10 @@ def test_pictures_are_upright_and_have_three_colours(tmp_path):
 
 BAD = [(b'nothing', 'not a readable image'), (b'', 'expected the bytes of one'),
        (encoded(pixels(1, 30, 30)[0])[:-900], 'not a readable image'),
-       (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not a readable image')]
+       (encoded(pixels(1)[0], 'PCX'), 'not a readable image'), (encoded(pixels(1)[0], 'EPS'), 'not a readable image')]
 
 
-@pytest.mark.parametrize(('data', 'said'), BAD, ids=['text', 'empty', 'truncated', 'postscript'])
+@pytest.mark.parametrize(('data', 'said'), BAD, ids=['text', 'empty', 'truncated', 'unusual', 'postscript'])
 @pytest.mark.parametrize('struct', [False, True])
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path, data, said, struct):
     path = write(tmp_path / 'f.parquet', [*pixels(4), data, *pixels(3)], struct=struct)
