@@ -19,6 +19,7 @@ CORE = [
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12,<0.13',
     'pandas>=2.2,<4',
+    'pillow>=11',
     'pyarrow>=18',
     'safetensors>=0.5,<1',
     'scikit-learn>=1.5,<2',

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 GUARDED = {'ray': 'ray', 'cloudpickle': 'ray', 'chess': 'chess', 'zstandard': 'chess', 's3fs': 's3'}  # module -> extra
 OWN_WISH = {'wandb', 'trackio'}  # sinks that the user installs and names; they are imported by that name only
 BENCHMARK = {'torch', 'tokenizers'}  # of experiments/benchmark: its other side
-DISTRIBUTIONS = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint', 'sklearn': 'scikit-learn'}  # module -> its package
+DISTRIBUTIONS = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint', 'sklearn': 'scikit-learn',
+                 'PIL': 'pillow'}  # module -> its package
 
 
 @pytest.fixture(scope='module')

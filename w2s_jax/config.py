@@ -45,10 +45,11 @@ def _model(model: str) -> dict[str, Setting]:
         'model': Setting(model, doc='a name of `w2s list models`, a folder, or a hub id'),
         'mode': Setting('full', choices=tuple(MODES), doc='full, lora, probe (the head alone, on stored features)'),
         'dtype': Setting('float32', choices=('float32', 'bfloat16'), doc='of the computation'),
-        'read_out': Setting('', choices=('', 'last', 'first', 'mean'),
-                            doc="of a text's tokens, what the head reads; '': as the model was made for"),
-        'layers': Setting(0, 0, MANY, doc="of a language model's blocks, how many are used, from the first; 0: all"),
-        'intercept': Setting(True, doc="a language model's head has one; it starts at the shares of the labels"),
+        'read_out': Setting('', choices=('', 'last', 'first', 'mean', 'pooled'),
+                            doc="what the head reads of a text's tokens or an image's places; '': as the model was "
+                                'made for'),
+        'layers': Setting(0, 0, MANY, doc="of a pretrained model's blocks, how many are used, from the first; 0: all"),
+        'intercept': Setting(True, doc="a pretrained model's head has one; it starts at the shares of the labels"),
         'learning_rate': Setting(None, **RATE, doc='None: optimizer.learning_rate'),
         'epochs': Setting(None, 1, MANY, kind=int, doc='None: train.epochs'),
     }

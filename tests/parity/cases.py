@@ -1,4 +1,4 @@
-"""CASES: a tiny checkpoint of each family, with the settings that converters get wrong.
+"""CASES, IMAGES: a tiny checkpoint of each family, with the settings that converters get wrong.
 
 A case is its config.json as it would be published, the name of transformers' class, and how its tensors are
 named on disk where that is not how transformers names them today.
@@ -20,6 +20,7 @@ class Case:
     rename: Callable[[Tensors], Tensors] = lambda tensors: tensors
     shards: int = 1
     dtype: str = 'float32'
+    pixels: tuple[int, int] = (0, 0)  # of models of images: height and width of what they are asked
 
 
 def renamed(*pairs: tuple[str, str], **more: np.ndarray) -> Callable[[Tensors], Tensors]:
@@ -110,4 +111,32 @@ CASES: dict[str, Case] = {
                         'num_hidden_layers': 3, 'num_key_value_heads': 1, 'sliding_window_pattern': 2,
                         'rope_theta': 1000.0, 'rope_local_base_freq': 10.0, 'final_logit_softcapping': 2.0,
                         'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}}),
+}
+
+_PATCHED = {'hidden_size': 16, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'image_size': 12, 'patch_size': 4,
+            'num_channels': 3}
+_ATTENTION = ((r'attention\.q_proj', 'attention.attention.query'), (r'attention\.k_proj', 'attention.attention.key'),
+              (r'attention\.v_proj', 'attention.attention.value'), (r'attention\.o_proj', 'attention.output.dense'))
+_VIT = (*_ATTENTION, (r'(^|\.)layers\.', r'\1encoder.layer.'), (r'mlp\.fc1', 'intermediate.dense'),
+        (r'mlp\.fc2', 'output.dense'))
+_RESIDUAL = {'model_type': 'resnet', 'num_channels': 3, 'embedding_size': 4}
+
+IMAGES: dict[str, Case] = {
+    'resnet-basic': Case({**_RESIDUAL, 'architectures': ['ResNetForImageClassification'], 'hidden_sizes': [4, 6],
+                          'depths': [2, 1], 'layer_type': 'basic', 'hidden_act': 'relu'},
+                         'AutoModelForImageClassification', renamed(
+                             resnet__embedder__embedder__normalization__num_batches_tracked=np.array(7)),
+                         pixels=(20, 24)),
+    'resnet-bottleneck': Case({**_RESIDUAL, 'architectures': ['ResNetModel'], 'hidden_sizes': [8, 12],
+                               'depths': [1, 2], 'layer_type': 'bottleneck'}, 'AutoModel', pixels=(21, 17)),
+    'resnet-early': Case({**_RESIDUAL, 'architectures': ['ResNetModel'], 'hidden_sizes': [8, 8], 'depths': [1, 1],
+                          'downsample_in_first_stage': True, 'downsample_in_bottleneck': True, 'hidden_act': 'silu'},
+                         'AutoModel', pixels=(33, 32)),
+    'vit': Case({**_PATCHED, 'model_type': 'vit', 'architectures': ['ViTForImageClassification'],
+                 'intermediate_size': 20}, 'AutoModelForImageClassification', renamed(*_VIT), pixels=(12, 12)),
+    'vit-pooled': Case({**_PATCHED, 'model_type': 'vit', 'architectures': ['ViTModel'], 'intermediate_size': 12,
+                        'qkv_bias': False, 'hidden_act': 'gelu_new', 'layer_norm_eps': 1e-3}, 'AutoModel',
+                       renamed(*_VIT), pixels=(12, 20)),
+    'dinov2': Case({**_PATCHED, 'model_type': 'dinov2', 'architectures': ['Dinov2Model'], 'mlp_ratio': 2,
+                    'patch_size': 3, 'layerscale_value': .5}, 'AutoModel', renamed(*_ATTENTION), pixels=(9, 17)),
 }

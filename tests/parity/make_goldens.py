@@ -4,7 +4,8 @@ COMMAND: make parity (checks), make parity WRITE=1 (rewrites). Needs PyTorch, wh
 
 For each case a folder in goldens/ holds a checkpoint (config.json and safetensors, as published ones look) and
 expected.npz: tokens and lengths of two rows with padding at the right, the hidden states after every layer at
-real tokens, next-token logits, and the gradients of one scalar for some tensors, under their names on disk.
+real tokens, next-token logits, and the gradients of one scalar for some tensors, under their names on disk. In
+image_goldens/ it holds images and what every stage or layer makes of them, what is pooled, and such gradients.
 real.npz holds the last hidden states of real models, of those that are on this machine.
 """
 import argparse
@@ -17,12 +18,13 @@ import numpy as np
 import safetensors.torch
 import torch
 import transformers
-from cases import CASES, Case
+from cases import CASES, IMAGES, Case
 
 from w2s_jax.models import hf
 
 HERE = pathlib.Path(__file__).parent
 GOLDENS = HERE / 'goldens'
+IMAGE_GOLDENS = HERE / 'image_goldens'
 REAL = {name: pathlib.Path('~/.cache/w2s_assets/models').expanduser() / name for name in (
     'paraphrase-MiniLM-L3-v2', 'all-MiniLM-L6-v2', 'SmolLM2-135M-Instruct-d6', 'SmolLM2-135M-Instruct')}
 TEXTS = ('The capital of France is Paris.', 'A weak model labels, and a strong one learns from its labels.')
@@ -37,11 +39,16 @@ def draw(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.T
     return noise * (1. if 'emb' in name or 'wte' in name or 'wpe' in name else 1.4 * tensor.shape[-1] ** -.5)
 
 
+def number(name: str) -> int:
+    """The seed of a case."""
+    return [*CASES, *IMAGES].index(name)
+
+
 def write_checkpoint(folder: pathlib.Path, name: str, case: Case) -> None:
     config = transformers.AutoConfig.for_model(**json.loads(json.dumps(case.raw)))
     model = getattr(transformers, case.kind).from_config(config)
-    generator = torch.Generator().manual_seed(list(CASES).index(name))
-    kept = {}
+    generator = torch.Generator().manual_seed(number(name))
+    kept = {k: 1 + torch.rand(v.shape, generator=generator) for k, v in model.named_buffers() if 'running_' in k}
     with torch.no_grad():
         for key, tensor in model.named_parameters():  # tied ones once
             kept[key] = draw(key, tensor, generator).to(getattr(torch, case.dtype)).contiguous()
@@ -95,7 +102,7 @@ def wanted(name: str) -> bool:
 
 
 def expect(folder: pathlib.Path, case: Case, name: str) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(list(CASES).index(name))
+    rng = np.random.default_rng(number(name))
     tokens, length = rng.integers(2, 40, (len(LENGTHS), ROWS)), np.array(LENGTHS)
     tokens[1, LENGTHS[1]:] = case.raw.get('pad_token_id', 0)
     found = run(open_model(folder, case.kind), tokens, length)
@@ -103,6 +110,42 @@ def expect(folder: pathlib.Path, case: Case, name: str) -> dict[str, np.ndarray]
     kept = {k: v for k, v in found.items() if not k.startswith('grad:')}
     on_disk = {f'grad:{k}': v for k, v in case.rename(grads).items() if k not in case.rename({})}
     return {'tokens': tokens.astype(np.int32), 'length': length.astype(np.int32), **kept, **on_disk}
+
+
+def run_images(model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Hidden states of images `[B, H, W, 3]` as sequences `[B, L, D]`, layer by layer, pooled ones, gradients."""
+    more = {'interpolate_pos_encoding': True} if model.config.model_type == 'vit' else {}
+    states = model.base_model(torch.tensor(images).permute(0, 3, 1, 2), output_hidden_states=True, **more)
+
+    def sequence(x):
+        return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+    layers = states.hidden_states if model.config.model_type == 'resnet' else states.hidden_states[:-1]
+    found = {'hidden': sequence(states.last_hidden_state)} | {f'layer{i}': sequence(x) for i, x in enumerate(layers)}
+    if states.pooler_output is not None:
+        found['pooled'] = states.pooler_output.flatten(1)
+    sum((torch.tensor(loss_weights(found[k].shape)) * found[k]).sum() for k in ('hidden', 'pooled') if k in found
+        ).backward()
+    grads = {f'grad:{k}': p.grad.numpy() for k, p in model.named_parameters() if p.grad is not None}
+    return {k: v.detach().numpy() for k, v in found.items()} | grads
+
+
+def expect_images(folder: pathlib.Path, case: Case, name: str) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number(name))
+    images = rng.normal(size=(2, *case.pixels, 3)).astype(np.float32)
+    found = run_images(open_model(folder, case.kind), images)
+    grads = {k.removeprefix('grad:'): v for k, v in found.items() if k.startswith('grad:')}
+    kept = {k: v for k, v in found.items() if not k.startswith('grad:')}
+    on_disk = {f'grad:{k}': v for k, v in case.rename(grads).items() if k not in case.rename({})}
+    return {'images': images, **kept, **on_disk}
+
+
+def check_image_export(folder: pathlib.Path, case: Case, wanted: dict[str, np.ndarray]) -> None:
+    """Our parameters, exported, give transformers the same hidden states."""
+    pooler = 'pooled' in wanted and case.raw['model_type'] == 'vit'
+    with tempfile.TemporaryDirectory() as out:
+        hf.export(pathlib.Path(out), hf.load(folder, pooler=pooler), hf.read(folder, pooler=pooler))
+        found = run_images(open_model(pathlib.Path(out), 'AutoModel'), wanted['images'])
+    compare(f'{folder.name} exported', {k: wanted[k] for k in wanted if not k.startswith(('grad:', 'images'))}, found)
 
 
 def expect_real(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -144,15 +187,17 @@ def main() -> None:
     write = parser.parse_args().write
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name, case in CASES.items():
+    for name, case in (CASES | IMAGES).items():
+        goldens, made, check = (GOLDENS, expect, check_export) if name in CASES else (
+            IMAGE_GOLDENS, expect_images, check_image_export)
         with tempfile.TemporaryDirectory() as fresh:
-            folder = GOLDENS / name if write else pathlib.Path(fresh) / name
+            folder = goldens / name if write else pathlib.Path(fresh) / name
             write_checkpoint(folder, name, case)
-            found = expect(folder, case, name)
+            found = made(folder, case, name)
             if write:
                 np.savez_compressed(folder / 'expected.npz', **found)
-            compare(name, np.load(GOLDENS / name / 'expected.npz'), found)
-            check_export(folder, case, found)
+            compare(name, np.load(goldens / name / 'expected.npz'), found)
+            check(folder, case, found)
         print(f'{name}: {"written" if write else "equal"}, export equal')
     real = {f'{name}:{k}': v for name, path in REAL.items() if path.exists() for k, v in expect_real(path).items()}
     if write:

@@ -33,6 +33,7 @@ class TransformerConfig:
     attention_cap, logit_cap: attention and next-token logits x become cap * tanh(x / cap) (Gemma 2); 0: as they are.
     embed_dim: the width of the token embeddings and of the output where it is not d_model (OPT-350m).
     parallel_residual: attention and MLP read the same residual stream (GPT-NeoX).
+    layer_scale: what attention and MLP add is multiplied by learned numbers (DINOv2; arXiv 2103.17239, eq. 4).
     remat: what the backward pass computes again: nothing; all but matrix products (less memory, and on a CPU faster
       than reading it back); all but the products with weights, so that what is kept grows with the length and not
       with its square; or whole layers.
@@ -71,6 +72,7 @@ class TransformerConfig:
     logit_cap: float = 0.0
     embed_dim: int = 0
     parallel_residual: bool = False
+    layer_scale: bool = False
     activation: str = 'silu'
     gated: bool = True
     bias_qkv: bool = False

@@ -8,9 +8,11 @@ FULL = {  # family: (below LARGE, from LARGE on), source
     'roberta': (3e-5, 1e-5),  # Liu et al. 2019 (arXiv 1907.11692), table 10: the same
     'chess': (3e-4, 3e-4),  # ours, for the built-in ladder; not tuned
     'mlp': (3e-4, 3e-4),  # ours; not tuned
+    'untrained resnet': (1e-3, 1e-3),  # ours, for the built-in networks for images; not tuned
+    'untrained vit': (1e-3, 1e-3),  # the same
     'logistic': (1e-2, 1e-2),  # ours; not tuned
 }
-OTHER = (5e-5, 1e-5)  # any other language model, by analogy with gpt2
+OTHER = (5e-5, 1e-5)  # any other pretrained model, by analogy with gpt2
 LORA = (5e-4, 8e-5)  # EleutherAI/w2s: Qwen1.5-0.5B 5e-4, Llama-3-8B 8e-5
 PROBE = 1e-3  # arXiv 2312.09390, D.2: Adam, 1e-3, no weight decay, batch 128
 

@@ -12,7 +12,7 @@ from w2s_jax.errors import WeightsError
 from w2s_jax.models import tables
 from w2s_jax.models.config import TransformerConfig
 
-_ACTIVATIONS = {'gelu': 'gelu', 'gelu_python': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_fast': 'gelu_tanh',
+ACTIVATIONS = {'gelu': 'gelu', 'gelu_python': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_fast': 'gelu_tanh',
                 'gelu_pytorch_tanh': 'gelu_tanh', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
 
 
@@ -142,7 +142,7 @@ def _bert(fields: Fields, *, offset: int = 0) -> dict:
     return {**sizes, **_LAYERNORM, **dict.fromkeys(_BIASES, True), 'causal': False, 'norm_place': 'post',
             'norm_eps': fields('layer_norm_eps', float, 1e-12), 'final_norm': False, 'embed_norm': True,
             'token_types': fields('type_vocab_size', int, 2), 'position': 'learned', 'position_offset': offset,
-            'activation': fields.choice('hidden_act', _ACTIVATIONS, 'gelu')}
+            'activation': fields.choice('hidden_act', ACTIVATIONS, 'gelu')}
 
 
 def _roberta(fields: Fields) -> dict:
@@ -156,7 +156,7 @@ def _gpt2(fields: Fields) -> dict:
     return {**fields.sizes(width='n_embd', layers='n_layer', heads='n_head', inner='n_inner', length='n_positions'),
             **_LAYERNORM, **dict.fromkeys(_BIASES, True), 'norm_eps': fields('layer_norm_epsilon', float, 1e-5),
             'position': 'learned', 'query_scale': 0. if fields('scale_attn_weights', bool, True) else 1.,
-            'activation': fields.choice('activation_function', _ACTIVATIONS, 'gelu_new')}
+            'activation': fields.choice('activation_function', ACTIVATIONS, 'gelu_new')}
 
 
 def _neox(fields: Fields) -> dict:
@@ -166,7 +166,7 @@ def _neox(fields: Fields) -> dict:
     return {**fields.sizes(), **_LAYERNORM, 'bias_qkv': bias, 'bias_out': bias, 'bias_mlp': True,
             'norm_eps': fields('layer_norm_eps', float, 1e-5),
             'parallel_residual': fields('use_parallel_residual', bool, True),
-            'activation': fields.choice('hidden_act', _ACTIVATIONS, 'gelu'),
+            'activation': fields.choice('hidden_act', ACTIVATIONS, 'gelu'),
             **_rope(fields, table, fields('rotary_emb_base', float, fields('rope_theta', float, 10_000.)),
                     fields('rotary_pct', float, .25))}
 
@@ -179,7 +179,7 @@ def _opt(fields: Fields) -> dict:
             'norm_place': 'pre' if before else 'post',
             'final_norm': before and not fields('_remove_final_layer_norm', bool, False),
             'position': 'learned', 'position_offset': 2, 'embed_dim': 0 if embed == sizes['d_model'] else embed,
-            'activation': fields.choice('activation_function', _ACTIVATIONS, 'relu')}
+            'activation': fields.choice('activation_function', ACTIVATIONS, 'relu')}
 
 
 def _decoder(fields: Fields, *, act: str = 'hidden_act', default_act: str = 'silu', kv_heads: int = 0) -> dict:
@@ -187,7 +187,7 @@ def _decoder(fields: Fields, *, act: str = 'hidden_act', default_act: str = 'sil
     sizes = fields.sizes()
     return {**sizes, 'num_kv_heads': fields('num_key_value_heads', int, kv_heads or sizes['num_heads']),
             'head_dim': fields('head_dim', int, 0), 'norm_eps': fields('rms_norm_eps', float, 1e-6),
-            'activation': fields.choice(act, _ACTIVATIONS, default_act)}
+            'activation': fields.choice(act, ACTIVATIONS, default_act)}
 
 
 def _llama(fields: Fields) -> dict:
@@ -253,14 +253,15 @@ def _gemma3(fields: Fields) -> dict:
 class Family:
     """A family of checkpoints.
 
-    classes: what its `architectures` start with.  configure: config.json -> the fields of TransformerConfig.
+    classes: what its `architectures` start with.  configure: config.json -> the fields of TransformerConfig, or another
+    config, whose `build()` gives the module and shapes to call it with.  table: of its tensors, or a config -> that.
     prefixes: what a tensor's name may start with, the longest first.  ignored: regular expressions for the
     names of tensors that the backbone does not need.  heads: names of the next-token head's table.
     tied: whether that head is the embeddings where the config does not say.
     """
     classes: str
-    configure: Callable[[Fields], dict]
-    table: tables.Table
+    configure: Callable[[Fields], Any]
+    table: tables.Table | Callable[[Any], tables.Table]
     prefixes: tuple[str, ...]
     ignored: tuple[str, ...]
     heads: tuple[str, ...] = ('lm_head.weight',)
@@ -293,22 +294,24 @@ FAMILIES: dict[str, Family] = {  # by `model_type`
 }
 
 
-def family_of(raw: Mapping[str, Any]) -> str:
+def family_of(raw: Mapping[str, Any], families: Mapping[str, Family] = FAMILIES) -> str:
     """The family that a config.json names. Raises WeightsError that lists the known ones."""
     kind, classes = raw.get('model_type'), raw.get('architectures') or []
     named = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ''
     if kind is None:
-        kind = next((k for k, f in FAMILIES.items() if named in (f'{f.classes}Model', f'{f.classes}ForCausalLM')), None)
-    if not isinstance(kind, str) or kind not in FAMILIES:
+        kind = next((k for k, f in families.items() if named in (f'{f.classes}Model', f'{f.classes}ForCausalLM')), None)
+    if not isinstance(kind, str) or kind not in families:
         raise WeightsError(f'model_type {raw.get("model_type")!r}, architecture {named or None!r}: unknown, '
-                           f'expected one of {", ".join(FAMILIES)}')
-    if named and not re.match(f'{FAMILIES[kind].classes}(Text)?(Model|For|LMHead|DoubleHeads|PreTrained)', named):
+                           f'expected one of {", ".join(families)}')
+    if named and not re.match(f'{families[kind].classes}(Text)?(Model|For|LMHead|DoubleHeads|PreTrained)', named):
         raise WeightsError(f'architectures: {named!r} is unknown for model_type {kind!r}')
     return kind
 
 
-def configure(raw: Mapping[str, Any]) -> TransformerConfig:
-    """Our config from theirs. Raises WeightsError that names the field, and ConfigError for sizes that do not fit."""
+def configure(raw: Mapping[str, Any], families: Mapping[str, Family] = FAMILIES) -> Any:
+    """Our config from theirs, a TransformerConfig for all models of texts. Raises WeightsError that names the field,
+    and ConfigError for sizes that do not fit."""
     if raw.get('quantization_config'):
         raise WeightsError('quantization_config: quantized weights are not supported')
-    return TransformerConfig(**FAMILIES[family_of(raw)].configure(Fields(raw)))
+    found = families[family_of(raw, families)].configure(Fields(raw))
+    return TransformerConfig(**found) if isinstance(found, dict) else found

@@ -21,12 +21,18 @@ import numpy as np
 import safetensors.numpy
 
 from w2s_jax.errors import ConfigError, WeightsError
-from w2s_jax.models import tables
+from w2s_jax.models import families, tables
 from w2s_jax.models.config import TransformerConfig
-from w2s_jax.models.families import FAMILIES, configure, family_of
+from w2s_jax.models.families import configure, family_of
 from w2s_jax.models.tensors import DTYPES, Tensor, fill, list_tensors, read_json, read_rows, weight_files
 from w2s_jax.models.transformer import Transformer
+from w2s_jax.models.vision import families as vision
+from w2s_jax.models.vision.resnet import ResNetConfig
+from w2s_jax.models.vision.vit import ViTConfig
 from w2s_jax.store import trees
+
+FAMILIES = {**families.FAMILIES, **vision.FAMILIES}
+Config = TransformerConfig | ViTConfig | ResNetConfig
 
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json',
                    'vocab.txt', 'vocab.json', 'merges.txt', 'tokenizer.model', 'spiece.model', 'chat_template.jinja')
@@ -40,18 +46,20 @@ class Checkpoint:
     folder: pathlib.Path
     raw: Mapping[str, Any]
     family: str
-    config: TransformerConfig
+    config: Any  # a Config
     tensors: Mapping[str, Tensor]
 
 
-def read(folder: pathlib.Path, layers: int = 0) -> Checkpoint:
+def read(folder: pathlib.Path, layers: int = 0, pooler: bool = False) -> Checkpoint:
     """Reads config and names of a model folder, and checks that they fit.
 
-    layers: use so many of its blocks, from the first; 0: all. Raises WeightsError, ConfigError, one line.
+    layers: use so many of its blocks, from the first; 0: all.  pooler: with that of a ViT. Raises WeightsError,
+    ConfigError, one line.
     """
     raw = read_json(folder / 'config.json')
     try:
-        family, config = family_of(raw), configure(raw)
+        family, config = family_of(raw, FAMILIES), configure(raw, FAMILIES)
+        config = dataclasses.replace(config, pooler=True) if pooler else config
     except (WeightsError, ConfigError) as e:
         raise WeightsError(f'{folder / "config.json"}: {e}') from None
     tensors: dict[str, Tensor] = {}
@@ -73,7 +81,10 @@ def cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
         raise ConfigError(f'layers: {layers}, expected at most the {config.num_layers} of {checkpoint.folder.name}')
     raw = {k: (layers if k in COUNTS else v[:layers] if isinstance(v, list) and len(v) == config.num_layers else v)
            for k, v in checkpoint.raw.items()}
-    return dataclasses.replace(checkpoint, raw=raw, config=configure(raw))
+    made = configure(raw, FAMILIES)
+    if isinstance(config, ViTConfig):
+        made = dataclasses.replace(made, pooler=config.pooler)
+    return dataclasses.replace(checkpoint, raw=raw, config=made)
 
 
 def _canonical(key: str, prefixes: Sequence[str]) -> str:
@@ -81,10 +92,18 @@ def _canonical(key: str, prefixes: Sequence[str]) -> str:
     return re.sub(r'\.beta$', '.bias', re.sub(r'\.gamma$', '.weight', name))  # TensorFlow's names, in old checkpoints
 
 
+def module_of(config: Config) -> tuple[Any, tuple]:
+    """The backbone of a config, and shapes of what it is called with."""
+    if isinstance(config, TransformerConfig):
+        return Transformer(config), (jax.ShapeDtypeStruct((1, 1), jnp.int32),)
+    return config.build()
+
+
 @functools.lru_cache(maxsize=16)
-def expected(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """The shapes of the backbone's parameters, by path joined with dots."""
-    tree = jax.eval_shape(Transformer(config).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32))
+    module, call = module_of(config)
+    tree = jax.eval_shape(module.init, jax.random.key(0), *call)
     return {k: v.shape for k, v in flax.traverse_util.flatten_dict(tree['params'], sep='.').items()}
 
 
@@ -92,17 +111,24 @@ def _layered(path: str) -> bool:
     return path.startswith('layers.')
 
 
-def _groups(family: str, config: TransformerConfig) -> dict[str, list[str]]:
+@functools.lru_cache(maxsize=16)
+def _table(family: str, config: Config) -> tables.Table:
+    """The tensor and the rule of each parameter, by its path."""
+    table = FAMILIES[family].table
+    return table if isinstance(table, dict) else table(config)
+
+
+def _groups(family: str, config: Config) -> dict[str, list[str]]:
     """For each tensor's name (with {} for the layer) the paths of the parameters that it holds."""
     groups: dict[str, list[str]] = {}
-    for path in FAMILIES[family].table:
+    for path, (name, _) in _table(family, config).items():
         if path in expected(config):
-            groups.setdefault(FAMILIES[family].table[path][0], []).append(path)
+            groups.setdefault(name, []).append(path)
     return groups
 
 
 def _give(checkpoint: Checkpoint, paths: list[str], arrays: list[np.ndarray]) -> np.ndarray:
-    return FAMILIES[checkpoint.family].table[paths[0]][1].give(arrays)
+    return _table(checkpoint.family, checkpoint.config)[paths[0]][1].give(arrays)
 
 
 def _check_size(checkpoint: Checkpoint) -> None:
@@ -122,7 +148,7 @@ def _check_size(checkpoint: Checkpoint) -> None:
 def _check(checkpoint: Checkpoint) -> None:
     """Every tensor used or ignored, every parameter filled, every shape right; else WeightsError names the tensor."""
     family, shapes, tensors = FAMILIES[checkpoint.family], expected(checkpoint.config), checkpoint.tensors
-    for path in shapes.keys() - family.table.keys():
+    for path in shapes.keys() - _table(checkpoint.family, checkpoint.config).keys():
         raise WeightsError(f'{checkpoint.folder}: {checkpoint.family} has no tensor for parameter {path!r}')
     left = set(tensors)
     for name, paths in _groups(checkpoint.family, checkpoint.config).items():
@@ -148,7 +174,7 @@ def _fits(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
 
 def _part(checkpoint: Checkpoint, path: str, dtype, index: tuple[slice, ...]) -> np.ndarray:
     """The part `index` of one parameter, read from the file without the rest of the parameter in memory."""
-    shape, (name, rule) = expected(checkpoint.config)[path], FAMILIES[checkpoint.family].table[path]
+    shape, (name, rule) = expected(checkpoint.config)[path], _table(checkpoint.family, checkpoint.config)[path]
     spans = [range(*s.indices(n)) for s, n in zip(index, shape, strict=True)]
     out = np.empty([len(s) for s in spans], dtype)
     if _layered(path):
@@ -162,17 +188,18 @@ def _part(checkpoint: Checkpoint, path: str, dtype, index: tuple[slice, ...]) ->
     return out
 
 
-def load(folder: pathlib.Path, *, dtype: str = 'float32', shardings: Callable | None = None, layers: int = 0) -> dict:
-    """The parameters of a model folder, as Transformer expects them.
+def load(folder: pathlib.Path, *, dtype: str = 'float32', shardings: Callable | None = None, layers: int = 0,
+         pooler: bool = False) -> dict:
+    """The parameters of a model folder, as its module (`module_of`) expects them.
 
     Args:
       dtype: of the parameters, 'float32' or 'bfloat16'.
       shardings: None for NumPy arrays on this host, or (path joined with '/', shape) -> jax Sharding: each
         device's part is then read on its own.
-      layers: so many blocks, from the first; 0: all.
+      layers: so many blocks, from the first; 0: all.  pooler: with that of a ViT.
     Raises WeightsError for a folder that cannot be used.
     """
-    checkpoint, kind = read(folder, layers), jnp.dtype(dtype)
+    checkpoint, kind = read(folder, layers, pooler), jnp.dtype(dtype)
     flat: dict[str, Any] = {}
     for path, shape in expected(checkpoint.config).items():
         part = functools.partial(_part, checkpoint, path, kind)

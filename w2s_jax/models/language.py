@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from w2s_jax import paths
 from w2s_jax.data import Dataset
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, WeightsError
 from w2s_jax.models import generative, heads, hf, tokens
+from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Parts
 from w2s_jax.models.transformer import Transformer
 
@@ -39,12 +40,16 @@ def parts(name: str, field: str, dataset: Dataset, part) -> Parts:
     if texts is None:
         raise ConfigError(f'{field}: {name!r} is a language model, but task {dataset.name!r} has no texts')
     folder = find(name, field)
-    shown = folder.name if paths.is_folder(name) else name  # a snapshot's folder is a hash
     try:
-        return _parts(folder, shown, hf.fingerprint(folder), texts.shape[1], dataset.num_classes, part.dtype,
-                      part.read_out, part.layers, part.intercept)
+        return _parts(folder, shown(name, folder), hf.fingerprint(folder), texts.shape[1], dataset.num_classes,
+                      part.dtype, part.read_out, part.layers, part.intercept)
     except ConfigError as e:
         raise ConfigError(f'{field.removesuffix(".model")}.{e}') from None
+
+
+def shown(name: str, folder: pathlib.Path) -> str:
+    """What a model is called: by its folder, or its hub id, since a snapshot's folder is a hash."""
+    return folder.name if paths.is_folder(name) else name
 
 
 def find(name: str, field: str) -> pathlib.Path:
@@ -66,6 +71,10 @@ def find(name: str, field: str) -> pathlib.Path:
 def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_classes: int, dtype: str,
            read_out: str, layers: int, intercept: bool) -> Parts:
     checkpoint = hf.read(folder, layers)
+    if not isinstance(checkpoint.config, TransformerConfig):
+        raise WeightsError(f'{folder}: {checkpoint.family} reads images, expected a language model')
+    if read_out == 'pooled':
+        raise ConfigError("read_out: 'pooled', expected one of last, first, mean of a language model")
     config = dataclasses.replace(checkpoint.config, dtype=dtype)
     place, backbone = read_out or hf.read_out(checkpoint), Transformer(config)
     bias = intercept and texts == 1

@@ -28,6 +28,7 @@ FLAT = Rule(lambda x, shape: x, lambda xs: xs[0].reshape(-1))  # biases, split b
 LINEAR = Rule(lambda x, shape: x.T, lambda xs: _rows(xs[0]).T)  # torch: (out, in)
 OUT = Rule(lambda x, shape: x.T, lambda xs: _columns(xs[0]).T)  # the same, from heads
 CONV = Rule(lambda x, shape: x, lambda xs: _rows(xs[0]))  # GPT-2's Conv1D: (in, out)
+IMAGE = Rule(lambda x, shape: x.transpose(2, 3, 1, 0), lambda xs: xs[0].transpose(3, 2, 0, 1))  # torch: (out, in, h, w)
 CONV_OUT = Rule(lambda x, shape: x, lambda xs: _columns(xs[0]))
 
 
@@ -145,3 +146,42 @@ GEMMA: Table = {
     **_norm('layers.mlp_norm', 'layers.{}.pre_feedforward_layernorm'),
     **_norm('layers.mlp_post_norm', 'layers.{}.post_feedforward_layernorm'),
 }
+
+_VISION: Table = {
+    'cls': ('embeddings.cls_token', COPY),
+    'positions': ('embeddings.position_embeddings', COPY),
+    **_dense('patches', 'embeddings.patch_embeddings.projection', IMAGE),
+    **_dense('layers.attention.query', 'encoder.layer.{}.attention.attention.query'),
+    **_dense('layers.attention.key', 'encoder.layer.{}.attention.attention.key'),
+    **_dense('layers.attention.value', 'encoder.layer.{}.attention.attention.value'),
+    **_dense('layers.attention.out', 'encoder.layer.{}.attention.output.dense', OUT),
+    **_norm('final_norm', 'layernorm'),
+}
+
+VIT: Table = {
+    **_VISION,
+    **_norm('layers.attention_norm', 'encoder.layer.{}.layernorm_before'),
+    **_norm('layers.mlp_norm', 'encoder.layer.{}.layernorm_after'),
+    **_dense('layers.mlp.up', 'encoder.layer.{}.intermediate.dense'),
+    **_dense('layers.mlp.down', 'encoder.layer.{}.output.dense'),
+    **_dense('pooler', 'pooler.dense'),
+}
+
+DINOV2: Table = {
+    **_VISION,
+    **_norm('layers.attention_norm', 'encoder.layer.{}.norm1'),
+    'layers.attention_scale': ('encoder.layer.{}.layer_scale1.lambda1', COPY),
+    **_norm('layers.mlp_norm', 'encoder.layer.{}.norm2'),
+    **_dense('layers.mlp.up', 'encoder.layer.{}.mlp.fc1'),
+    **_dense('layers.mlp.down', 'encoder.layer.{}.mlp.fc2'),
+    'layers.mlp_scale': ('encoder.layer.{}.layer_scale2.lambda1', COPY),
+}
+
+
+def normed_convolution(path: str, name: str) -> Table:
+    """A convolution without a bias, and the batch norm behind it."""
+    return {f'{path}.convolution.kernel': (f'{name}.convolution.weight', IMAGE),
+            f'{path}.scale': (f'{name}.normalization.weight', COPY),
+            f'{path}.bias': (f'{name}.normalization.bias', COPY),
+            f'{path}.mean': (f'{name}.normalization.running_mean', COPY),
+            f'{path}.variance': (f'{name}.normalization.running_var', COPY)}

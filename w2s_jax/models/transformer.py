@@ -203,11 +203,30 @@ class Block(nn.Module):
         a = attention(norms['attention_norm'](x), shared, slides)
         if c.norm_place == 'both':
             a = Norm(c, name='attention_post_norm')(a)
+        a = self._scaled('attention_scale', a)
         m = mlp(norms['mlp_norm'](x if c.parallel_residual else x + a))
         if c.norm_place == 'both':
             m = Norm(c, name='mlp_post_norm')(m)
-        x = x + a + m
+        x = x + a + self._scaled('mlp_scale', m)
         return x, x if self.keep else None
+
+    def _scaled(self, name: str, x):
+        """`[B, L, D]` times a learned number for each of the D, where the config has layer scale."""
+        if not self.config.layer_scale:
+            return x
+        return x * self.param(name, nn.initializers.ones, x.shape[-1:]).astype(x.dtype)[None, None]
+
+
+def layered(c: TransformerConfig, x, shared: Shared, every_layer: bool = False):
+    """`[B, L, D]` through all layers and the final norm, as submodules of the module that calls; with `every_layer`
+    also `[N + 1, B, L, D]`: what enters the first layer, and what leaves each of the N."""
+    slides = jnp.asarray(c.sliding) if c.sliding else None
+    block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=c.unroll, policy=_KEPT[c.remat])
+    layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
+                          in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=c.num_layers if c.unroll else 1)
+    y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
+    y = Norm(c, name='final_norm')(y) if c.final_norm else y
+    return y, jnp.concatenate([x[None], kept]) if every_layer else None
 
 
 class Transformer(nn.Module):
@@ -224,15 +243,10 @@ class Transformer(nn.Module):
         c = self.config
         x = sharding.split(self._embed(tokens), 'batch')
         shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
-        slides = jnp.asarray(c.sliding) if c.sliding else None
-        block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=c.unroll, policy=_KEPT[c.remat])
-        layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
-                              in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=c.num_layers if c.unroll else 1)
-        y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
-        y = Norm(c, name='final_norm')(y) if c.final_norm else y
+        y, kept = layered(c, x, shared, every_layer)
         if c.embed_dim:
             y = Linear(c.embed_dim, use_bias=False, dtype=c.dtype, name='embed_out')(y)
-        return (y, jnp.concatenate([x[None], kept])) if every_layer else y
+        return (y, kept) if every_layer else y
 
     def _embed(self, tokens):
         c = self.config

@@ -1,4 +1,4 @@
-"""MODELS: name -> a model, or its parts. A folder or a hub id names a language model as well.
+"""MODELS: name -> a model, or its parts. A folder or a hub id names a language model, or one of images, as well.
 
 A model is registered as `fn(name, field, dataset, settings) -> Model | Parts`; field is where the user wrote the name.
 """
@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import bottleneck, chess_moves, defaults, heads, logistic, mlp, modes
+from w2s_jax.models import bottleneck, chess_moves, defaults, heads, language, logistic, mlp, modes
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
+from w2s_jax.models.vision import images
 from w2s_jax.registry import Registry, Setting, Settings, known
 from w2s_jax.runtime import sharding
 from w2s_jax.store import trees
@@ -182,6 +183,8 @@ for _name in CHESS_LADDER:
 MODELS.register('bottleneck-8')(bottleneck_encoder)
 MODELS.register('linear', reads=Setting('', choices=('', 'features', 'weak'), doc="which features; '': of the teacher "
                                         'weak, if there are some, else features'))(linear)
+for _name in images.UNTRAINED:
+    MODELS.register(_name)(images.untrained)
 for _width in (4, 32, 128, 256, 2048):
     MODELS.register(f'mlp-{_width}')(perceptron)
 
@@ -206,8 +209,9 @@ def get(part, field: str, dataset: Dataset, execution=None) -> Model:
         entry = MODELS[name]
         settings = Settings({k: part[k] for k in entry.settings})
         found = entry.fn(name, check, dataset, settings)
+    elif 'images' in dataset.pool.inputs:
+        found = images.parts(name, check, dataset, part)
     else:
-        from w2s_jax.models import language
         found = language.parts(name, check, dataset, part)
     if name in MODELS and (part.read_out or part.layers):
         raise ConfigError(f'{field}.{"read_out" if part.read_out else "layers"}: {part.read_out or part.layers!r}, but '

@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import difficulty, features, preference, synthetic
+from w2s_jax.tasks import difficulty, features, images, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -61,6 +61,13 @@ TASKS.register('features', path=Setting('', doc='a .npz or .parquet file, or a f
                label=Setting('label', doc='array of classes'),
                given=Setting('', doc='array of weak labels, for labels.source=column: classes or [N, K]'),
                group=Setting('', doc='array that related rows share: they stay in one half'))(features.load)
+TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them (train, test), or a .npz file'),
+               test_path=FILES['test_path'],
+               image=Setting('', doc="column of encoded images, or array [N, H, W, 3]; '': "
+                             f"{' or '.join(images.COLUMNS)}"),
+               label=Setting('label', doc='column or array of classes'),
+               size=Setting(0, 0, 4096, doc='the side in pixels that images are resized and cut to; 0: as they are'),
+               )(images.load)
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)

@@ -1,0 +1,1 @@
+"""Models of images: ResNet and vision transformers in Hugging Face's layouts."""
