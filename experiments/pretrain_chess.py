@@ -170,8 +170,8 @@ it. No puzzle's position is among the training positions.
 **Training**: cross-entropy on the engine's move, AdamW (weight decay 0.01, beta2 0.98, clip 1), cosine schedule with
 3 % warm-up, batch 64, seed 0, one CPU core a rung. A rung that grew from a smaller one starts as that one, its further
 layers the identity (progressive stacking); samples, steps and loss are those of its own part. Larger rungs saw fewer
-samples: all of them are far from converged. `chess-s-1` to `chess-s-3` are one model at three points of its training, on
-the positions of the first 2,400 games: each goes on from the one before, with a schedule of its own.
+samples: all of them are far from converged. `chess-s-1` to `chess-s-3` are one model at three points of its training,
+on the positions of the first 2,400 games: each goes on from the one before, with a schedule of its own.
 **Intended use**: a quick and honest ladder for weak-to-strong experiments. They play bad chess.
 
 | rung | parameters | grown from | samples seen | steps | learning rate | loss | puzzle accuracy | legal answers |

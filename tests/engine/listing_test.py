@@ -57,7 +57,7 @@ def test_a_setting_says_its_default_its_range_whether_it_is_traced_and_what_it_i
 
 
 def test_what_says_the_same_stands_together():
-    assert '  chess-xs, chess-s, chess-m, chess-l: ' in listing.listing('models')
+    assert '  chess-xs, chess-s, chess-m, chess-l, chess-s-1, chess-s-2, chess-s-3: ' in listing.listing('models')
 
 
 def test_a_wrong_name_is_an_error_with_the_nearest_one():
