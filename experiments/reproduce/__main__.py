@@ -42,7 +42,7 @@ def configured(task: str, seed: int, model: pathlib.Path, folder: pathlib.Path):
     """The experiment."""
     c = nlp.get_config(task)
     c.update_from_flattened_dict({
-        'task.path': str(folder / task), 'task.train_size': 1278, 'task.test_size': 400, 'seeds': (seed,),
+        'task.path': str(folder / task), 'task.train_size': 640, 'task.test_size': 200, 'seeds': (seed,),
         'student.loss.name': 'confidence_openai', 'method.baselines': ('xent',), 'optimizer.learning_rate': RATE,
         'optimizer.warmup': 0., 'optimizer.clip': 0., 'train.epochs': EPOCHS, 'train.batch_size': BATCH,
         'train.window': 1, 'train.evaluations': 1, 'train.keep': 'teacher', 'report.html': False})
