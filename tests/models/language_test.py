@@ -13,7 +13,7 @@ from configs import own_data, reward
 from w2s_jax import config as configs
 from w2s_jax.data import Dataset, Examples
 from w2s_jax.engine import experiment
-from w2s_jax.errors import DataError
+from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.models import language, tokens, zoo
 from w2s_jax.phases import context as phases
 
@@ -254,6 +254,24 @@ def test_a_hub_id_in_the_cache_while_offline(tmp_path, monkeypatch):
     found = bound('someone/tiny', texts('abc'))
     assert found.name == 'someone/tiny'  # not the snapshot's hash
     assert language.find('someone/tiny', 'student.model').name == commit
+
+
+def test_a_revision_of_a_hub_id(tmp_path, monkeypatch):
+    """An earlier checkpoint is another branch, tag or commit of a repository, and another model to every id."""
+    import huggingface_hub
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path))
+    repository = tmp_path / 'models--someone--tiny'
+    (repository / 'refs').mkdir(parents=True)
+    for seed, (name, commit) in enumerate({'main': '0' * 40, 'step100': '1' * 40}.items()):
+        tiny.folder(repository / 'snapshots' / commit, seed=seed)
+        (repository / 'refs' / name).write_text(commit)
+    late, early = bound('someone/tiny', texts('abc')), bound('someone/tiny@step100', texts('abc'))
+    assert (late.name, early.name) == ('someone/tiny', 'someone/tiny@step100')
+    assert late.identity != early.identity
+    assert language.find('someone/tiny@step100', 'teacher.model').name == '1' * 40
+    with pytest.raises(ConfigError, match=r"^teacher.model: 'someone/tiny@step7' is not a folder and cannot be had"):
+        language.find('someone/tiny@step7', 'teacher.model')
 
 
 def test_a_language_model_does_not_play_chess(cli, tmp_path, model):

@@ -53,15 +53,18 @@ def shown(name: str, folder: pathlib.Path) -> str:
 
 
 def find(name: str, field: str) -> pathlib.Path:
-    """The folder of a model: `name` itself, or a snapshot from the hub (from its cache where offline)."""
+    """The folder of a model: `name` itself, or a snapshot from the hub (from its cache where offline), of a branch, tag
+    or commit where `name` ends with @ and that."""
     if paths.is_folder(name):
         return pathlib.Path(name).expanduser().absolute()
-    if name.count('/') != 1 or name.startswith(('.', '/', '~')):
+    repository, _, revision = name.partition('@')
+    if repository.count('/') != 1 or name.startswith(('.', '/', '~')):
         raise ConfigError(f'{field}: {paths.shortened(name)}: no such folder')
     import huggingface_hub
     offline = bool(os.environ.get('HF_HUB_OFFLINE', '') not in ('', '0'))
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=offline))
+        return pathlib.Path(huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=HUB_FILES, local_files_only=offline))
     except Exception as e:  # the hub's own errors, of the network's and of its cache
         reason = 'offline, and not in the cache' if offline else ' '.join(str(e).split())[:160]
         raise ConfigError(f'{field}: {name!r} is not a folder and cannot be had from the hub ({reason})') from None
