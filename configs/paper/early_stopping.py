@@ -22,6 +22,6 @@ def get_config(task: str = 'salient'):
     return compose(c)
 
 
-def get_sweep():
+def get_sweep(task: str = 'salient'):
     """The last step, and each rule."""
     return sweep.values('student.stopping.name', ['', 'agreement', 'calibrated', 'epoch', 'label_wave', 'cross_half'])
