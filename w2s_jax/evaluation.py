@@ -14,7 +14,7 @@ from w2s_jax.labels import changes
 # results.json, so that a report shows what a plug-in has measured without the plug-in.
 MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
             'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1),
-            'perplexity': ('perplexity of the test texts', 1, 1),
+            'perplexity': ('perplexity of the test inputs', 1, 1),
             'question_accuracy': ('questions answered right, of all options %', 100, 1)}
 
 

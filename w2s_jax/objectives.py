@@ -189,6 +189,22 @@ def next_token() -> Objective:
     return Objective(losses, predict=answers, per_example=True)
 
 
+@OBJECTIVES.register('hidden_squares', share=Setting(.15, 0, 1, '(]', traced=True, doc='of the squares, hidden'))
+def hidden_squares() -> Objective:
+    """What stands on squares that look empty: the mean negative log-likelihood, of a chess model with a head for them
+    (squares.py). Reads no targets.
+    """
+    def losses(forward, params, batch, state, settings, progress, key):
+        tokens = batch['inputs']['tokens']
+        hidden = jax.vmap(lambda row: jax.random.bernoulli(jax.random.fold_in(key, row), settings.share,
+                                                           tokens.shape[-1:]))(batch['row'])
+        found = forward(params, {'tokens': tokens, 'hidden': hidden})
+        loss = found[:, 0] / jnp.maximum(found[:, 1], 1)
+        return loss, {'log_perplexity': jnp.mean(loss)}
+
+    return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)
+
+
 @OBJECTIVES.register('denoising', noise=Setting(.5, 0, 1e3, traced=True, doc='standard deviation of what is added'))
 def denoising() -> Objective:
     """Clean features out of noisy ones: half the mean squared error, of a model with a decoder (bottleneck.py).

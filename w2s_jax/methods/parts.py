@@ -168,7 +168,7 @@ class Parts(Inputs):
         if pack and whole.tokenizer is None:
             raise ConfigError(f'method.pack: {pack}, but {model.name!r} reads no texts, expected 0')
         inputs = self.packed(whole, rows, pack) if pack else None
-        aim = 'next_token' if whole.tokenizer else 'denoising'
+        aim = 'next_token' if whole.tokenizer else 'hidden_squares' if whole.vocab_size else 'denoising'
         return self.fit('tuned', whole, None if pack else rows, None, aim, inputs=inputs, seed=rows.seed,
                         epochs=epochs, rate=rate, label=f'{model.name} on its texts')
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from w2s_jax import paths
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.models import bottleneck, chess_moves, defaults, heads, language, logistic, mlp, modes
+from w2s_jax.models import bottleneck, chess_moves, defaults, heads, language, logistic, mlp, modes, squares
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.modes import Model, Parts
 from w2s_jax.models.transformer import Transformer
@@ -59,7 +59,7 @@ def _chess_parts(name: str, head, features: Callable, *inputs: str) -> Parts:
     shapes = {'tokens': (1, 1, chess_moves.NUM_SQUARES), 'squares': (1, 2, 2)}
     return Parts(name, 'chess', Transformer(CHESS_LADDER[name]), head, features,
                  (jax.ShapeDtypeStruct((1, chess_moves.NUM_SQUARES), jnp.int32),),
-                 {k: jax.ShapeDtypeStruct(shapes[k], jnp.int32) for k in inputs})
+                 {k: jax.ShapeDtypeStruct(shapes[k], jnp.int32) for k in inputs}, generative=squares.hiding)
 
 
 @functools.cache
