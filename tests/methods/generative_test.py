@@ -185,8 +185,8 @@ def test_who_starts_from_texts(folder):
 
 def test_a_model_that_does_not_predict_its_inputs(folder):
     c = configs.default_config()
-    c.method.name = 'generative'
-    with pytest.raises(ConfigError, match="'generative': 'chess-m' does not predict its own inputs"):
+    c.task.name, c.teacher.model, c.student.model, c.method.name = 'salient_concept', 'mlp-4', 'mlp-32', 'generative'
+    with pytest.raises(ConfigError, match="'generative': 'mlp-32' does not predict its own inputs"):
         plan.prepare(plan.ready(configs.compose(c)), lambda *a: None)
 
 

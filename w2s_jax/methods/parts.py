@@ -163,7 +163,7 @@ class Parts(Inputs):
         ConfigError for a model that cannot predict its inputs."""
         if model.generative is None:
             raise ConfigError(f'method {self.config.method.name!r}: {model.name!r} does not predict its own inputs, '
-                              'expected a causal language model')
+                              'expected a causal language model, or one of chess')
         whole = model.generative()
         if pack and whole.tokenizer is None:
             raise ConfigError(f'method.pack: {pack}, but {model.name!r} reads no texts, expected 0')
