@@ -76,7 +76,7 @@ def test_other_squares_are_hidden_for_each_row_and_step(model, tokens):
 @pytest.mark.long
 @pytest.mark.parametrize('mode', ['full', 'lora'])
 def test_positions_first_and_then_moves(mode, tmp_path):
-    """The encoder learns what boards look like, its moves start as they were pretrained, and truth has no part in it."""
+    """The encoder learns what boards look like, and its moves start as they were pretrained."""
     c = configs.default_config()
     c.teacher.model, c.student.model, c.student.mode = 'chess-xs', 'chess-s', mode
     c.task.train_size, c.task.test_size, c.seeds, c.report.html = 200, 200, (0, 1), False

@@ -19,7 +19,8 @@ class SquaresHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: dict):
-        logits = nn.Dense(chess_moves.VOCAB_SIZE, kernel_init=nn.initializers.zeros, name='squares')(x['states']).astype(jnp.float32)
+        head = nn.Dense(chess_moves.VOCAB_SIZE, kernel_init=nn.initializers.zeros, name='squares')
+        logits = head(x['states']).astype(jnp.float32)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, x['tokens'])
         return jnp.stack([jnp.where(x['hidden'], losses, 0).sum(1), x['hidden'].sum(1).astype(jnp.float32)], axis=-1)
 
