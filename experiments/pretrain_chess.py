@@ -33,8 +33,8 @@ RECIPES: dict[str, tuple] = {
     'chess-m': (450_000, 64, 2e-3, None, None),
     'chess-l': (160_000, 64, 6e-4, 'chess-m', None),
     'chess-s-1': (32_000, 64, 2e-3, None, 12),
-    'chess-s-2': (64_000, 64, 1e-3, 'chess-s-1', 12),
-    'chess-s-3': (160_000, 64, 1e-3, 'chess-s-2', 12),
+    'chess-s-2': (32_000, 64, 2e-3, 'chess-s-1', 12),
+    'chess-s-3': (80_000, 64, 2e-3, 'chess-s-2', 12),
 }
 
 
