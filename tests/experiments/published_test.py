@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from configs import quickstart
-from experiments import published
+from experiments import methods_by_tasks, published, sign_map
 from w2s_jax.engine import experiment, grid
 from w2s_jax.report import tables
 
@@ -32,6 +32,23 @@ def test_the_page_says_what_the_csv_says(name):
     for row in table.to_dict('records'):
         said = f'{row["pgr"]:.2f} [{row["pgr_low"]:.2f}, {row["pgr_high"]:.2f}]' if row['pgr_defined'] else 'undefined'
         assert said in page, row['cell']
+
+
+@pytest.mark.parametrize('module', [sign_map, methods_by_tasks])
+def test_a_table_of_differences_is_that_of_its_csv(module):
+    page, (begin, end) = (ROOT / 'docs' / 'results.md').read_text(), module.MARKS
+    assert page.partition(begin)[2].partition(end)[0] == module.page(pd.read_csv(module.CSV, dtype={'length': str}))
+
+
+def test_differences_that_hold_are_bold_and_counted():
+    rows = [{'row': 'sst2-probe', 'mode': 'probe', 'length': '3', 'alpha': alpha, 'weak': 70., 'ceiling': 80.,
+             'pgr': '0.50', 'mean': mean, 'low': mean - 1, 'high': mean + 1, 'holm': holm}
+            for alpha, mean, holm in ((.25, 1., .04), (.5, -2., .001), (.75, .3, .06))]
+    made = sign_map.page(pd.DataFrame(rows))
+    assert '| SST-2 | probe | 70.0, 80.0 | 3 | 0.50 | **+1.0** [0.0, 2.0] | **-2.0** [-3.0, -1.0] | +0.3 [-0.7, 1.3] |' \
+        in made
+    assert made.startswith('Of 3 differences from cross-entropy 2 hold') and '1 above and 0 below at alpha 0.25, 0 above '\
+        'and 1 below at alpha 0.5, 0 above and 0 below at alpha 0.75' in made
 
 
 @pytest.mark.slow
