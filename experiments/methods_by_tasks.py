@@ -5,6 +5,7 @@ that goes on where it was stopped; then its part of docs/results.md is written a
 
 The tasks, models and probes are those of experiments/sign_map.py; `--store=runs/sign_map` takes features from there.
 """
+import functools
 import pathlib
 
 import pandas as pd
@@ -76,21 +77,10 @@ def page(found: pd.DataFrame) -> str:
 def write(workdir: pathlib.Path) -> str:
     """docs/results.md between its two marks, and docs/methods_by_tasks.csv. Returns the table."""
     found = whole(workdir)
-    found.round(4).to_csv(CSV, index=False)
-    published.between(MARKS, page(found))
-    return page(found)
-
-
-def main() -> None:
-    """Runs what is missing and writes the page."""
-    given = flags.FLAGS
-    workdir = published.folder(given)
-    if not given.page:
-        run(given.rows or list(TASKS), workdir, given)
-    print(write(workdir))
+    return published.put(found, page(found), CSV, MARKS)
 
 
 if __name__ == '__main__':
     published.define_flags()
     flags.DEFINE_string('store', '', 'a work directory of experiments/sign_map.py')
-    cli.run(main)
+    cli.run(functools.partial(published.command, TASKS, run, write))

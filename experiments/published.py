@@ -7,7 +7,7 @@ models: a folder with SmolLM2-135M-Instruct in Hugging Face's layout.  data: one
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 from absl import flags
@@ -76,10 +76,21 @@ def write(workdir: pathlib.Path) -> None:
     DOCS.write_text(before + begin + markdown(HEAD, [lines[n] for n in names]) + ''.join(parts) + end + after)
 
 
-def between(marks: tuple[str, str], made: str) -> None:
-    """Puts Markdown between two marks of docs/results.md."""
+def put(found: pd.DataFrame, made: str, csv: pathlib.Path, marks: tuple[str, str]) -> str:
+    """Writes a table as csv, and its Markdown between two marks of docs/results.md. Returns the Markdown."""
+    found.round(4).to_csv(csv, index=False)
     text, (begin, end) = DOCS.read_text(), marks
     DOCS.write_text(f'{text.partition(begin)[0]}{begin}{made}{end}{text.partition(end)[2]}')
+    return made
+
+
+def command(names: Iterable[str], run: Callable, write: Callable) -> None:
+    """What a command that writes such a table does: run(names, workdir, flags) what is missing, then write(workdir)."""
+    given = flags.FLAGS
+    workdir = folder(given)
+    if not given.page:
+        run(given.rows or list(names), workdir, given)
+    print(write(workdir))
 
 
 def title(name: str) -> str:

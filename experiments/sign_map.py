@@ -7,11 +7,11 @@ written anew.
 models: a folder with SmolLM2-135M-Instruct and all-MiniLM-L6-v2 in Hugging Face's layout (rows of Gemma: also
 gemma-3-270m).  data: one with sst2, sciq ... as parquet.
 """
+import functools
 import pathlib
 from collections.abc import Callable
 
 import pandas as pd
-from absl import flags
 
 from configs import chess_choice, probe, quickstart, salient_concept
 from experiments import published
@@ -95,13 +95,13 @@ def cells(epochs: tuple[int, ...]) -> sweep.Sweep:
     return sweep.product(how, sweep.values('student.loss.alpha', ALPHAS))
 
 
-def run(names: list[str], workdir: pathlib.Path, models: str, data: str) -> None:
+def run(names: list[str], workdir: pathlib.Path, given) -> None:
     """Runs rows by name, each a grid in a folder of its own."""
     for name in names:
         if name not in ROWS:
             raise ConfigError(f'--rows: unknown {name!r}, expected some of {", ".join(ROWS)}')
         _, epochs, config = ROWS[name]
-        grid.run(config(models, data), cells(epochs), workdir / name)
+        grid.run(config(given.models, given.data), cells(epochs), workdir / name)
 
 
 def differences(name: str, one: Grid) -> pd.DataFrame:
@@ -155,20 +155,9 @@ def difference(cell: pd.Series) -> str:
 def write(workdir: pathlib.Path) -> str:
     """docs/results.md between the map's two marks, and docs/sign_map.csv. Returns the map."""
     found = whole(workdir)
-    found.round(4).to_csv(CSV, index=False)
-    published.between(MARKS, page(found))
-    return page(found)
-
-
-def main() -> None:
-    """Runs what is missing and writes the page."""
-    given = flags.FLAGS
-    workdir = published.folder(given)
-    if not given.page:
-        run(given.rows or list(ROWS), workdir, given.models, given.data)
-    print(write(workdir))
+    return published.put(found, page(found), CSV, MARKS)
 
 
 if __name__ == '__main__':
     published.define_flags()
-    cli.run(main)
+    cli.run(functools.partial(published.command, ROWS, run, write))

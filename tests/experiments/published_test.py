@@ -45,10 +45,9 @@ def test_differences_that_hold_are_bold_and_counted():
              'pgr': '0.50', 'mean': mean, 'low': mean - 1, 'high': mean + 1, 'holm': holm}
             for alpha, mean, holm in ((.25, 1., .04), (.5, -2., .001), (.75, .3, .06))]
     made = sign_map.page(pd.DataFrame(rows))
-    assert '| SST-2 | probe | 70.0, 80.0 | 3 | 0.50 | **+1.0** [0.0, 2.0] | **-2.0** [-3.0, -1.0] | +0.3 [-0.7, 1.3] |' \
-        in made
-    assert made.startswith('Of 3 differences from cross-entropy 2 hold') and '1 above and 0 below at alpha 0.25, 0 above '\
-        'and 1 below at alpha 0.5, 0 above and 0 below at alpha 0.75' in made
+    assert '| 70.0, 80.0 | 3 | 0.50 | **+1.0** [0.0, 2.0] | **-2.0** [-3.0, -1.0] | +0.3 [-0.7, 1.3] |' in made
+    assert made.startswith('Of 3 differences from cross-entropy 2 hold')
+    assert '1 above and 0 below at alpha 0.25, 0 above and 1 below at alpha 0.5, 0 above and 0 below at' in made
 
 
 @pytest.mark.slow

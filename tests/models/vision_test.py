@@ -349,3 +349,11 @@ def test_built_in_networks_from_end_to_end(tmp_path):
 def test_a_config_of_an_unknown_kind():
     with pytest.raises(ConfigError, match=r"vision_images\.py:x: unknown, expected 'pretrained' or 'scratch'"):
         vision_images.get_config('x')
+
+
+@pytest.mark.parametrize(('name', 'places'), [('vit-s', 65), ('resnet-s', (256 + 64 + 16) / 3)])
+def test_how_many_places_an_image_has(name, places):
+    """For estimates of time: patches and the class token; of a ResNet the mean of its stages' maps."""
+    pool = Examples({'images': np.zeros((1, 32, 32, 3), np.uint8)}, np.zeros(1, np.int32), np.arange(1))
+    found = images.untrained(name, 'student.model', Dataset('x', 2, pool, pool), None)
+    assert found.positions == round(places)

@@ -97,6 +97,7 @@ def operations(phase: Phase, models: dict[str, Model], positions: float) -> floa
         model = context.model_of(phase.section, models)
     except ConfigError:  # a plug-in's
         return 0.0
+    positions = positions or model.positions
     if phase.kind == 'features':
         return 2.0 * model.read * positions * _count(phase.needs['inputs'])
     one = (model.work or model.num_params) * (1 if model.featurize else positions)
@@ -128,12 +129,13 @@ def _count(need: Any) -> int:
 
 
 def _positions(plan: Plan, store: Store) -> float:
-    """The mean number of positions of an example: squares, tokens, or characters over CHARACTERS."""
+    """The mean number of positions of an example: squares, tokens, or characters over CHARACTERS; 0: as many as a model
+    makes of it."""
     inputs = plan.dataset.pool.inputs
     if 'tokens' in inputs:
         return float(np.prod(inputs['tokens'].shape[1:]))
     if 'text' not in inputs:
-        return 1.0
+        return 0.0 if 'images' in inputs else 1.0
     for phase in plan.phases:
         if phase.kind == 'tokens' and (found := store.find(phase.kind, phase.id)):
             return found.metrics['tokens'] / found.metrics['texts'] * inputs['text'].shape[1]

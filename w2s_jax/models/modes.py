@@ -103,6 +103,7 @@ class Parts:
     max_length: int = 0
     extra: tuple[tuple[str, Any], ...] = ()  # what else decides results
     intercept: tuple[str, ...] = ()  # see `Model`
+    places: int = 1  # of an image, that each parameter is used at
     generative: Callable[['Parts'], 'Parts'] | None = None  # what `Model.generative` is made of
     comparing: Callable[['Parts'], 'Parts'] | None = None  # what `Model.prompted` is made of
 
@@ -121,8 +122,8 @@ class Parts:
 
     @property
     def positions(self) -> int:
-        """L of one batch of inputs, 1 where these have no tokens."""
-        return self.inputs['tokens'].shape[-1] if 'tokens' in self.inputs else 1
+        """L of one batch of inputs, of images places; 1 where these have neither."""
+        return self.inputs['tokens'].shape[-1] if 'tokens' in self.inputs else self.places
 
 
 def count(params) -> int:

@@ -1,4 +1,5 @@
 """Backbones of images, from Hugging Face folders or the hub, or untrained, with a head for classes."""
+import dataclasses
 import functools
 import math
 import pathlib
@@ -116,5 +117,13 @@ def _parts(name: str, family: str, config, scale: tuple, shape: tuple[int, int, 
                   (jax.ShapeDtypeStruct((1, *shape), jnp.float32),),
                   {'images': jax.ShapeDtypeStruct((1, *shape), jnp.uint8)}, extra=extra,
                   intercept=('head', 'Dense_0', 'bias') if intercept else (), **more)
-    jax.eval_shape(module.init, jax.random.key(0), *found.call)  # images that it cannot read are refused here
-    return found
+    return dataclasses.replace(found, places=_places(module, found.call))
+
+
+def _places(module, call: tuple) -> int:
+    """At how many places of an image each parameter is used: the mean over the layers. Raises ConfigError for images
+    that a model cannot read."""
+    def layers(key, images):
+        return list(module.init_with_output(key, images, every_layer=True)[0].layers)[1:]
+    found = jax.eval_shape(layers, jax.random.key(0), *call)
+    return round(np.mean([layer.shape[1] for layer in found]))
