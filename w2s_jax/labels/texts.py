@@ -34,8 +34,7 @@ def prompt(columns: dict, settings: Settings, rng) -> dict:
     texts = columns['texts/text'] if 'texts/text' in columns else columns['text']
     shown = []
     if settings.shots:
-        labels, rows = (next(columns[k] for k in (f'{name}/values', f'{name}/{name}') if k in columns)
-                        for name in ('labels', 'rows'))
+        rows, labels = labelled(columns)
         picked = prompts.chosen(labels, settings.shots, rng)
         classes = labels if labels.ndim == 1 else labels.argmax(-1)
         shown = [(str(columns['pool/text'][rows[i]][0]), int(classes[i])) for i in picked]
@@ -48,6 +47,13 @@ def answers(columns: Mapping[str, np.ndarray], test: str) -> tuple[list[int], li
         given = columns.get(f'weak/{test}.top')
         found = columns['weak/values'].argmax(-1) if given is None else given[:, 0]
         return list(range(len(found))), found.tolist()
-    labels = columns['labels/labels'] if 'labels/labels' in columns else columns['labels/values']
-    rows = columns['labels/rows'] if 'labels/rows' in columns else columns['rows/values']
+    rows, labels = labelled(columns)
     return rows.tolist(), (labels if labels.ndim == 1 else labels.argmax(-1)).tolist()
+
+
+def labelled(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `[n]` and their labels, `[n]` or `[n, K]`, of the needs `rows` and `labels`, or of labels that say which rows
+    they are of."""
+    rows, labels = (next(columns[name] for name in names if name in columns) for names in (
+        ('rows/values', 'rows/rows', 'labels/rows'), ('labels/values', 'labels/labels')))
+    return rows, labels
