@@ -52,7 +52,7 @@ def answers(columns: Mapping[str, np.ndarray], test: str) -> tuple[list[int], li
 
 
 def labelled(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows `[n]` and their labels, `[n]` or `[n, K]`, of the needs `rows` and `labels`, or of labels that say which rows
+    """Rows `[n]` and their labels, `[n]` or `[n, K]`: of needs `rows` and `labels`, or of labels that say which rows
     they are of."""
     rows, labels = (next(columns[name] for name in names if name in columns) for names in (
         ('rows/values', 'rows/rows', 'labels/rows'), ('labels/values', 'labels/labels')))
