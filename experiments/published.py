@@ -48,7 +48,8 @@ def lengths() -> sweep.Sweep:
 # Name -> (folder of models, folder of data) -> config. In the order of the page.
 ROWS: dict[str, Callable] = {f'{task}-{place}': lambda models, data, task=task, place=place: probes(
     task, place, models, data) for task, place in (
-        ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'last'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'), ('sciq', 'mean'))}
+        ('sst2', 'last'), ('sst2', 'mean'), ('rotten_tomatoes', 'last'), ('rotten_tomatoes', 'mean'), ('cola', 'mean'),
+        ('sciq', 'mean'))}
 
 
 def run(names: list[str], workdir: pathlib.Path, models: str, data: str) -> None:
