@@ -73,4 +73,6 @@ TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
 for _name, _spec in nlp.SPECS.items():
     _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
-    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)
+    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more, shifted=Setting((), doc='further test sets, from elsewhere: '
+                   "'NAME=PATH', files in this task's form; rows that the pool or the test set has are left out"))(
+                       nlp.load)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
-from w2s_jax.tasks.text import formats, phrases, statements, tables
+from w2s_jax.tasks.text import formats, phrases, shifts, statements, tables
 from w2s_jax.tasks.text.statements import Statement
 
 PARQUET = 'refs/convert/parquet'
@@ -140,19 +140,21 @@ def load(task, log=print) -> Dataset:
     """The task called `task.name`, balanced; see the module.
 
     task: path and test_path ('' = the hub's), template ('' = the task's own), train_size and test_size (0 = all,
-    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows, questions.
+    of the test set at most 10 000), seed (of candidate answers, cuts and choices), max_bad_rows, questions, shifted.
     Raises DataError for files that cannot be used, ConfigError where the hub cannot be reached.
     """
     spec = _with_template(SPECS[task.name], task.template)
     parts = tables.splits(task, spec.train, (spec.test, 'test', 'validation'), functools.partial(_from_hub, spec))
     number = task.get('questions') or 0  # only tasks with options have the setting
     make = functools.partial(statement, spec=spec, seed=task.seed, whole=number > 0)
-    pool, test = (statements.source([_prepared(t, spec) for t in p], make, task, log) if p else None for p in parts)
-    assert pool is not None
+    def found(tables_of):
+        return statements.source([_prepared(t, spec) for t in tables_of], make, task, log)
+    pool, test = found(parts[0]), found(parts[1]) if parts[1] else None
+    further = {k: found(v) for k, v in shifts.read(task, spec.train, (spec.test, 'test', 'validation')).items()}
     if spec.phrases:
         pool = phrases.without(pool, log)
     return statements.dataset(task, task.name, list(spec.classes), pool, test, log, template=spec.template,
-                        truncate=spec.truncate, questions=number)
+                        truncate=spec.truncate, questions=number, shifted=further)
 
 
 def _with_template(spec: Spec, template: str) -> Spec:

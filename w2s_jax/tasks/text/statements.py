@@ -12,7 +12,8 @@ import itertools
 import json
 import random
 import string
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -141,16 +142,19 @@ def source(parts: list[Table], make: Callable[[dict], Statement], task, log) -> 
 
 
 def dataset(task, name: str, classes: list[str], pool: Source, test: Source | None, log, *, balanced: bool = True,
-            template: str = '', truncate: str = 'end', questions: int = 0) -> Dataset:
+            template: str = '', truncate: str = 'end', questions: int = 0,
+            shifted: Mapping[str, Source] = types.MappingProxyType({})) -> Dataset:
     """The task's pool and test set, no group on both sides. Uses the statements of `pool` and `test` up.
 
     Args:
       classes: the name of each class.  test: None cuts the test set from the pool.  balanced: every class as often
         as any other, by leaving rows of the larger ones out; else the classes keep their shares.
       truncate: which end of a text that is too long may go.  questions: so many questions of the test set are a
-        further one, `questions`, with all of their options.
+        further one, `questions`, with all of their options.  shifted: further test sets by name, of which rows whose
+        group is in the pool or the test set are left out.
     task: train_size, test_size, seed. Raises DataError where a class has no rows or there are too few rows.
     """
+    known = {s.group for part in (pool, test) if part for s in part.statements} if shifted else set()
     pool_rows, test_rows, test_size = _parted(task, classes, pool, test, balanced)
     found, levels = len(pool_rows) + len(test_rows), [s.difficulty for s in pool_rows]
     level = difficulty.cut(levels, task)
@@ -177,8 +181,24 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
         tests['questions'] = asked
         number = len(np.unique(asked.extras['question']))
         notes['questions'] = {'number': number, 'options': len(asked) / number}
+    for where, rows_of in shifted.items():
+        tests[where], said = _shifted(rows_of, known, task, classes, balanced)
+        notes.setdefault('shifted', {})[where] = said
+        log(f'{name}: test set {where!r}: {said["rows"]} rows, {said["shared"]} also in the pool or the test set')
     return Dataset(name, len(classes), train, tests, notes=notes, truncate=truncate,
                    render=functools.partial(render, classes=tuple(classes)))
+
+
+def _shifted(part: Source, known: set[int], task, classes: list[str], balanced: bool) -> tuple[Examples, dict]:
+    """A further test set, and what results.json says of it. known: the groups of pool and test set."""
+    rows = _ordered((s for s in part.statements if s.group not in known), task.seed)
+    if not rows:
+        raise DataError(f'task.shifted: {part.name}: no row left, every text or question is also in the pool or the '
+                        'test set')
+    most = int(quotas(_counts(rows, len(classes)), 0, balanced).sum())
+    chosen = _choose(rows, min(task.test_size or MOST_TEST_ROWS, most), 'test_size', part.name, classes, balanced)
+    return _examples(chosen), {'source': part.name, 'rows': len(part.statements), 'skipped': part.skipped,
+                               'shared': len(part.statements) - len(rows), 'measured': len(chosen)}
 
 
 def _whole(chosen: list[Statement], number: int) -> Examples | None:

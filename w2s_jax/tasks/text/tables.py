@@ -254,16 +254,18 @@ def splits(task, train: str, tests: tuple[str, ...],
         pool = [hub(train, needed, task.seed)]
         test = [] if task.test_path else [hub(tests[0], needed_test, task.seed)]
     else:
-        pool_files, test_files = _files(task.path, 'task.path', train, tests)
+        pool_files, test_files = files_of(task.path, 'task.path', train, tests)
         pool = [read(f, needed, task.seed) for f in pool_files]
         test = [] if task.test_path else [read(f, needed_test, task.seed) for f in test_files]
     if task.test_path:
-        files, more = _files(task.test_path, 'task.test_path', tests[0], tests[1:])
+        files, more = files_of(task.test_path, 'task.test_path', tests[0], tests[1:])
         test = [read(f, needed_test, task.seed) for f in files or more]
     return pool, test or None
 
 
-def _files(path: str, field: str, train: str, tests: tuple[str, ...]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+def files_of(path: str, field: str, train: str,
+             tests: tuple[str, ...]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The files of the pool and of the test set in a folder, or a file by itself. Raises DataError."""
     try:
         place = pathlib.Path(path).expanduser()
     except RuntimeError as e:
