@@ -147,6 +147,7 @@ def load(task, log=print) -> Dataset:
     parts = tables.splits(task, spec.train, (spec.test, 'test', 'validation'), functools.partial(_from_hub, spec))
     number = task.get('questions') or 0  # only tasks with options have the setting
     make = functools.partial(statement, spec=spec, seed=task.seed, whole=number > 0)
+
     def found(tables_of):
         return statements.source([_prepared(t, spec) for t in tables_of], make, task, log)
     pool, test = found(parts[0]), found(parts[1]) if parts[1] else None

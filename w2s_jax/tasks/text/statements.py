@@ -181,9 +181,10 @@ def dataset(task, name: str, classes: list[str], pool: Source, test: Source | No
         tests['questions'] = asked
         number = len(np.unique(asked.extras['question']))
         notes['questions'] = {'number': number, 'options': len(asked) / number}
-    for where, rows_of in shifted.items():
-        tests[where], said = _shifted(rows_of, known, task, classes, balanced)
-        notes.setdefault('shifted', {})[where] = said
+    further = {k: _shifted(part, known, task, classes, balanced) for k, part in shifted.items()}
+    tests |= {k: rows for k, (rows, _) in further.items()}
+    notes |= {'shifted': {k: said for k, (_, said) in further.items()}} if further else {}
+    for where, (_, said) in further.items():
         log(f'{name}: test set {where!r}: {said["rows"]} rows, {said["shared"]} also in the pool or the test set')
     return Dataset(name, len(classes), train, tests, notes=notes, truncate=truncate,
                    render=functools.partial(render, classes=tuple(classes)))
