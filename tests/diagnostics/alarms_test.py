@@ -32,6 +32,7 @@ CASES = [
     ('ceiling_at_majority', {'ceiling': .91, 'weak': .95, 'majority': .9, 'student': .93}, {}, []),
     ('weak_at_majority', {'weak': .51}, {}, []),
     ('below_zero_shot', {'zero_shot': .75}, {}, []),
+    ('below_supervisor', {'more': {'tests': {'books': {'gain': {'mean': -.05, 'low': -.08, 'high': -.01}}}}}, {}, []),
     ('fell', {}, {}, [curve(.75, .7)]),
     ('unbalanced', {'share': .7}, {}, []),
     ('one_seed', {'seeds': 1}, {}, []),
@@ -45,6 +46,12 @@ def codes(changes, task, curves, accept=()):
 
 def test_nothing_is_raised_without_a_reason():
     assert codes({}, {}, [curve(.71, .7)]) == set()
+
+
+def test_a_student_that_may_be_as_good_elsewhere():
+    unsure = {'tests': {'books': {'gain': {'mean': -.05, 'low': -.11, 'high': .01}}, 'games': {'accuracy': {}}}}
+    assert alarms.raised({'classes': 2}, results(more=unsure), [curve(.7, .7)]) == []
+
 
 
 @pytest.mark.parametrize(('code', 'changes', 'task', 'curves'), CASES, ids=[c[0] for c in CASES])

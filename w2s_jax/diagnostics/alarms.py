@@ -11,6 +11,7 @@ ALARMS: dict[str, str] = {
     'ceiling_at_majority': 'the ceiling is not surely better than always giving the most frequent answer',
     'weak_at_majority': 'the weak model is not surely better than always giving the most frequent answer',
     'below_zero_shot': 'a student is right less often than the same model before any fine-tuning',
+    'below_supervisor': 'on a further test set a student is surely right less often than its supervisor',
     'fell': 'a student was better during training than at its end, by more than its interval: another length gives '
             'another PGR, and a rule should choose it (student.stopping.name)',
     'unbalanced': 'one class has most of the rows: compare with the majority baseline',
@@ -69,6 +70,11 @@ def _students(measured: dict, curves: list[dict]) -> Iterator[dict]:
         if zero and accuracy['mean'] < zero['mean']:
             yield _alarm('below_zero_shot', f'{label} ({_percent(accuracy)}) is right less often than the same model '
                                             f'before any fine-tuning ({_percent(zero)})', student=label)
+        for name, elsewhere in (student.get('tests') or {}).items():
+            gain = elsewhere.get('gain') or {}
+            if gain.get('high', 0) < 0:
+                yield _alarm('below_supervisor', f'{label} is surely below its supervisor on the test set {name!r}, by '
+                                                 f'{-100 * gain["mean"]:.1f} points', student=label)
         yield from _fell(student, curve_of.get(label) or {})
 
 
