@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import difficulty, features, preference, synthetic
+from w2s_jax.tasks import difficulty, domains, features, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -64,6 +64,10 @@ TASKS.register('features', path=Setting('', doc='a .npz or .parquet file, or a f
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
+TASKS.register('spurious_domains',
+               attenuation=Setting(.05, 0, 1, doc="how far the student's features tell the spurious sign"),
+               correlation=Setting(-.5, -1, 1, doc="of sign and truth where students learn and are tested")
+               )(domains.load)
 for _name, _spec in nlp.SPECS.items():
     _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
     TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)
