@@ -203,10 +203,10 @@ class Parts(Inputs):
         section = {'table': entry.identity(settings), 'hyper': {'seed': seed, **entry.traced(settings)}}
         return Phase('table', section, needs, label, 'table')
 
-    def weak(self, need: Phase | Source, labels: Labels) -> None:
-        """Says who is the weak model of a seed, and what its labels are."""
+    def weak(self, need: Phase | Source, labels: Labels, name: str = '') -> None:
+        """Says who is the weak model of a seed, and what its labels are. name: of several models together."""
         self.labels_of[labels.rows.seed] = labels
-        name = self.model_of(need).name if isinstance(need, Phase) else 'given'
+        name = name or (self.model_of(need).name if isinstance(need, Phase) else 'given')
         self._target(Target('weak', 'weak', labels.rows.seed, need, {'model': name}))
 
     def ceiling(self, phase: Phase) -> None:
