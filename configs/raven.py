@@ -15,7 +15,7 @@ def get_config(what: str = 'one'):
     c.teacher.mode = c.student.mode = 'probe'
     c.teacher.stopping.name = c.student.stopping.name = ''
     c.method.name = 'raven'
-    c.student.loss.name = 'raven'
+    c.student.loss.name = 'weighted_teachers'
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.warmup = 'adamw', 1e-2, 0.0
     c.train.epochs, c.train.batch_size, c.train.eval_batch_size = 16, 64, 1000
     c.seeds = tuple(range(10))

@@ -226,12 +226,12 @@ def on_simplex(weights):
 
 
 @OBJECTIVES.register(
-    'raven', weights=Setting('global', choices=('global', 'rows'), doc='one for each teacher, or for each row as well'),
+    'weighted_teachers', weights=Setting('global', choices=('global', 'rows'), doc='one for each teacher, or for each row as well'),
     rate=Setting(.1, 0, 1e6, traced=True, doc='of gradient descent on the weights; 0: they stay even'),
     easy=Setting(.25, 0, 1, traced=True, doc='share of training on rows that all teachers answer alike'),
     freeze=Setting(.25, 0, 1, traced=True, doc='share of training before the weights move'),
     resets=Setting(0, 0, 10**6, traced=True, doc='how often, evenly spread, the weights are made even again'))
-def raven() -> Objective:
+def weighted_teachers() -> Objective:
     """Cross-entropy with a mixture of several teachers' labels, whose weights descend with the student (RAVEN: Jeon et
     al. 2025, arXiv 2510.21332, and its code). Reads the column `teachers` `[B, T, K]` (method `raven`).
 
@@ -252,7 +252,7 @@ def raven() -> Objective:
 
     def first(columns, n, settings):
         if 'teachers' not in columns:
-            raise ConfigError("objective 'raven': learns labels of several teachers, expected method.name='raven'")
+            raise ConfigError("objective 'weighted_teachers': learns labels of several teachers, expected method.name='raven'")
         number = columns['teachers'].shape[0]
         shape = (n, number) if settings.weights == 'rows' else (number,)
         return {'weights': jnp.full(shape, 1 / number), 'part': jnp.zeros(())}

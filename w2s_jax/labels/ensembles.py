@@ -4,6 +4,7 @@ labels: `[T, n, K]`, rows sum to 1.  votes: `[T]`, how much each teacher counts,
 `[n, K]`. Pure functions of arrays, and the tables (texts.py) that phases call them by.
 """
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -109,15 +110,17 @@ def samme(wrong: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def teachers(columns: Mapping[str, np.ndarray], name: str, classes: int) -> np.ndarray:
     """`[T, n, K]` of the columns NAME/0/labels, NAME/1/labels ...; classes as one-hot rows."""
-    found = []
+    found: list[np.ndarray] = []
     while f'{name}/{len(found)}/labels' in columns:
         one = columns[f'{name}/{len(found)}/labels']
         found.append(one if one.ndim == 2 else np.eye(classes, dtype=np.float32)[one])
     return np.stack(found)
 
 
-MIXED = {'classes': Setting(2, doc='K'), 'matched': Setting(False, doc='whether temperatures make them equally sure')}
-COMBINED = MIXED | {'combine': Setting('uniform', doc='of `w2s list combiners`'),
+MIXED: dict[str, Any] = {
+    'classes': Setting(2, doc='K'),
+    'matched': Setting(False, doc='whether temperatures make them equally sure')}
+COMBINED: dict[str, Any] = MIXED | {'combine': Setting('uniform', doc='of `w2s list combiners`'),
                     'code': Setting('', doc='its version')}
 
 

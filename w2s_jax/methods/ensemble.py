@@ -7,7 +7,7 @@ teacher alone is the teacher of `naive`, to the id.
 """
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def ensemble(b: Parts) -> None:
 @METHODS.register('raven', models=models, **TEACHERS)
 def raven(b: Parts) -> None:
     """Students learn a mixture of several teachers' labels, by weights that they learn as well, beside even weights."""
-    wire(b, 'uniform', list(dict.fromkeys([*b.losses, 'raven'])))
+    wire(b, 'uniform', list(dict.fromkeys([*b.losses, 'weighted_teachers'])))
 
 
 def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
@@ -165,17 +165,16 @@ def boosted(b: Parts, found: list[Teacher]) -> tuple[list[Phase], Phase]:
 def errors(b: Parts, fits: list[Phase], rows: Rows) -> Phase:
     """Weights of rows by the errors of teachers on their truth, which is that of the teacher's half."""
     needs: dict[str, Any] = {'rows': rows.source, 'truth': b.truth[rows.index]}
-    needs |= {f'pool/{k}': soft(b.label(fit, rows, name='answers on its own rows')).need for k, fit in enumerate(fits)}
+    needs |= pooled([b.label(fit, rows, name='answers on its own rows') for fit in fits])
     made = b.table(TABLES['boosted'], Settings(classes=b.dataset.num_classes), needs, f'errors of {len(fits)} teachers',
                    rows.seed)
     return dataclasses.replace(made, role='teacher', sees_truth=True)
 
 
-def soft(labels: Labels) -> Labels:
-    """Labels as probabilities, whatever `method.labels` says of those that students learn."""
+def soft(labels: Labels) -> Phase:
+    """What a teacher answers as probabilities, whatever `method.labels` says of those that students learn."""
     assert isinstance(labels.need, Phase)
-    section = labels.need.section | {'labels': 'soft'}
-    return dataclasses.replace(labels, need=dataclasses.replace(labels.need, section=section))
+    return dataclasses.replace(labels.need, section=labels.need.section | {'labels': 'soft'})
 
 
 def titled(found: list[Teacher], k: int) -> str:
@@ -207,13 +206,13 @@ def combined(b: Parts, entry, each: list[Labels], rows: Rows, boosts: Phase | No
 
 def stacked(b: Parts, each: list[Labels], rows: Rows) -> Phase:
     """All teachers' labels beside each other; hard ones if labels are."""
-    needs = pooled(each, soft if b.config.method.labels == 'soft' else lambda labels: labels)
+    needs = {f'pool/{k}': labels.need for k, labels in enumerate(each)}
     return b.table(TABLES['stacked'], settings(b), needs, "the teachers' labels", rows.seed)
 
 
-def pooled(each: list[Labels], how: Callable[[Labels], Labels] = soft) -> dict[str, Any]:
-    """The teachers' labels as needs of a table."""
-    return {f'pool/{k}': how(labels).need for k, labels in enumerate(each)}
+def pooled(each: list[Labels]) -> dict[str, Any]:
+    """The teachers' probabilities as needs of a table."""
+    return {f'pool/{k}': soft(labels) for k, labels in enumerate(each)}
 
 
 def answers(b: Parts, entry, fits: list[Phase], each: list[Labels], boosts: Phase | None, seed: int) -> Phase:
@@ -224,11 +223,10 @@ def answers(b: Parts, entry, fits: list[Phase], each: list[Labels], boosts: Phas
     for test, examples in b.dataset.tests.items():
         every = source(np.arange(len(examples)))
         for k, (fit, own) in enumerate(zip(fits, each, strict=True)):
-            need = soft(own).need
-            inputs = b.prepared(b.model_of(fit), test)
-            hyper = need.section['hyper'] | {'noise': 0.}
+            need, inputs = soft(own), b.prepared(b.model_of(fit), test)
+            section = need.section | {'hyper': need.section['hyper'] | {'noise': 0.}}
             needs[f'{test}/{k}'] = dataclasses.replace(
-                need, section=need.section | {'hyper': hyper}, label=f'answers of teacher {k}',
+                need, section=section, label=f'answers of teacher {k}',
                 needs=need.needs | {'inputs': inputs, 'rows': every} | scaled(need.needs['inputs'], inputs))
     said = settings(b, combine=entry.name, code=entry.version, tests=list(b.dataset.tests))
     return b.table(TABLES['combined_answers'], said, needs, 'answers of the ensemble', seed)
