@@ -226,7 +226,8 @@ def on_simplex(weights):
 
 
 @OBJECTIVES.register(
-    'weighted_teachers', weights=Setting('global', choices=('global', 'rows'), doc='one for each teacher, or for each row as well'),
+    'weighted_teachers',
+    weights=Setting('global', choices=('global', 'rows'), doc='one for each teacher, or for each row as well'),
     rate=Setting(.1, 0, 1e6, traced=True, doc='of gradient descent on the weights; 0: they stay even'),
     easy=Setting(.25, 0, 1, traced=True, doc='share of training on rows that all teachers answer alike'),
     freeze=Setting(.25, 0, 1, traced=True, doc='share of training before the weights move'),
@@ -252,7 +253,8 @@ def weighted_teachers() -> Objective:
 
     def first(columns, n, settings):
         if 'teachers' not in columns:
-            raise ConfigError("objective 'weighted_teachers': learns labels of several teachers, expected method.name='raven'")
+            raise ConfigError("objective 'weighted_teachers': learns labels of several teachers, expected "
+                              "method.name='raven'")
         number = columns['teachers'].shape[0]
         shape = (n, number) if settings.weights == 'rows' else (number,)
         return {'weights': jnp.full(shape, 1 / number), 'part': jnp.zeros(())}

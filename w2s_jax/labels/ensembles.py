@@ -109,7 +109,9 @@ def samme(wrong: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def teachers(columns: Mapping[str, np.ndarray], name: str, classes: int) -> np.ndarray:
-    """`[T, n, K]` of the columns NAME/0/labels, NAME/1/labels ...; classes as one-hot rows."""
+    """`[T, n, K]` of the columns NAME/0/labels, NAME/1/labels ..., or `labels` if there is no other; classes as one-hot
+    rows."""
+    columns = {f'{name}/0/labels': columns['labels']} if 'labels' in columns else columns
     found: list[np.ndarray] = []
     while f'{name}/{len(found)}/labels' in columns:
         one = columns[f'{name}/{len(found)}/labels']
