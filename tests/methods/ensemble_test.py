@@ -194,6 +194,48 @@ def test_boosting_sees_the_truth_of_the_teachers_half_alone(monkeypatch):
         planned(small(method__combine='adaboost', method__draws=2))
 
 
+@pytest.fixture
+def brought():
+    """A task whose rows bring the labels of two teachers, right on 90 and 70 % of them."""
+    @TASKS.register('brought', **TASKS['salient_concept'].settings)
+    def load(task, log=print):
+        whole = TASKS['salient_concept'].fn(task)
+        return dataclasses.replace(whole, name='brought', pool=labelled(whole.pool), tests={
+            k: labelled(v) for k, v in whole.tests.items()})
+
+    def labelled(rows):
+        rng = np.random.default_rng(len(rows))
+        wrong = rng.random((len(rows), 2)) > [.9, .7]
+        return dataclasses.replace(rows, given=np.eye(2, dtype=np.float32)[rows.truth[:, None] ^ wrong] * .8 + .1)
+    yield
+    TASKS.entries.pop('brought')
+
+
+def bringing(**fields):
+    c = small(labels__source='column', **fields)
+    c.task.name = 'brought'
+    return configs.compose(c)
+
+
+def test_labels_that_come_with_the_data(tmp_path, brought):
+    config = bringing(method__alone=True)
+    results, made = run(config, tmp_path), planned(config)
+    found = TASKS['brought'].fn(configs.validate(config).task)
+    rows = of(made, 'ceiling')[0].needs['rows'].value
+    np.testing.assert_allclose(artifact(tmp_path, made.target.needs['labels/0']).arrays['labels'],
+                               found.pool.given[rows].mean(1), atol=1e-6)
+    right = (found.test.given.mean(1).argmax(-1) == found.test.truth).mean()
+    assert results['weak'] | {'model': '2 given'} == results['weak']
+    assert results['weak']['accuracy']['mean'] == pytest.approx(right)
+    assert [s['label'] for s in results['students']] == ['xent', 'teacher 0 alone', 'teacher 1 alone']
+    assert not [p for p in made.phases if p.role == 'teacher']
+    with pytest.raises(ConfigError, match=r"^method.name: 'naive', but task 'brought' brings weak labels of 2 "):
+        planned(bringing(method__name='naive'))
+    for fields in ({'method__draws': 2}, {'method__combine': 'adaboost'}):
+        with pytest.raises(ConfigError, match=r"^labels.source: 'column' brings the teachers' labels, expected"):
+            planned(bringing(**fields))
+
+
 @pytest.mark.parametrize(('fields', 'said'), [
     ({'method__combine': 'unifrom'}, "method.combine: unknown 'unifrom', expected one of adaboost, confidence"),
     ({'method__domains': (0,)}, "method.domains: (0,), but rows of task 'salient_concept' have no domain, "),

@@ -109,14 +109,17 @@ def samme(wrong: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def teachers(columns: Mapping[str, np.ndarray], name: str, classes: int) -> np.ndarray:
-    """`[T, n, K]` of the columns NAME/0/labels, NAME/1/labels ..., or `labels` if there is no other; classes as one-hot
-    rows."""
-    columns = {f'{name}/0/labels': columns['labels']} if 'labels' in columns else columns
+    """`[T, n, K]` of the columns NAME/0/labels, NAME/1/labels ..., of labels that are data NAME/0/values ..., or of the
+    only column; classes as one-hot rows."""
     found: list[np.ndarray] = []
-    while f'{name}/{len(found)}/labels' in columns:
-        one = columns[f'{name}/{len(found)}/labels']
-        found.append(one if one.ndim == 2 else np.eye(classes, dtype=np.float32)[one])
-    return np.stack(found)
+    while (one := _column(columns, f'{name}/{len(found)}')) is not None:
+        found.append(one)
+    found = found or [next(iter(columns.values()))]
+    return np.stack([one if one.ndim == 2 else np.eye(classes, dtype=np.float32)[one] for one in found])
+
+
+def _column(columns: Mapping[str, np.ndarray], need: str) -> np.ndarray | None:
+    return columns.get(f'{need}/labels', columns.get(f'{need}/values'))
 
 
 MIXED: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.graph import Phase, Rows, source
+from w2s_jax.graph import Phase, Rows, Source, source
 from w2s_jax.labels.ensembles import COMBINERS
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.losses import LOSSES
@@ -32,12 +32,27 @@ TEACHERS: dict[str, Any] = {
     'alone': Setting(False, doc='whether each teacher has a student of its own as well')}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Teacher:
     """One of the ensemble. rows: that it learns.  seed: of its parameters and its order."""
     model: Model
     rows: np.ndarray
     seed: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Said:
+    """What the teachers of a seed say. labels: of each.  fits: their phases, none of labels that are data.  name: of
+    all together, '' if it has one.  boosts: the phase with their votes."""
+    labels: list[Labels]
+    fits: list[Phase]
+    name: str
+    boosts: Phase | None = None
+
+    @property
+    def pooled(self) -> dict[str, Any]:
+        """Probabilities of the student's rows, and votes, as needs of a table."""
+        return pooled(self.labels) | ({'boosts': self.boosts} if self.boosts else {})
 
 
 def models(settings: Settings) -> dict[str, str]:
@@ -63,17 +78,15 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
     entry = COMBINERS.get_entry(combine, 'method.combine')
     check(b, bool(entry.options.get('boosts')))
     for seed in b.seeds:
-        rows, found = taught(b, seed), teachers(b, seed)
-        fits, boosts = boosted(b, found) if entry.options.get('boosts') else (plain(b, found), None)
-        each = [b.label(fit, Rows(one.seed, rows.index), noise=b.config.method.label_noise)
-                for fit, one in zip(fits, found, strict=True)]
-        labels = b.transformed(combined(b, entry, each, rows, boosts))
-        b.weak(answers(b, entry, fits, each, boosts, seed), labels, named(found))
+        rows = taught(b, seed)
+        said = given(b, rows) if 'teacher' not in b.models else asked(b, seed, rows, bool(entry.options.get('boosts')))
+        labels = b.transformed(combined(b, entry, said, rows))
+        b.weak(answers(b, entry, said, seed), labels, said.name)
         b.ceiling(b.fit('ceiling', b.student, rows, b.truth))
-        mixed = {'teachers': stacked(b, each, rows)}
+        mixed = {'teachers': stacked(b, said, rows)}
         b.students(b.fit('student', b.student, rows, labels, loss, columns={} if loss in LOSSES else mixed)
                    for loss in losses)
-        for k, one in enumerate(each if b.settings.alone else []):
+        for k, one in enumerate(said.labels if b.settings.alone else []):
             own = Labels(one.need, rows)
             b.students([b.fit('student', b.student, rows, own, label=f'student of teacher {k}')],
                        label=f'teacher {k} alone')
@@ -82,6 +95,9 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
 def check(b: Parts, boosts: bool) -> None:
     """Raises ConfigError for settings that do not go together."""
     s = b.settings
+    if 'teacher' not in b.models and (s.teachers or s.draws > 1 or s.slices > 1 or s.domains or boosts):
+        raise ConfigError(f'labels.source: {b.config.labels.source!r} brings the teachers\' labels, expected the other '
+                          "settings of method at their defaults, and no 'adaboost', which trains teachers")
     if s.slices > 1 and s.domains:
         raise ConfigError(f'method.slices: {s.slices}, but method.domains cuts the rows, expected 1')
     if boosts and (s.slices > 1 or s.domains):
@@ -171,9 +187,10 @@ def errors(b: Parts, fits: list[Phase], rows: Rows) -> Phase:
     return dataclasses.replace(made, role='teacher', sees_truth=True)
 
 
-def soft(labels: Labels) -> Phase:
+def soft(labels: Labels) -> Phase | Source:
     """What a teacher answers as probabilities, whatever `method.labels` says of those that students learn."""
-    assert isinstance(labels.need, Phase)
+    if isinstance(labels.need, Source):
+        return labels.need
     return dataclasses.replace(labels.need, section=labels.need.section | {'labels': 'soft'})
 
 
@@ -195,18 +212,35 @@ def settings(b: Parts, **more) -> Settings:
     return Settings(classes=b.dataset.num_classes, matched=b.settings.matched, **more)
 
 
-def combined(b: Parts, entry, each: list[Labels], rows: Rows, boosts: Phase | None) -> Labels:
+def asked(b: Parts, seed: int, rows: Rows, boosts: bool) -> Said:
+    """Teachers that are trained, and their labels of rows."""
+    found = teachers(b, seed)
+    fits, votes = boosted(b, found) if boosts else (plain(b, found), None)
+    each = [b.label(fit, Rows(one.seed, rows.index), noise=b.config.method.label_noise)
+            for fit, one in zip(fits, found, strict=True)]
+    return Said(each, fits, named(found), votes)
+
+
+def given(b: Parts, rows: Rows) -> Said:
+    """Labels that come with the data, of one teacher or several."""
+    columns = b.dataset.pool.given
+    if columns is None or columns.ndim == 2:
+        return Said([b.column(rows)], [], 'given')
+    number = columns.shape[1]
+    return Said([Labels(source(columns[rows.index, k]), rows) for k in range(number)], [], f'{number} given')
+
+
+def combined(b: Parts, entry, said: Said, rows: Rows) -> Labels:
     """The labels of all teachers as one; of one teacher its own."""
-    if len(each) == 1:
-        return dataclasses.replace(each[0], rows=rows)
-    needs = pooled(each) | ({'boosts': boosts} if entry.options.get('boosts') else {})
-    said = settings(b, combine=entry.name, code=entry.version, hard=b.config.method.labels == 'hard')
-    return Labels(b.table(TABLES['combined'], said, needs, 'labels of the ensemble', rows.seed), rows)
+    if len(said.labels) == 1:
+        return dataclasses.replace(said.labels[0], rows=rows)
+    how = settings(b, combine=entry.name, code=entry.version, hard=b.config.method.labels == 'hard')
+    return Labels(b.table(TABLES['combined'], how, said.pooled, 'labels of the ensemble', rows.seed), rows)
 
 
-def stacked(b: Parts, each: list[Labels], rows: Rows) -> Phase:
+def stacked(b: Parts, said: Said, rows: Rows) -> Phase:
     """All teachers' labels beside each other; hard ones if labels are."""
-    needs = {f'pool/{k}': labels.need for k, labels in enumerate(each)}
+    needs = {f'pool/{k}': labels.need for k, labels in enumerate(said.labels)}
     return b.table(TABLES['stacked'], settings(b), needs, "the teachers' labels", rows.seed)
 
 
@@ -215,21 +249,30 @@ def pooled(each: list[Labels]) -> dict[str, Any]:
     return {f'pool/{k}': soft(labels) for k, labels in enumerate(each)}
 
 
-def answers(b: Parts, entry, fits: list[Phase], each: list[Labels], boosts: Phase | None, seed: int) -> Phase:
+def answers(b: Parts, entry, said: Said, seed: int) -> Phase | Source:
     """Who answers the test sets as the weak model: all teachers together, or the only one."""
-    if len(fits) == 1:
-        return fits[0]
-    needs = pooled(each) | ({'boosts': boosts} if entry.options.get('boosts') else {})
-    for test, examples in b.dataset.tests.items():
-        every = source(np.arange(len(examples)))
-        for k, (fit, own) in enumerate(zip(fits, each, strict=True)):
-            need, inputs = soft(own), b.prepared(b.model_of(fit), test)
-            section = need.section | {'hyper': need.section['hyper'] | {'noise': 0.}}
-            needs[f'{test}/{k}'] = dataclasses.replace(
-                need, section=section, label=f'answers of teacher {k}',
-                needs=need.needs | {'inputs': inputs, 'rows': every} | scaled(need.needs['inputs'], inputs))
-    said = settings(b, combine=entry.name, code=entry.version, tests=list(b.dataset.tests))
-    return b.table(TABLES['combined_answers'], said, needs, 'answers of the ensemble', seed)
+    if len(said.labels) == 1:
+        return said.fits[0] if said.fits else b.given_answers()
+    needs = said.pooled | {f'{test}/{k}': of_test(b, said, test, k)
+                           for test in b.dataset.tests for k in range(len(said.labels))}
+    how = settings(b, combine=entry.name, code=entry.version, tests=list(b.dataset.tests))
+    return b.table(TABLES['combined_answers'], how, needs, 'answers of the ensemble', seed)
+
+
+def of_test(b: Parts, said: Said, test: str, k: int) -> Phase | Source:
+    """A teacher's probabilities of the rows of a test set. Raises ConfigError for labels that do not come with it."""
+    rows = b.dataset.tests[test]
+    if not said.fits:
+        if rows.given is None:
+            raise ConfigError(f'labels.source: {b.config.labels.source!r}, but the test set {test!r} of task '
+                              f'{b.dataset.name!r} brings no weak labels')
+        return source(rows.given[:, k])
+    need, inputs = soft(said.labels[k]), b.prepared(b.model_of(said.fits[k]), test)
+    assert isinstance(need, Phase)
+    section = need.section | {'hyper': need.section['hyper'] | {'noise': 0.}}
+    needs = need.needs | {'inputs': inputs, 'rows': source(np.arange(len(rows)))}
+    return dataclasses.replace(need, section=section, label=f'answers of teacher {k}',
+                               needs=needs | scaled(need.needs['inputs'], inputs))
 
 
 def scaled(pool, inputs) -> dict[str, Any]:

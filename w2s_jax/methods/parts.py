@@ -149,6 +149,9 @@ class Parts(Inputs):
         """The weak labels that came with the data."""
         if self.dataset.pool.given is None:
             raise ConfigError(f"labels.source: 'column', but task {self.dataset.name!r} brings no weak labels")
+        if self.dataset.pool.given.ndim == 3:
+            raise ConfigError(f"method.name: {self.config.method.name!r}, but task {self.dataset.name!r} brings weak "
+                              f"labels of {self.dataset.pool.given.shape[1]} teachers, expected 'ensemble'")
         return Labels(source(self.dataset.pool.given[rows.index]), rows)
 
     def given_answers(self) -> Source:

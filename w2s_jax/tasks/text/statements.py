@@ -13,6 +13,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Statement:
     texts: tuple[str, ...]
     truth: int
     group: int
-    weak: tuple[float, ...] | None = None
+    weak: tuple[Any, ...] | None = None  # [K], or [T, K] of several teachers
     whole: Callable[[], list[tuple[str, int]]] | None = None
     difficulty: float | None = None
 
