@@ -3,11 +3,11 @@
   python -m experiments.run --config=configs/raven.py --workdir=runs/raven
   python -m experiments.grid --config=configs/raven.py:phases --workdir=runs/raven_phases     # attenuation 0 to .2
 
-Needs nothing; half a minute, and a minute and a half for the grid, on two cores. Two of three teachers follow a sign
-that misleads in the student's domain. Measured, ten seeds: at attenuation .05 (the student hardly sees that sign) learned
-weights end on the best teacher in 10 of 10 and the student at 97.1, even weights at 81.6, ceiling 97.6. At .1 9 of 10;
-at .15 on the worst in 9 and 43.6 against 66.2, at .2 in 10 and 33.9 against 62.8: the weights find the teacher that is
-easiest to fit. What moves the border, and what does not: docs/methods.md, "Several teachers".
+Needs nothing; half a minute, and 1.5 minutes for the grid, on two cores. Two of three teachers follow a sign that
+misleads in the student's domain. Measured, ten seeds: at attenuation .05 (the student hardly sees that sign) learned
+weights end on the best teacher in 10 of 10 and the student at 97.1, even weights at 81.6, ceiling 97.6. At .1 on the
+best in 9; at .15 on the worst in 9 and the student at 43.6 against 66.2, at .2 in 10 and 33.9 against 62.8: the weights
+find the teacher that is easiest to fit. What moves the border, and what does not: docs/methods.md, "Several teachers".
 """
 from w2s_jax.config import compose, default_config
 from w2s_jax.engine import sweep

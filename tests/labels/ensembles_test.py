@@ -88,6 +88,8 @@ def test_a_teacher_no_better_than_chance_has_no_vote():
     assert alphas[0] == alphas[1] == 0 and alphas[2] == pytest.approx(np.log(3))
     np.testing.assert_allclose(weights, np.array([3, 1, 1, 1]) / 1.5)
     assert np.isfinite(ensembles.samme(np.zeros((1, 4), bool), 2)[1]).all()
+    worse = ensembles.samme(~missed[2:], 2)
+    assert worse[1].tolist() == [0] and worse[0].tolist() == [1] * 4
 
 
 def test_temperatures_make_teachers_equally_sure_and_change_no_answer():

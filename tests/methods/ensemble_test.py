@@ -242,7 +242,7 @@ def test_labels_that_come_with_the_data(tmp_path, brought):
     ({'method__slices': 300}, "method.slices: 300, but the teacher's half has 200 rows, expected fewer"),
     ({'method__slices': 2, 'method__combine': 'adaboost'}, "method.combine: 'adaboost' trains all teachers on the"),
     ({'method__teachers': ('mlp-5',)}, "method.teachers: unknown 'mlp-5', expected one of"),
-    ({'method__name': 'raven', 'student__loss__name': 'weighted_teachers', 'labels__transforms': ('harden',)},
+    ({'method__name': 'raven', 'labels__transforms': ('harden',)},
      "labels.transforms: ('harden',), but what is learned beside losses is the teachers' own labels, expected ()"),
     ({'method__name': 'naive', 'student__loss__name': 'weighted_teachers'},
      "objective 'weighted_teachers': learns labels of several teachers, expected method.name='raven'")])

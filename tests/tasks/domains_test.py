@@ -50,7 +50,7 @@ def test_attenuation_is_how_far_the_student_sees_the_sign():
 
 
 def test_the_seed_draws_and_test_rows_are_others():
-    a, b, c = load(train_size=400), load(train_size=400), load(train_size=400, seed=1)
+    a, b, c = (load(train_size=400, test_size=400, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(a.pool.inputs['weak'], b.pool.inputs['weak'])
     assert not np.array_equal(a.pool.inputs['weak'], c.pool.inputs['weak'])
     assert not np.isin(a.test.inputs['weak'][:, 0], a.pool.inputs['weak'][:, 0]).any()

@@ -76,7 +76,7 @@ def raven(b: Parts) -> None:
 def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
     """The phases of all seeds. Objectives, which may learn weights, get the column `teachers` `[n, T, K]`."""
     entry = COMBINERS.get_entry(combine, 'method.combine')
-    check(b, bool(entry.options.get('boosts')))
+    check(b, bool(entry.options.get('boosts')), losses)
     for seed in b.seeds:
         rows = taught(b, seed)
         said = given(b, rows) if 'teacher' not in b.models else asked(b, seed, rows, bool(entry.options.get('boosts')))
@@ -92,7 +92,7 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
                        label=f'teacher {k} alone')
 
 
-def check(b: Parts, boosts: bool) -> None:
+def check(b: Parts, boosts: bool, losses: Sequence[str]) -> None:
     """Raises ConfigError for settings that do not go together."""
     s = b.settings
     if 'teacher' not in b.models and (s.teachers or s.draws > 1 or s.slices > 1 or s.domains or boosts):
@@ -103,7 +103,7 @@ def check(b: Parts, boosts: bool) -> None:
     if boosts and (s.slices > 1 or s.domains):
         raise ConfigError("method.combine: 'adaboost' trains all teachers on the same rows, expected method.slices=1 "
                           'and method.domains=()')
-    if b.config.labels.transforms and any(loss not in LOSSES for loss in b.losses):
+    if b.config.labels.transforms and any(loss not in LOSSES for loss in losses):
         raise ConfigError(f'labels.transforms: {b.config.labels.transforms}, but what is learned beside losses is the '
                           "teachers' own labels, expected ()")
 
