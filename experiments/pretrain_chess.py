@@ -142,7 +142,6 @@ def puzzle_accuracy(name: str, assets: pathlib.Path) -> dict:
 
     from w2s_jax import metrics
     from w2s_jax.models import modes, zoo
-    from w2s_jax.phases import context
     from w2s_jax.runtime import sharding
     from w2s_jax.store import trees
     from w2s_jax.tasks.chess import puzzles as chess
@@ -151,7 +150,7 @@ def puzzle_accuracy(name: str, assets: pathlib.Path) -> dict:
     rows, model = chess.read_puzzles(assets / 'puzzles.npz'), modes.bind(zoo.untrained_chess(name), 'full', ())
     trainer = training.Trainer(model, steps.Static('xent', 1, 1, 1), sharding.make_mesh(), eval_batch_size=256)
     params = training.stack([trees.load(assets / f'{name}.safetensors')])
-    first = trainer.predict(params, rows.inputs, reduce=context.best)['top'][0, :, 0].astype(np.int64)
+    first = trainer.predict(params, rows.inputs, reduce=metrics.best)['top'][0, :, 0].astype(np.int64)
     return {'all_puzzles': metrics.accuracy(first, rows.truth),
             'legal': metrics.share_allowed(first, rows.extras['allowed'])}
 

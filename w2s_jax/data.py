@@ -24,8 +24,9 @@ class Examples:
 
     inputs: what a model sees, each `[N, ...]`.  truth: `[N]` int32 in [0, K), None for who may not see it.  group:
     `[N]` int64, rows of a group never straddle a split.  given: `[N, K]` float32, weak labels that come with the data,
-    or None.  extras: public facts that only evaluation and reports use, each `[N, ...]`.  metadata: public facts of
-    each row (difficulty, domain ...), each `[N]`, for methods, filters and diagnostics.
+    `[N, T, K]` of several teachers, or None.  extras: public facts that only evaluation and reports use, each
+    `[N, ...]`.  metadata: public facts of each row (difficulty, domain ...), each `[N]`, for methods, filters and
+    diagnostics.
     """
     inputs: Inputs
     truth: np.ndarray | None

@@ -9,10 +9,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
+KEPT = 5  # best answers for each test row that are stored; all of them for up to five classes
 NO_CLASS = 65535  # fills up rows of allowed classes, which are uint16
 ROUNDING = 1e-9  # a gap below it is none
 POWER = .8  # how often a difference that is called detectable is found
 SMALLEST_LOG_P = -100.  # natural logarithm; p values below are zero
+
+
+def best(probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """The KEPT best classes of `[..., K]` with their probabilities, best first; equal ones by number."""
+    top = np.argsort(-probabilities, axis=-1, kind='stable')[..., :KEPT]
+    return {'top': top.astype(np.int32), 'top_probability': np.take_along_axis(probabilities, top, -1)}
 
 
 def accuracy(predictions, truth):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
@@ -219,3 +220,86 @@ def denoising() -> Objective:
         return loss, {'log_perplexity': jnp.mean(loss)}
 
     return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)
+
+
+def mixture_slopes(weights, teachers, log_probabilities):
+    """`[B, T]`: by how much the cross-entropy with the mixture of teachers' labels grows with each one's weight.
+
+    With q = norm(sum_t w_t P_t), the weights summing to 1, it is H(P_t, p) - H(q, p): linear in w but for what keeps
+    the sum, so that the weights go to a corner, to the teacher that the student finds easiest to fit.
+
+    Args:
+      weights: `[B, T]`.  teachers: `[B, T, K]`, P.  log_probabilities: `[B, K]`, log p of the student.
+    """
+    each = -jnp.sum(teachers * log_probabilities[:, None], axis=-1)
+    return each - jnp.sum(weights * each, axis=-1, keepdims=True)
+
+
+def on_simplex(weights):
+    """Weights `[..., T]`, none below 1e-6, of sum 1."""
+    kept = jnp.maximum(weights, 1e-6)
+    return kept / kept.sum(-1, keepdims=True)
+
+
+@OBJECTIVES.register(
+    'weighted_teachers',
+    weights=Setting('global', choices=('global', 'rows'), doc='one for each teacher, or for each row as well'),
+    rate=Setting(.1, 0, 1e6, traced=True, doc='of gradient descent on the weights; 0: they stay even'),
+    easy=Setting(.25, 0, 1, traced=True, doc='share of training on rows that all teachers answer alike'),
+    freeze=Setting(.25, 0, 1, traced=True, doc='share of training before the weights move'),
+    resets=Setting(0, 0, 10**6, traced=True, doc='how often, evenly spread, the weights are made even again'))
+def weighted_teachers() -> Objective:
+    """Cross-entropy with a mixture of several teachers' labels, whose weights descend with the student (RAVEN: Jeon et
+    al. 2025, arXiv 2510.21332, and its code). Reads the column `teachers` `[B, T, K]` (method `raven`).
+
+    It logs `teacher_weights`, after the step and, of rows, averaged over the batch.
+    """
+    def losses(forward, params, batch, state, settings, progress, key):
+        teachers = batch['teachers']
+        logits = forward(params, batch['inputs']).astype(jnp.float32)
+        state = _reset(state, settings, progress)
+        own = state['weights'][batch['row']] if settings.weights == 'rows' else jnp.broadcast_to(
+            state['weights'], teachers.shape[:2])
+        share = _learned(teachers, batch['weight'], progress < settings.easy)
+        targets = jnp.sum(own[..., None] * teachers, axis=1)
+        slopes = mixture_slopes(own, teachers, jax.lax.stop_gradient(jax.nn.log_softmax(logits)))
+        state = _descended(state, batch, slopes * share[:, None], settings, progress)
+        seen = state['weights'][batch['row']].mean(0) if settings.weights == 'rows' else state['weights']
+        return optax.losses.softmax_cross_entropy(logits, targets) * share, {'teacher_weights': seen, 'state': state}
+
+    def first(columns, n, settings):
+        if 'teachers' not in columns:
+            raise ConfigError("objective 'weighted_teachers': learns labels of several teachers, expected "
+                              "method.name='raven'")
+        number = columns['teachers'].shape[0]
+        shape = (n, number) if settings.weights == 'rows' else (number,)
+        return {'weights': jnp.full(shape, 1 / number), 'part': jnp.zeros(())}
+
+    return Objective(losses, init_state=first, update=lambda state, params, aux, settings: aux['state'])
+
+
+def _reset(state, settings: Settings, progress):
+    """Even weights at the beginning of each of `resets` + 1 parts of training."""
+    part = jnp.floor(progress * (settings.resets + 1))
+    even = jnp.full_like(state['weights'], 1 / state['weights'].shape[-1])
+    return {'weights': jnp.where(part > state['part'], even, state['weights']), 'part': part}
+
+
+def _learned(teachers, weight, easy):
+    """`[B]`: what a row's loss is multiplied by. 1, or while only easy rows are learned, those on which all teachers
+    agree, 0 for others and as much more for these that the batch counts the same."""
+    answers = teachers.argmax(-1)
+    alike = (answers == answers[:, :1]).all(-1).astype(jnp.float32)
+    left = jnp.sum(alike * weight)
+    return jnp.where(easy, alike * jnp.where(left > 0, jnp.sum(weight) / jnp.maximum(left, 1e-30), 0), 1.)
+
+
+def _descended(state, batch, slopes, settings: Settings, progress):
+    """One step of gradient descent on the weights, and back onto the simplex, unless they are frozen.
+
+    slopes: `[B, T]`; the loss is their mean by `batch['weight']`.
+    """
+    step = settings.rate * slopes * (batch['weight'] / jnp.sum(batch['weight']))[:, None]
+    before = state['weights']
+    moved = before.at[batch['row']].add(-step) if settings.weights == 'rows' else before - step.sum(0)
+    return state | {'weights': jnp.where(progress < settings.freeze, before, on_simplex(moved))}

@@ -164,6 +164,10 @@ def test_honest_labels_are_not_refused():
     assert truth.tells(true, true) and not truth.tells(almost, true)
     assert not truth.tells(np.arange(400), true) and not truth.tells(np.zeros(400), true)
     assert not truth.tells(np.random.default_rng(1).random(400), true)
+    several = np.full((400, 3, true.max() + 1), .5)
+    assert not truth.tells(several, true)
+    several[:, 2] = np.eye(true.max() + 1)[true]
+    assert truth.tells(several, true)
 
 
 def test_every_phase_that_sees_truth_says_so():

@@ -83,6 +83,16 @@ def test_classes_that_are_texts_groups_and_weak_labels(tmp_path, kind):
     assert hard.pool.given.sum(1).tolist() == [1] * 48
 
 
+@pytest.mark.parametrize('kind', [k for k in KINDS if k != 'parquet'])
+def test_weak_labels_of_several_teachers(tmp_path, kind):
+    two = np.stack([np.eye(3)[np.arange(60) % 3], np.full((60, 3), 1 / 3)], 1)
+    d = load(write(tmp_path, arrays() | {'said': two}, kind), given='said')
+    assert d.pool.given.shape == (48, 2, 3) and (d.pool.given[:, 0].max(-1) == 1).all()
+    two[6, 1] = .9
+    with pytest.raises(DataError, match=r'task\.given: row 7 is .*, expected probabilities that sum to 1'):
+        load(write(tmp_path, arrays() | {'said': two}, kind), given='said')
+
+
 def test_soft_labels_know_classes_that_no_row_has(tmp_path):
     d = load(write(tmp_path, arrays() | {'said': np.full((60, 7), 1 / 7)}), given='said')
     assert d.num_classes == 7

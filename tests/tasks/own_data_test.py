@@ -133,6 +133,19 @@ def test_weak_labels_of_named_classes(tmp_path):
         assert weak == [[0, 1], [1, 0]][int(text.split()[1]) // 10 % 2]
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_weak_labels_of_several_teachers(tmp_path, kind):
+    rows = [{'body': f'Text {i}', 'y': i % 2, 'v': .25, 'w': float(i % 3 == 0)} for i in range(60)]
+    for weak in ('v,w', "('v', 'w')"):
+        for text, _, said in both(load(tmp_path, rows, kind, text='body', label='y', weak=weak)):
+            third = int(text.split()[1]) % 3 == 0
+            assert said == [[.75, .25], [float(not third), float(third)]]
+    with pytest.raises(DataError, match="'u'"):
+        load(tmp_path, rows, kind, text='body', label='y', weak='v,u')
+    with pytest.raises(ConfigError, match=r"^task.text: shows the column 'w', which is task.weak: a model would read"):
+        load(tmp_path, rows, kind, text='body,w', label='y', weak='v,w')
+
+
 @pytest.mark.parametrize('labels, weak, message', [
     ((0, 1), 'x', r"line 1: w 'x', expected a class \(0, 1\) or a probability of the second \(60 of 60"),
     ((0, 1, 2), .5, "column 'w' holds probabilities of 2 classes, expected 3, as task.label has"),

@@ -17,6 +17,7 @@ REGISTRIES = {
     'methods': ('w2s_jax.methods', 'METHODS'),
     'sources': ('w2s_jax.labels.sources', 'SOURCES'),
     'transforms': ('w2s_jax.labels.transforms', 'TRANSFORMS'),
+    'combiners': ('w2s_jax.labels.ensembles', 'COMBINERS'),
     'errors': ('w2s_jax.labels.errors', 'STRUCTURES'),
     'stopping': ('w2s_jax.train.stopping', 'STOPPING'),
     'diagnostics': ('w2s_jax.diagnostics', 'DIAGNOSTICS'),

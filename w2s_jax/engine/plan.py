@@ -148,17 +148,19 @@ def load_models(config, dataset: Dataset) -> dict[str, Model]:
 
 
 def more_models(config, dataset: Dataset) -> dict[str, Model]:
-    """The models that the method names by role, with the student's settings; equal names share one."""
-    found: dict[str, Model] = {}
-    wanted = configs.method_models(config)
-    for role, name in wanted.items():
-        if name in found:
+    """The models that the method names by role, with the settings of the teacher (roles `teachers/K`) or the student;
+    equal ones are one."""
+    found: dict[tuple[str, str], Model] = {}
+    wanted = {role: ('teacher' if role.startswith('teachers/') else 'student', name)
+              for role, name in configs.method_models(config).items()}
+    for role, (whose, name) in wanted.items():
+        if (whose, name) in found:
             continue
-        part = config.student.copy_and_resolve_references()
+        part = config[whose].copy_and_resolve_references()
         part.model = name
         try:
-            found[name] = zoo.get(part, 'student', dataset, config.train)
+            found[whose, name] = zoo.get(part, whose, dataset, config.train)
         except ConfigError as e:
-            raise ConfigError(f'method.{role.partition("/")[0]}: {name!r} with the settings of student cannot be used '
+            raise ConfigError(f'method.{role.partition("/")[0]}: {name!r} with the settings of {whose} cannot be used '
                               f'({e})') from None
-    return {role: found[name] for role, name in wanted.items()}
+    return {role: found[one] for role, one in wanted.items()}

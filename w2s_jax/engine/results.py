@@ -72,7 +72,7 @@ def sizes(plan: Plan, outcomes: dict) -> dict[str, int]:
     found = {}
     for name, role in (('teacher_examples', 'weak'), ('student_examples', 'student')):
         need = next(t.need for t in plan.targets if t.role == role)
-        if isinstance(need, graph.Phase) and 'rows' in outcomes[need.id].metrics:
+        if isinstance(need, graph.Phase) and need.kind == 'fit' and 'rows' in outcomes[need.id].metrics:
             found[name] = outcomes[need.id].metrics['rows']
     return found
 

@@ -118,8 +118,10 @@ def _truths(value: np.ndarray, rows, dataset: Dataset) -> Iterable[tuple[str, np
 
 
 def tells(value: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether an array `[n]` or `[n, K]` gives the class of every row: classes, one-hot or soft labels, or any other
-    names for the classes, one each."""
+    """Whether an array `[n]` or `[n, K]`, or one of `[n, T, K]`, gives the class of every row: classes, one-hot or soft
+    labels, or any other names for the classes, one each."""
+    if value.ndim == 3:
+        return any(tells(value[:, t], truth) for t in range(value.shape[1]))
     if len(truth) < FEWEST or value.dtype == object or value.ndim > 2:
         return False
     said = value.argmax(-1) if value.ndim == 2 else value

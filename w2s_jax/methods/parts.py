@@ -149,6 +149,9 @@ class Parts(Inputs):
         """The weak labels that came with the data."""
         if self.dataset.pool.given is None:
             raise ConfigError(f"labels.source: 'column', but task {self.dataset.name!r} brings no weak labels")
+        if self.dataset.pool.given.ndim == 3:
+            raise ConfigError(f"method.name: {self.config.method.name!r}, but task {self.dataset.name!r} brings weak "
+                              f"labels of {self.dataset.pool.given.shape[1]} teachers, expected 'ensemble'")
         return Labels(source(self.dataset.pool.given[rows.index]), rows)
 
     def given_answers(self) -> Source:
@@ -203,10 +206,10 @@ class Parts(Inputs):
         section = {'table': entry.identity(settings), 'hyper': {'seed': seed, **entry.traced(settings)}}
         return Phase('table', section, needs, label, 'table')
 
-    def weak(self, need: Phase | Source, labels: Labels) -> None:
-        """Says who is the weak model of a seed, and what its labels are."""
+    def weak(self, need: Phase | Source, labels: Labels, name: str = '') -> None:
+        """Says who is the weak model of a seed, and what its labels are. name: of several models together."""
         self.labels_of[labels.rows.seed] = labels
-        name = self.model_of(need).name if isinstance(need, Phase) else 'given'
+        name = name or (self.model_of(need).name if isinstance(need, Phase) else 'given')
         self._target(Target('weak', 'weak', labels.rows.seed, need, {'model': name}))
 
     def ceiling(self, phase: Phase) -> None:

@@ -16,8 +16,6 @@ from w2s_jax.train import memory
 from w2s_jax.train.step import Static
 from w2s_jax.train.trainer import Trainer, choose_how
 
-KEPT = 5  # best answers for each test row that are stored; all of them for up to five classes
-
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -88,12 +86,6 @@ def scaling(needs: dict, name: str = 'inputs') -> dict[str, np.ndarray] | None:
 def tests(needs: dict) -> list[str]:
     """The names of the test sets that a phase predicts, as its needs spell them."""
     return [name for name in needs if name.startswith('predict/')]
-
-
-def best(probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """The KEPT best classes of `[..., K]` with their probabilities, best first; equal ones by number."""
-    top = np.argsort(-probabilities, axis=-1, kind='stable')[..., :KEPT]
-    return {'top': top.astype(np.int32), 'top_probability': np.take_along_axis(probabilities, top, -1)}
 
 
 def shapes(section: dict, context: Context, *inputs: dict) -> tuple[int, ...]:

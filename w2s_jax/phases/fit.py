@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from w2s_jax import data
+from w2s_jax import data, metrics
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, describe
 from w2s_jax.phases import context as common
@@ -85,11 +85,11 @@ def columns_of(needs: dict) -> list[str]:
 
 
 def column(needs: dict, name: str, section: dict) -> np.ndarray:
-    """A further column `[n, ...]` float32; labels that are classes as one-hot rows. Raises ConfigError unless it has as
-    many rows as the phase learns from."""
+    """A further column `[n, ...]` float32; labels that are classes, whole numbers, as one-hot rows. Raises ConfigError
+    unless it has as many rows as the phase learns from."""
     need = needs[f'columns/{name}']
     found, rows = common.labels(need), common.rows(needs)
-    if isinstance(need, Artifact) and found.ndim == 1:
+    if isinstance(need, Artifact) and found.ndim == 1 and np.issubdtype(found.dtype, np.integer):
         found = np.eye(section['num_classes'], dtype=np.float32)[found]
     if len(found) != len(rows):
         raise ConfigError(f'column {name!r}: {len(found)} rows, expected the {len(rows)} that are learned from')
@@ -191,7 +191,7 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
             params, history = trainer.fit(runs, checkpoint, execution.checkpoint_every, log)
         predicted: dict[str, np.ndarray] = {}
         for name, test in zip(names, tests, strict=True):  # while the last checkpoint is being written
-            found = trainer.predict(params, test, reduce=common.best)
+            found = trainer.predict(params, test, reduce=metrics.best)
             predicted |= {f'{name.removeprefix("predict/")}.{k}': v for k, v in found.items()}
     finally:
         checkpoint.close()

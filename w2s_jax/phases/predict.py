@@ -5,6 +5,7 @@ import time
 import jax
 import numpy as np
 
+from w2s_jax import metrics
 from w2s_jax.graph import Phase
 from w2s_jax.labels.transforms import altered
 from w2s_jax.phases import context as common
@@ -64,11 +65,11 @@ def zero_shot(phases: list[Phase], inputs: list[dict], context: Context) -> list
     trainer = common.predictor(section, context, *tests)
     params = untrained(trainer, context)
     priors = [i['prior'].arrays['prior'] if 'prior' in i else None for i in inputs]
-    reduce = common.best if priors[0] is None else np.asarray
+    reduce = metrics.best if priors[0] is None else np.asarray
     found = [trainer.predict(params, test, reduce=reduce) for test in tests]
     out = []
     for prior in priors:
-        answers = found if prior is None else [common.best(calibrated(f, prior)) for f in found]
+        answers = found if prior is None else [metrics.best(calibrated(f, prior)) for f in found]
         arrays = {f'{name.removeprefix("predict/")}.{k}': v[0]
                   for name, one in zip(names, answers, strict=True) for k, v in one.items()}
         out.append(({'seconds': time.perf_counter() - began}, arrays, None))

@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import difficulty, features, images, preference, synthetic
+from w2s_jax.tasks import difficulty, domains, features, images, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -25,7 +25,8 @@ GROUP: dict[str, Any] = {'group': Setting('', doc='column that related rows shar
 COLUMNS: dict[str, Any] = {
     'text': Setting('', several=True, doc='column of texts, or several a,b, joined by blank lines'),
     'label': Setting('', doc='column of classes, of probabilities of class 1, or of lists of K probabilities'),
-    'weak': Setting('', doc='column of weak labels, as label, for labels.source=column'),
+    'weak': Setting('', several=True, doc='column of weak labels, as label, for labels.source=column; several a,b of '
+                                          'as many teachers (method.name=ensemble)'),
     'classes': Setting('', several=True, doc="names in order, separated by commas; '' as they occur"),
     'balance': Setting(False, doc='whether rows of larger classes are left out until all are of one size'),
     'question': Setting('', doc='column of questions'),
@@ -59,7 +60,8 @@ TASKS.register('features', path=Setting('', doc='a .npz or .parquet file, or a f
                test_path=FILES['test_path'], strong=Setting('strong', doc='array [N, D] that the student reads'),
                weak=Setting('weak', doc="array [N, W] that the teacher reads; '': none"),
                label=Setting('label', doc='array of classes'),
-               given=Setting('', doc='array of weak labels, for labels.source=column: classes or [N, K]'),
+               given=Setting('', doc='array of weak labels, for labels.source=column: classes, [N, K], '
+                                       'or [N, T, K] of T teachers (method.name=ensemble)'),
                group=Setting('', doc='array that related rows share: they stay in one half'))(features.load)
 TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them (train, test), or a .npz file'),
                test_path=FILES['test_path'],
@@ -71,6 +73,10 @@ TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
+TASKS.register('spurious_domains',
+               attenuation=Setting(.05, 0, 1, doc="how far the student's features tell the spurious sign"),
+               correlation=Setting(-.5, -1, 1, doc="of sign and truth where students learn and are tested")
+               )(domains.load)
 for _name, _spec in nlp.SPECS.items():
     _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
     TASKS.register(_name, **TEXTS, **TEMPLATE, **_more, shifted=Setting((), doc='further test sets, from elsewhere: '

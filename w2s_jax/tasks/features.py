@@ -69,7 +69,7 @@ def _numbers(path: str, field: str, array: np.ndarray) -> np.ndarray:
 
 def classes(labels: list[np.ndarray], paths: list, given: list) -> tuple[list[str], list[np.ndarray]]:
     """(names of the classes, `[N]` int32 of every file): whole numbers from 0 up are classes themselves, of texts each
-    different one. given: soft labels `[N, K]` say how many there are at least. Raises DataError."""
+    different one. given: soft labels `[N, K]` or `[N, T, K]` say how many there are at least. Raises DataError."""
     for path, label in zip(paths, labels, strict=True):
         if label.ndim != 1 or label.dtype.kind not in 'iubfU':
             raise DataError(f'{path}: task.label is {label.dtype} of shape {list(label.shape)}, expected [N] classes')
@@ -83,7 +83,7 @@ def classes(labels: list[np.ndarray], paths: list, given: list) -> tuple[list[st
         if wrong.any():
             raise DataError(f'{path}: task.label: row {int(np.argmax(wrong)) + 1} is {label[np.argmax(wrong)]}, '
                             f'expected a class: a whole number from 0 up, below the {rows} rows')
-    soft = max([g.shape[1] for g in given if g is not None and g.ndim == 2], default=0)
+    soft = max([g.shape[-1] for g in given if g is not None and g.ndim > 1], default=0)
     number = max(soft, *(int(label.max()) + 1 for label in labels))
     return _enough(paths[0], [str(k) for k in range(number)]), [label.astype(np.int32) for label in labels]
 
@@ -108,11 +108,13 @@ def examples(part: dict[str, np.ndarray], truth: np.ndarray, num_classes: int, p
 
 
 def _soft(path: str, given: np.ndarray, num_classes: int) -> np.ndarray:
-    """Weak labels `[N, K]` float32: probabilities, or one-hot classes."""
+    """Weak labels `[N, K]` float32, probabilities or one-hot classes; of several teachers `[N, T, K]`."""
     where = f'{path}: task.given'
+    if given.ndim == 3 and given.shape[1]:
+        return np.stack([_soft(path, given[:, t], num_classes) for t in range(given.shape[1])], axis=1)
     if given.dtype.kind not in 'fiub' or given.ndim not in (1, 2):
-        raise DataError(f'{where} is {given.dtype} of shape {list(given.shape)}, expected [N] classes or [N, K] '
-                        'probabilities')
+        raise DataError(f'{where} is {given.dtype} of shape {list(given.shape)}, expected [N] classes, [N, K] '
+                        'probabilities, or [N, T, K] of T teachers')
     if given.ndim == 1:
         fits = (given >= 0) & (given < num_classes) & (given == np.floor(given))
     else:

@@ -36,9 +36,9 @@ def load(task, log=print) -> Dataset:
                    notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
 
 
-def sizes(task, most: int) -> tuple[int, int]:
+def sizes(task, most: int, usual: tuple[int, int] = (8000, 8000)) -> tuple[int, int]:
     """The rows of pool and test set. Raises ConfigError for too few, or more than `most`, which memory is to hold."""
-    n, m = task.train_size or 8000, task.test_size or 8000
+    n, m = task.train_size or usual[0], task.test_size or usual[1]
     if n < 4 or m < 1:
         raise ConfigError(f'task.train_size: {n} and task.test_size: {m}, expected at least 4 and 1')
     if n + m > most:

@@ -90,17 +90,18 @@ def read(parts: list[Table], task) -> Labels:
     return Labels(task.label, kind, tuple(str(k) for k in range(size)))
 
 
-def read_weak(parts: list[Table], task, labels: Labels) -> Labels | None:
-    """How `task.weak` is read, of the classes of `labels`; None without one. Raises DataError for lists of another
+def read_weak(parts: list[Table], task, labels: Labels) -> list[Labels]:
+    """How each column of `task.weak` is read, of the classes of `labels`. Raises DataError for lists of another
     length."""
-    if not task.weak:
-        return None
-    aliases = tuple(names(task.classes, list(labels.names)))
-    kind, size = kind_of(parts, task.weak, labels.names + aliases)
-    if kind != 'class' and size != len(labels.names):
-        raise DataError(f'{parts[0].source}: task.weak: column {task.weak!r} holds probabilities of {size} classes, '
-                        f'expected {len(labels.names)}, as task.label has')
-    return Labels(task.weak, kind, labels.names, aliases)
+    aliases = tuple(names(task.classes, list(labels.names))) if task.weak else ()
+    found = []
+    for column in cells.columns(task.weak, parts) if task.weak else []:
+        kind, size = kind_of(parts, column, labels.names + aliases)
+        if kind != 'class' and size != len(labels.names):
+            raise DataError(f'{parts[0].source}: task.weak: column {column!r} holds probabilities of {size} classes, '
+                            f'expected {len(labels.names)}, as task.label has')
+        found.append(Labels(column, kind, labels.names, aliases))
+    return found
 
 
 def kind_of(parts: list[Table], column: str, known: tuple[str, ...] = ()) -> tuple[str, int]:

@@ -32,8 +32,9 @@ def load(task, log=print) -> Dataset:
     seed, max_bad_rows, template (of {column}s, and {answer}), group, and
 
     - text (a column, or several 'a,b', which are joined by blank lines), label (classes; probabilities of the second of
-      two; lists of K probabilities: the likeliest class is then the truth), weak (the same, and kept soft), classes
-      (their names in order, comma separated; '' = as the labels say), balance (drops rows of larger classes);
+      two; lists of K probabilities: the likeliest class is then the truth), weak (the same, and kept soft; several
+      'a,b' of as many teachers), classes (their names in order, comma separated; '' = as the labels say), balance
+      (drops rows of larger classes);
     - question, options (a column of lists, or several columns 'a,b,c'), answer (an index from 0, or from 1 if that is
       certain, a letter, an option's text, or the right answer itself beside wrong options), questions;
     - chosen, rejected, prompt;
@@ -77,12 +78,14 @@ def _check_template(task) -> None:
         raise ConfigError(f'task.template: {task.template!r}, expected {{column}}s in it')
 
 
-def _check_answers(task, shown: dict[str, str]) -> None:
-    """Raises ConfigError for an answer among what a model is shown. shown: column -> the field that shows it."""
-    for field in ('label', 'weak', 'answer'):
-        if task[field] and task[field] in shown:
-            raise ConfigError(f'{shown[task[field]]}: shows the column {task[field]!r}, which is task.{field}: a model '
-                              'would read the answer; expected other columns')
+def _check_answers(task, shown: dict[str, str], weak: list[str]) -> None:
+    """Raises ConfigError for an answer among what a model is shown. shown: column -> the field that shows it.  weak:
+    columns of weak labels."""
+    told = {task[field]: f'task.{field}' for field in ('label', 'answer') if task[field]}
+    for name, field in (told | dict.fromkeys(weak, 'task.weak')).items():
+        if name in shown:
+            raise ConfigError(f'{shown[name]}: shows the column {name!r}, which is {field}: a model would read the '
+                              'answer; expected other columns')
 
 
 def _check_columns(task, everything: list[Table], fields: tuple[str, ...], several: dict[str, list[str]]) -> None:
@@ -90,7 +93,8 @@ def _check_columns(task, everything: list[Table], fields: tuple[str, ...], sever
     asked = {name: 'task.template' for name in statements.fields_of(task.template)
              if not (name == 'answer' and task.question)}
     _check_answers(task, asked | {name: f'task.{f}' for f, names in several.items() for name in names
-                                  if f != 'options'} | ({task.question: 'task.question'} if task.question else {}))
+                                  if f not in ('options', 'weak')} | (
+        {task.question: 'task.question'} if task.question else {}), several.get('weak', []))
     asked |= {task[f]: f'task.{f}' for f in (*fields, 'group', difficulty.KEY) if task[f]}
     asked |= {name: f'task.{f}' for f, names in several.items() for name in names}
     for table in everything:
@@ -108,7 +112,8 @@ def _sources(task, parts, make: Callable[[dict], Statement], log):
 def _texts(task, parts, log) -> Dataset:
     everything = parts[0] + (parts[1] or [])
     columns = cells.columns(task.text, everything)
-    _check_columns(task, everything, ('label', 'weak'), {'text': columns})
+    said = cells.columns(task.weak, everything) if task.weak else []
+    _check_columns(task, everything, ('label',), {'text': columns, 'weak': said})
     labels = classes.read(everything, task)
     make = functools.partial(labelled, task=task, columns=columns, labels=labels,
                              weak=classes.read_weak(everything, task, labels))
@@ -135,16 +140,17 @@ def _likeliest(everything: list[Table], labels: Labels) -> str:
             + (f' (of {ties} ties the first)' if ties else ''))
 
 
-def labelled(row: dict, task, columns: list[str], labels: Labels, weak: Labels | None) -> Statement:
-    """A row with its label as its class, and its weak label. Raises ValueError where it cannot be used."""
+def labelled(row: dict, task, columns: list[str], labels: Labels, weak: list[Labels]) -> Statement:
+    """A row with its label as its class, and its weak labels. Raises ValueError where it cannot be used."""
     truth = labels.truth(row.get(labels.column))
     if task.template:
         values = {n: cells.shown(row, n) for n in statements.fields_of(task.template)}
         text = statements.fill(task.template, values).strip()
     else:
         text = cells.joined(row, columns)
-    return Statement((text,), truth, cells.group(row, task.group, text),
-                     weak.probabilities(row.get(weak.column)) if weak else None)
+    said = tuple(one.probabilities(row.get(one.column)) for one in weak)
+    return Statement((text,), truth, cells.group(row, task.group, text), (said if len(said) > 1 else said[0])
+                     if said else None)
 
 
 def _questions(task, parts, log) -> Dataset:

@@ -14,6 +14,7 @@ import random
 import string
 import types
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Statement:
     texts: tuple[str, ...]
     truth: int
     group: int
-    weak: tuple[float, ...] | None = None
+    weak: tuple[Any, ...] | None = None  # [K], or [T, K] of several teachers
     whole: Callable[[], list[tuple[str, int]]] | None = None
     difficulty: float | None = None
 
