@@ -35,7 +35,8 @@ CHESS = ['chess>=1.11,<2', 'zstandard>=0.23']
 
 EXTRAS = {
     'chess': CHESS,
-    'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', 'tokenizers>=0.22', *CHESS],
+    'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', 'setuptools>=66.1', 'tokenizers>=0.22',
+             *CHESS],
     'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
     'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],
