@@ -190,14 +190,15 @@ class Parts(Inputs):
                       labels.before or labels)
 
     def _asked(self, name: str, entry, settings: Settings) -> Phase | Source:
-        """Features of what a table makes of the pool's texts."""
+        """Features of what a table makes of the pool's texts. Raises ConfigError for a task or model without texts."""
         table, frozen = TABLES[name], self.student.backbone() if self.student.backbone else self.student
         texts = self.dataset.pool.inputs.get('text')
         if texts is None or texts.shape[1] != 1 or frozen.featurize is None:
             raise ConfigError(f'labels.transforms: {entry.name!r} on task {self.dataset.name!r}, expected one text a '
                               'row and a language model as student')
         chosen = {k: settings.get(k, s.default) for k, s in table.settings.items()}
-        check_template(f'labels.{entry.name}', Settings(chosen))
+        if 'template' in chosen:
+            check_template(f'labels.{entry.name}', Settings(chosen))
         asked = self.table(table, Settings(chosen), {'texts': self.raw['inputs']}, f'{name} of the pool')
         return self.prepared(frozen, asked.label, asked)
 

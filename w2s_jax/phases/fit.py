@@ -124,7 +124,12 @@ def runs_of(phases: list[Phase], inputs: list[dict], pool: dict, watch: dict, in
 
 
 def held_of(section: dict, inputs: list[dict], rows: np.ndarray, targets: np.ndarray, learned: int) -> Held:
-    """What the stopping rule of runs looks at. learned: how many rows they learn from."""
+    """What the stopping rule of runs looks at.
+
+    Args:
+      rows: `[R, M]` of the pool, held out (or learned).  targets: `[R, M, K]` or `[R, M]`, their labels.  learned: how
+        many rows each run learns from.
+    """
     entry = STOPPING[section['stopping']['name']]
     evenly = bool(entry.options.get('evenly'))
     if 'peer' in section['hyper']:
