@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from experiments import sign_map
 from w2s_jax import config as configs
 from w2s_jax.engine import grid
 
@@ -33,3 +34,12 @@ def test_a_config_is_complete(file, args):
 def test_the_index_of_figures_names_every_config_beside_it():
     said = (ROOT / 'paper' / 'README.md').read_text()
     assert [path.name for path in sorted((ROOT / 'paper').glob('*.py')) if f'`{path.name}`' not in said] == []
+
+
+@pytest.mark.parametrize('name', sign_map.ROWS)
+def test_a_row_of_the_map_is_complete(name):
+    mode, epochs, make = sign_map.ROWS[name]
+    c = configs.compose(make('models', 'data'))
+    cells = grid.configured(c, sign_map.cells(epochs))
+    assert c.student.mode == mode and len(cells) == 12
+    assert sorted({one.student.loss.alpha for _, one in cells}) == list(sign_map.ALPHAS)
