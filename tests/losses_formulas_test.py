@@ -23,7 +23,7 @@ CASES = {
     'entropy': [{}, {'alpha': .9}, {'alpha': 1., 'alpha_warmup': 0.}], 'adaptive_confidence': [{}],
     'smoothing': [{}, {'eps': .5}, {'eps': 1.}], 'generalized_xent': [{}, {'q': .01}, {'q': 1.}, {'q': 0.}],
     'symmetric_xent': [{}, {'alpha': .1, 'beta': 1., 'log_zero': -6.}],
-    'temperature': [{'log_temperature': .7}, {'log_temperature': -1.}],
+    'temperature': [{'log_temperature': .7}, {'log_temperature': -1.}], 'confident_pairs': [{}],
 }
 EACH = [(name, case) for name, cases in CASES.items() for case in cases]
 ALL, ANY_CLASSES = sorted(losses.LOSSES), sorted(set(losses.LOSSES) - {'confidence_openai'})
@@ -83,6 +83,8 @@ def row(name, z, y, progress, s, radius):
         reverse = -plogp(p, clipped)
         return {'reverse_kl': plogp(p, log_p) + reverse, 'reverse_xent': reverse,
                 'symmetric_xent': s.get('alpha', 0) * xent + s.get('beta', 0) * reverse}[name]
+    if name == 'confident_pairs':
+        return -(k * y.max() - 1) / (k - 1) * log_p[y.argmax()]
     if name == 'entropy':
         a = s['alpha'] * (min(1, progress / s['alpha_warmup']) if s['alpha_warmup'] else 1)
         return (1 - a) * xent - a * plogp(p, log_p)
@@ -401,3 +403,15 @@ def test_settings_out_of_range_are_one_line(field, value, tmp_path):
     cells = sweep.product([{'student.loss.name': name}], sweep.values(f'student.loss.{setting}', [value]))
     with pytest.raises(ConfigError, match=rf'student\.loss\.{setting}: .*expected a number in'):
         grid.run(base(), cells, tmp_path, io.StringIO())
+
+
+def test_pairs_are_weighed_by_the_difference_of_their_rewards():
+    """CW-PO, arXiv 2603.04968: 2 (sigmoid(|s+ - s-|) - 1/2)."""
+    rng = np.random.default_rng(0)
+    logits, rewards = rng.normal(size=(8, 2)), 3 * rng.normal(size=(8, 2))
+    labels, best = np.exp(rewards) / np.exp(rewards).sum(1, keepdims=True), rewards.argmax(1)
+    weight = 2 * (1 / (1 + np.exp(-np.abs(rewards[:, 0] - rewards[:, 1]))) - .5)
+    plain = apply('xent', logits, np.eye(2)[best])
+    np.testing.assert_allclose(apply('confident_pairs', logits, labels), weight * plain, rtol=1e-5)
+    np.testing.assert_allclose(apply('confident_pairs', logits, np.eye(2)[best]), plain, rtol=1e-5)
+    np.testing.assert_allclose(apply('confident_pairs', logits, np.full((8, 2), .5)), 0, atol=1e-6)

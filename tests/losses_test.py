@@ -289,7 +289,7 @@ def test_shapes_are_checked():
 
 def test_every_loss_has_its_defaults():
     assert {k: {n: s.default for n, s in e.settings.items()} for k, e in losses.LOSSES.items()} == {
-        'xent': {}, 'product': {}, 'kl': {}, 'adaptive_confidence': {}, 'window_midweak': {},
+        'xent': {}, 'product': {}, 'kl': {}, 'confident_pairs': {}, 'adaptive_confidence': {}, 'window_midweak': {},
         'confidence': HYPER, 'confidence_half': HYPER, 'entropy': HYPER,
         'confidence_openai': {'alpha': .5, 'alpha_warmup': .1}, 'window': {'radius': .15}, 'smoothing': {'eps': .1},
         'reverse_kl': {'log_zero': -9.2}, 'reverse_xent': {'log_zero': -4.}, 'generalized_xent': {'q': .7},

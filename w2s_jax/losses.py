@@ -319,3 +319,18 @@ def _quantile(values, level):
     low, high = ordered[lower], ordered[jnp.minimum(lower + 1, len(values) - 1)]
     share = rank - lower
     return jnp.where(share < .5, low + share * (high - low), high - (1 - share) * (high - low))
+
+
+@LOSSES.register('confident_pairs', per_example=True, convex=True)
+def confident_pairs(logits, targets, *, progress, settings, state):
+    """Cross-entropy with what the label prefers, weighed by how much: w H(h, p), w = 2 max y - 1, h the argmax of y.
+
+    Of a reward model's pair y = sigmoid(s+ - s-), so that w = 2 (sigmoid(|s+ - s-|) - 1/2) (CW-PO, arXiv 2603.04968).
+    With hard labels it is `xent`; a label that is even counts nothing. K > 2: w = (K max y - 1) / (K - 1).
+    aux: 'weight', the mean of w.
+    """
+    del progress, settings
+    logits, targets = _inputs(logits, targets)
+    number = targets.shape[-1]
+    weight = (number * targets.max(-1) - 1) / (number - 1)
+    return weight * optax.losses.softmax_cross_entropy(logits, _one_hot(targets)), {'weight': jnp.mean(weight)}, state

@@ -17,7 +17,8 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 
-OBJECTIVES = Registry('objective', traces=True)
+# shows: forward gives (logits, what the head read), and the column `features` is what a frozen backbone makes of a row
+OBJECTIVES = Registry('objective', options=('shows',), traces=True)
 
 
 def init_params(model: Callable, key, start):
@@ -220,6 +221,24 @@ def denoising() -> Objective:
         return loss, {'log_perplexity': jnp.mean(loss)}
 
     return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)
+
+
+@OBJECTIVES.register('anchored', shows=True, strength=Setting(
+    1., 0, 1e6, traced=True, doc='weight of the drift from what the pretrained model makes of a row'))
+def anchored() -> Objective:
+    """Cross-entropy plus strength |h - h_0|^2 / |h_0|^2, h being what the head reads of a row, h_0 what it would read
+    of the pretrained model: for students that are to hold on other distributions of preferences than the labels' (after
+    arXiv 2605.25629, of which the abstract alone was read). It logs `drift`, the mean of that quotient.
+    """
+    def losses(forward, params, batch, state, settings, progress, key):
+        logits, read = forward(params, batch['inputs'])
+        start = batch['features'].reshape(len(batch['features']), -1)
+        apart = read.astype(jnp.float32).reshape(start.shape) - start
+        drift = jnp.sum(apart ** 2, axis=-1) / jnp.maximum(jnp.sum(start ** 2, axis=-1), 1e-12)
+        loss = optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), batch['targets'])
+        return loss + settings.strength * drift, {'drift': jnp.mean(drift)}
+
+    return Objective(losses, predict=lambda forward, params, inputs: forward(params, inputs)[0], per_example=True)
 
 
 def mixture_slopes(weights, teachers, log_probabilities):

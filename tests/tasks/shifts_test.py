@@ -85,3 +85,40 @@ def test_every_student_has_numbers_on_each_test_set(folder):
     c.teacher.model = c.student.model = str(folder / 'tiny')
     found = experiment.run(configs.compose(c), folder / 'run', io.StringIO())
     assert all({'accuracy', 'pgr'} <= s['tests']['books'].keys() for s in found['students'])
+
+
+def test_pairs_from_elsewhere(tmp_path):
+    def pairs(n, word, first=0):
+        return [{'prompt': f'{word} {i}?', 'chosen': 'good', 'rejected': 'poor'} for i in range(first, first + n)]
+    path = write(tmp_path / 'pairs.jsonl', pairs(100, 'one'))
+    other = write(tmp_path / 'others.jsonl', pairs(20, 'two') + pairs(4, 'one'))
+    found = TASKS['preference'].fn(sections.task('preference', path=str(path), shifted=(f'other={other}',)),
+                                   lambda line: None)
+    assert found.notes['shifted']['other']['shared'] == 4 and 2 <= len(found.tests['other']) <= 20  # balanced
+    assert all('two' in text for text in texts(found.tests['other']))
+    wrong = write(tmp_path / 'wrong.jsonl', [{'prompt': 'a', 'chosen': 'b'}] * 9)
+    with pytest.raises(DataError, match=f"{wrong}: .*'rejected'"):
+        TASKS['preference'].fn(sections.task('preference', path=str(path), shifted=(f'other={wrong}',)), print)
+
+
+def test_own_files_from_elsewhere(tmp_path):
+    path = write(tmp_path / 'own.jsonl', [r | {'label': ['no', 'yes'][r['label']]} for r in reviews(100, 'film')])
+    other = write(tmp_path / 'other.jsonl', [r | {'label': ['yes', 'no'][1 - r['label']]} for r in reviews(30, 'a')])
+    keys = {'path': str(path), 'text': 'text', 'label': 'label', 'shifted': (f'other={other}',)}
+    found = TASKS['files'].fn(sections.task('files', **keys), lambda line: None)
+    other_set = found.tests['other']
+    assert len(other_set) == 30
+    for text, truth in zip(texts(other_set), other_set.truth, strict=True):
+        assert ('fine' in text) == (found.notes['classes'][truth] == 'yes')
+    write(other, reviews(30, 'a'))  # of other classes
+    with pytest.raises(DataError, match=rf'{other}: line 1: label 0, expected a class \(no, yes\)'):
+        TASKS['files'].fn(sections.task('files', **keys), lambda line: None)
+
+
+def test_questions_from_elsewhere(tmp_path):
+    def asked(n, word):
+        return [{'question': f'{word} {i}?', 'options': ['a', 'b', 'c'], 'answer': i % 3} for i in range(n)]
+    path, other = (write(tmp_path / f'{word}.jsonl', asked(120, word)) for word in ('here', 'there'))
+    keys = {'path': str(path), 'question': 'question', 'options': 'options', 'answer': 'answer'}
+    found = TASKS['files'].fn(sections.task('files', **keys, shifted=(f'there={other}',)), lambda line: None)
+    assert found.tests['there'].truth.mean() == .5 and all('there' in t for t in texts(found.tests['there']))

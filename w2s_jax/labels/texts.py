@@ -54,6 +54,18 @@ def answers(columns: Mapping[str, np.ndarray], test: str) -> tuple[list[int], li
 def labelled(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows `[n]` and their labels, `[n]` or `[n, K]`: of needs `rows` and `labels`, or of labels that say which rows
     they are of."""
-    rows, labels = (next(columns[name] for name in names if name in columns) for names in (
-        ('rows/values', 'rows/rows', 'labels/rows'), ('labels/values', 'labels/labels')))
-    return rows, labels
+    return (_first(columns, ('rows/values', 'rows/rows', 'labels/rows')),
+            _first(columns, ('labels/values', 'labels/labels')))
+
+
+def _first(columns: Mapping[str, np.ndarray], names) -> np.ndarray:
+    """The first of these columns that is there."""
+    return next(columns[name] for name in names if name in columns)
+
+
+@TABLES.register('rows')
+def rows_of(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
+    """Of features of inputs, `features/features` `[N, ...]`, those of the rows that are learned from, or all."""
+    if 'features' in columns:  # the only need
+        return {'labels': columns['features']}
+    return {'labels': columns['features/features'][_first(columns, ('rows/values', 'rows/rows'))]}

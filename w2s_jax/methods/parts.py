@@ -5,6 +5,7 @@ be given it. The engine checks every plan (engine/truth.py).
 """
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -101,7 +102,11 @@ class Parts(Inputs):
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
-        needs = self.inputs_of(model, inputs, backbone, tests or {}) | self._targets(rows, targets)
+        needs = self._targets(rows, targets)
+        if configs.AIMS[configs.known(f'{part}.loss.name', loss, configs.AIMS)].options.get('shows'):
+            columns = {'features': self._untrained(model, loss, needs, inputs)} | (columns or {})
+            model = model.shown()
+        needs |= self.inputs_of(model, inputs, backbone, tests or {})
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed)
         section['epochs'] = section['epochs'] if epochs is None else epochs
@@ -277,11 +282,21 @@ class Parts(Inputs):
 
     def model_of(self, phase: Phase) -> Model:
         """The model of a phase. Raises ConfigError for one that is none of the method's."""
-        every = [*self.models.values(), *(other for m in self.models.values() for other in m.others())]
+        every = itertools.chain(self.models.values(), (one for m in self.models.values() for one in m.others()))
         found = next((m for m in every if m.identity == phase.section.get('model')), None)
         if found is None:
             raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
         return found
+
+    def _untrained(self, model: Model, loss: str, needs: dict, inputs: Phase | None) -> Phase:
+        """What the head would read of the rows that a model learns, if nothing were trained. Raises ConfigError for one
+        whose backbone is not trained, or not pretrained."""
+        if model.shown is None or not model.identity['weights']:
+            raise ConfigError(f'objective {loss!r}: compares what the head of {model.name!r} reads with what it read '
+                              'before training, expected a pretrained model of mode full or lora')
+        read = self.prepared(model.backbone(), inputs.label if inputs is not None else 'inputs', inputs)
+        rows = {'rows': needs['rows']} if 'rows' in needs else {}
+        return self.table(TABLES['rows'], Settings(), {'features': read} | rows, 'what is read untrained')
 
     def _targets(self, rows: Rows | None, targets) -> dict:
         if targets is None:

@@ -37,6 +37,7 @@ class Model:
     backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
     generative: () -> the same backbone with a head that predicts its own inputs (generative.py); None if it has none.
     prompted: () -> the same untrained, which tells texts of a row apart by their likelihoods; None if it cannot.
+    shown: () -> the same, whose `apply` gives (logits, what the head read); None if no training moves the latter.
     """
     name: str
     init: Callable
@@ -58,6 +59,7 @@ class Model:
     backbone: Callable[[], 'Model'] | None = None
     generative: Callable[[], 'Model'] | None = None
     prompted: Callable[[], 'Model'] | None = None
+    shown: Callable[[], 'Model'] | None = None
     vocab_size: int = 0
     intercept: tuple[str, ...] = ()
 
@@ -72,7 +74,7 @@ class Model:
 
     def others(self) -> list['Model']:
         """What the same backbone is beside it."""
-        return [make() for make in (self.backbone, self.generative, self.prompted) if make]
+        return [make() for make in (self.backbone, self.generative, self.prompted, self.shown) if make]
 
     @property
     def key(self) -> str:
@@ -106,6 +108,7 @@ class Parts:
     places: int = 1  # of an image, that each parameter is used at
     generative: Callable[['Parts'], 'Parts'] | None = None  # what `Model.generative` is made of
     comparing: Callable[['Parts'], 'Parts'] | None = None  # what `Model.prompted` is made of
+    shows: bool = False  # see `Model.shown`
 
     def read(self, variables, inputs):
         """What the head reads, `[B, ...]`."""
@@ -150,8 +153,11 @@ def draw(parts: Parts, key) -> dict:
 
 
 def answer(parts: Parts, params: dict, variables: dict, inputs):
-    """What the head makes of inputs; one without parameters of its own is not among `params`."""
-    return parts.head.apply({'params': params.get('head', {})}, parts.read(variables, inputs))
+    """What the head makes of inputs, or that and what it read; one without parameters of its own is not among `params`.
+    """
+    read = parts.read(variables, inputs)
+    logits = parts.head.apply({'params': params.get('head', {})}, read)
+    return (logits, read) if parts.shows else logits
 
 
 def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
@@ -240,6 +246,11 @@ def computing(parts: Parts, dtype: str, remat: str = 'auto', attention: str = 'a
     return dataclasses.replace(parts, backbone=parts.backbone.clone(config=wanted), extra=extra)
 
 
+def showing(parts: Parts) -> Parts:
+    """The same parts, whose model gives what the head read as well."""
+    return dataclasses.replace(parts, shows=True, extra=(*parts.extra, ('shows', 'features')))
+
+
 MODES: dict[str, Callable[[Parts, tuple], Model]] = {'full': full, 'lora': with_adapters, 'probe': probe}
 
 
@@ -251,7 +262,8 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     """
     model = MODES[mode](parts, settings)
     if mode != 'probe':
-        model = dataclasses.replace(model, backbone=functools.cache(lambda: bind(parts, 'probe', ())))
+        model = dataclasses.replace(model, backbone=functools.cache(lambda: bind(parts, 'probe', ())),
+                                    shown=functools.cache(lambda: bind(showing(parts), mode, settings)))
     if parts.generative:
         make, whole = parts.generative, 'full' if mode == 'probe' else mode
         model = dataclasses.replace(model, generative=functools.cache(lambda: bind(make(parts), whole, settings)))

@@ -17,6 +17,8 @@ TEXTS: dict[str, Any] = {
     **FILES,
     'max_length': Setting(512, 4, 10**6, doc="tokens of a text, at most the model's own limit"),
     'truncate': Setting('', choices=('', 'end', 'start'), doc="which end a longer text loses; '' as the task has it"),
+    'shifted': Setting((), doc="further test sets, from elsewhere: 'NAME=PATH', files in this task's form; rows that "
+                               'the pool or the test set has are left out'),
 }
 TEMPLATE: dict[str, Any] = {'template': Setting('', doc="text with {column} in it; '' for the task's own")}
 PAIRS: dict[str, Any] = {
@@ -79,6 +81,4 @@ TASKS.register('spurious_domains',
                )(domains.load)
 for _name, _spec in nlp.SPECS.items():
     _more: dict[str, Any] = {'questions': _questions(0)} if _spec.choices else {}
-    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more, shifted=Setting((), doc='further test sets, from elsewhere: '
-                   "'NAME=PATH', files in this task's form; rows that the pool or the test set has are left out"))(
-                       nlp.load)
+    TASKS.register(_name, **TEXTS, **TEMPLATE, **_more)(nlp.load)

@@ -7,10 +7,11 @@ Only the order of the two is random, so what tells them apart is in the texts.
 """
 import dataclasses
 import functools
+import itertools
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
-from w2s_jax.tasks.text import cells, statements, tables
+from w2s_jax.tasks.text import cells, shifts, statements, tables
 from w2s_jax.tasks.text.statements import Statement
 
 HUB = 'Anthropic/hh-rlhf'
@@ -72,7 +73,8 @@ def _dataset(task, parts, columns: Columns, log) -> Dataset:
     pool, test = parts
     fields = {getattr(columns, name): f'task.{name}' if task.get(name) else ''  # the section of some has no columns
               for name in ('chosen', 'rejected', 'prompt', 'group') if getattr(columns, name)}
-    for table in pool + (test or []):
+    further = shifts.read(task, 'train', ('test', 'validation'))
+    for table in (*pool, *(test or []), *itertools.chain(*further.values())):
         tables.check_columns(table, fields)
     same, apart = 0, []
     for split in (pool, test or []):
@@ -82,9 +84,12 @@ def _dataset(task, parts, columns: Columns, log) -> Dataset:
     if not apart[0] or (test and not apart[1]):
         raise DataError(f'{(pool if not apart[0] else test)[0].source}: every pair is two identical texts')
     make = functools.partial(pair, columns=columns, seed=task.seed)
+    shifted = {k: statements.source([_distinct(t, columns) for t in part], make, task, log)
+               for k, part in further.items()}
     found = statements.dataset(task, task.name, CLASSES, statements.source(apart[0], make, task, log),
-                         statements.source(apart[1], make, task, log) if test else None, log, truncate='start',
-                         template=columns.template if columns.prompt else '{chosen} | {rejected}')
+                               statements.source(apart[1], make, task, log) if test else None, log, truncate='start',
+                               template=columns.template if columns.prompt else '{chosen} | {rejected}',
+                               shifted=shifted)
     found.notes['identical'] = same
     return found
 

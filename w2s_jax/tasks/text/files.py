@@ -3,16 +3,17 @@
 With `task.text` (or a template of columns) and `task.label` the classes are those of the label column. With
 `task.question`, `task.options` and `task.answer` each question becomes one statement with one candidate answer, right
 or wrong with even chance, as in `nlp`. With `task.chosen` and `task.rejected` the two texts are a preference pair.
-Rows with the same text, question or `task.group` stay together.
+Rows with the same text, question or `task.group` stay together. `task.shifted` names further test sets of that form.
 """
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.tasks import difficulty, preference
-from w2s_jax.tasks.text import cells, classes, nlp, questions, statements, tables
+from w2s_jax.tasks.text import cells, classes, nlp, questions, shifts, statements, tables
 from w2s_jax.tasks.text.classes import Labels
 from w2s_jax.tasks.text.statements import Statement
 from w2s_jax.tasks.text.tables import Table
@@ -21,6 +22,7 @@ from w2s_jax.tasks.text.tables import Table
 FORMS = {'text': (('label',), ('weak', 'classes', 'group', 'balance', 'difficulty')),
          'question': (('options', 'answer'), ('classes', 'group', 'difficulty')),
          'chosen': (('rejected',), ('prompt', 'group'))}
+SPLITS = ('test', 'validation')
 QUESTIONS = 500  # the default of task.questions
 OWN = {'label', 'weak', 'classes', 'group', 'balance', 'options', 'answer', 'rejected', 'prompt', 'difficulty'}
 
@@ -44,8 +46,8 @@ def load(task, log=print) -> Dataset:
     form = _form(task)
     if form == 'chosen':
         return preference.load(task, log)
-    parts = tables.splits(task, 'train', ('test', 'validation'), None)
-    return (_questions if form == 'question' else _texts)(task, parts, log)
+    parts = tables.splits(task, 'train', SPLITS, None)
+    return (_questions if form == 'question' else _texts)(task, parts, shifts.read(task, 'train', SPLITS), log)
 
 
 def _form(task) -> str:
@@ -101,26 +103,28 @@ def _check_columns(task, everything: list[Table], fields: tuple[str, ...], sever
         tables.check_columns(table, asked)
 
 
-def _sources(task, parts, make: Callable[[dict], Statement], log):
-    """(pool, test set or None) of the rows of both splits."""
+def _sources(task, parts, further: dict[str, list[Table]], make: Callable[[dict], Statement], log):
+    """(pool, test set or None, further test sets by name) of the rows of all splits."""
     def levelled(row):
         return dataclasses.replace(make(row), difficulty=cells.number(row, task.difficulty))
     read = levelled if difficulty.wanted(task) else make
-    return [statements.source(part, read, task, log) if part else None for part in parts]
+    pool, test = (statements.source(part, read, task, log) if part else None for part in parts)
+    return pool, test, {k: statements.source(part, read, task, log) for k, part in further.items()}
 
 
-def _texts(task, parts, log) -> Dataset:
+def _texts(task, parts, further: dict[str, list[Table]], log) -> Dataset:
     everything = parts[0] + (parts[1] or [])
     columns = cells.columns(task.text, everything)
     said = cells.columns(task.weak, everything) if task.weak else []
-    _check_columns(task, everything, ('label',), {'text': columns, 'weak': said})
+    _check_columns(task, [*everything, *itertools.chain(*further.values())], ('label',),
+                   {'text': columns, 'weak': said})
     labels = classes.read(everything, task)
     make = functools.partial(labelled, task=task, columns=columns, labels=labels,
                              weak=classes.read_weak(everything, task, labels))
-    pool, test = _sources(task, parts, make, log)
+    pool, test, shifted = _sources(task, parts, further, make, log)
     shown = task.template or '\n\n'.join(f'{{{c}}}' for c in columns)
     found = statements.dataset(task, 'files', classes.names(task.classes, list(labels.names)), pool, test, log,
-                               balanced=task.balance, template=shown,
+                               balanced=task.balance, template=shown, shifted=shifted,
                                truncate='start' if len(statements.fields_of(task.template) or columns) > 1 else 'end')
     if labels.kind != 'class':
         found.notes['truth'] = _likeliest(everything, labels)
@@ -153,16 +157,18 @@ def labelled(row: dict, task, columns: list[str], labels: Labels, weak: list[Lab
                      if said else None)
 
 
-def _questions(task, parts, log) -> Dataset:
+def _questions(task, parts, further: dict[str, list[Table]], log) -> Dataset:
     everything = parts[0] + (parts[1] or [])
     template = task.template or nlp.ANSWERED.replace('{question}', f'{{{task.question}}}')
     options = cells.columns(task.options, everything)
-    _check_columns(task, everything, ('question', 'answer'), {'options': options})
+    _check_columns(task, [*everything, *itertools.chain(*further.values())], ('question', 'answer'),
+                   {'options': options})
     way = questions.read(everything, options, task.answer)
     make = functools.partial(questions.statement, task=task, template=template, columns=options, way=way)
-    pool, test = _sources(task, parts, make, log)
+    pool, test, shifted = _sources(task, parts, further, make, log)
     found = statements.dataset(task, 'files', classes.names(task.classes, list(nlp.WRONG_RIGHT)), pool, test, log,
-                               template=template, truncate='start', questions=task.questions)
+                               template=template, truncate='start', questions=task.questions,
+                               shifted=shifted)
     found.notes['answers'] = f'column {task.answer!r} holds {way.said}'
     log(f'files: {found.notes["answers"]}')
     return found
