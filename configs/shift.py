@@ -1,12 +1,12 @@
 """Sentiment that shifts: taught on films, measured on films and on other people's reviews, of six losses or teachers.
 
-  python -m experiments.run --config=configs/shift.py:losses --workdir=runs/shift --config.task.path=DATA/rotten_tomatoes \
-      --config.task.shifted="('imdb=DATA/imdb','books=DATA/books.parquet', ...)" \
-      --config.teacher.model=SMALL --config.student.model=LARGE                  # models and data: folders of one's own
+  python -m experiments.run --config=configs/shift.py:losses --workdir=runs/shift \
+      --config.task.path=DATA/rotten_tomatoes --config.teacher.model=SMALL --config.student.model=LARGE \
+      --config.task.shifted="('imdb=DATA/imdb','books=DATA/books.parquet', ...)"       # folders and files of one's own
   python -m experiments.run --config=configs/shift.py:teachers ... --config.method.teachers="('SMALL','OTHER','THIRD')"
 
-Probes on frozen language models, ten seeds. Further test sets are files with the columns of the task, texts in `text` and
-classes in `label`; rows that the pool has are left out of them and counted. Every test set has accuracies, PGR and
+Probes on frozen language models, ten seeds. Further test sets are files with the columns of the task, texts in `text`
+and classes in `label`; rows that the pool has are left out of them and counted. Every test set has accuracies, PGR and
 intervals of its own in results.json and the report; a student that falls below its supervisor on one is an alarm. With
 `teachers` several supervisors label together: even weights, learned ones (RAVEN), and a student of each alone.
 """
