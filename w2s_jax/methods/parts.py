@@ -104,8 +104,8 @@ class Parts(Inputs):
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
         needs = self._targets(rows, targets)
         if configs.AIMS[configs.known(f'{part}.loss.name', loss, configs.AIMS)].options.get('shows'):
-            columns = {'features': self._untrained(model, loss, needs, inputs)} | (columns or {})
-            model = model.shown()
+            model, untrained = self._showing(model, loss, needs, inputs)
+            columns = {'features': untrained} | (columns or {})
         needs |= self.inputs_of(model, inputs, backbone, tests or {})
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed)
@@ -288,15 +288,16 @@ class Parts(Inputs):
             raise ConfigError(f'method {self.config.method.name!r}: {phase.label} has no model, expected a fit')
         return found
 
-    def _untrained(self, model: Model, loss: str, needs: dict, inputs: Phase | None) -> Phase:
-        """What the head would read of the rows that a model learns, if nothing were trained. Raises ConfigError for one
-        whose backbone is not trained, or not pretrained."""
-        if model.shown is None or not model.identity['weights']:
+    def _showing(self, model: Model, loss: str, needs: dict, inputs: Phase | None) -> tuple[Model, Phase]:
+        """A model that gives what its head reads as well, and what that would be of the rows it learns if nothing were
+        trained. Raises ConfigError for one whose backbone is not trained, or not pretrained."""
+        if model.shown is None or model.backbone is None or not model.identity['weights']:
             raise ConfigError(f'objective {loss!r}: compares what the head of {model.name!r} reads with what it read '
                               'before training, expected a pretrained model of mode full or lora')
         read = self.prepared(model.backbone(), inputs.label if inputs is not None else 'inputs', inputs)
         rows = {'rows': needs['rows']} if 'rows' in needs else {}
-        return self.table(TABLES['rows'], Settings(), {'features': read} | rows, 'what is read untrained')
+        return model.shown(), self.table(TABLES['rows'], Settings(), {'features': read} | rows,
+                                         'what is read untrained')
 
     def _targets(self, rows: Rows | None, targets) -> dict:
         if targets is None:
