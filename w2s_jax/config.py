@@ -22,11 +22,11 @@ from w2s_jax.methods.registry import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
-from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
 from w2s_jax.text import plain
+from w2s_jax.train import adversarial, attacks
 from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
@@ -108,6 +108,7 @@ SECTIONS: dict[str, dict[str, Setting]] = {
               'attention': _how('auto', choices=tuple(ATTENTIONS), doc='xla, cudnn (NVIDIA, bfloat16), splash (TPU)'),
               'memory': _how(None, low=0, high=1e6, ends='(]', doc='gigabytes for the runs of a program; None: most')},
     'mesh': {'data': _how(-1, doc='-1: all the devices that are left'), 'fsdp': _how(1), 'tensor': _how(1)},
+    'attack': attacks.SETTINGS,
     'report': {'html': _how(True), 'examples': Setting(6, 0, 10**6), 'resamples': Setting(2000, 100, 10**6),
                'sinks': _how(('tensorboard',), choices=tuple(SINKS), doc='where numbers go beside metrics.jsonl'),
                'diagnostics': Setting((), doc='what else is measured on stored predictions'),
@@ -149,7 +150,7 @@ class _Both(Mapping):
         return any(name in part for part in self.parts)
 
 
-AIMS = _Both(LOSSES, OBJECTIVES)
+AIMS = _Both(LOSSES, adversarial.OBJECTIVES)
 NAMED = (Named('task', 'name', TASKS), Named('method', 'name', METHODS), Named('optimizer', 'name', OPTIMIZERS),
          Named('teacher', 'model', zoo.MODELS, loose=True), Named('student', 'model', zoo.MODELS, loose=True),
          Named('teacher.loss', 'name', AIMS), Named('student.loss', 'name', AIMS),
