@@ -47,7 +47,8 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
       section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, diagnostics.
       needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'group/T' `[N]` if rows belong together, 'extra/...',
       'target/I': artifacts, or given labels
-        `[., K]`; 'attack/T/I': what target I answers test set T in an artifact of its own; per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
+        `[., K]`; 'attack/T/I': what target I answers test set T in an artifact of its own;
+        per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
         'labels_truth', of the pool; 'zero_shot'.
     Returns: {'results': ..., 'curves': [...], 'examples': [...]}.
     """

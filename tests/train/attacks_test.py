@@ -78,7 +78,8 @@ def test_an_attack_finds_what_a_search_of_the_ball_finds():
     """No gradient is masked: random points of the ball are no worse for the model than the attack's."""
     x, _ = drawn()
     points = np.array(x) + np.random.default_rng(2).uniform(-EPS, EPS, (400, *x.shape)).astype(np.float32)
-    blind = np.array(jax.jit(jax.vmap(lambda p: attacks.margin(logits(p), drawn()[1])))(points)).max(0)
+    truth = drawn()[1]
+    blind = np.array(jax.jit(jax.vmap(lambda p: attacks.margin(logits(p), truth)))(points)).max(0)
     assert (margins(under_attack(50, 3)) >= blind - 1e-4).mean() > .97
 
 
@@ -110,8 +111,10 @@ def objective(name, inputs=None, progress=1., row=None, doubt=None, **settings):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def losses_of(name, static, traced, batch, progress):
-    return OBJECTIVES[name].fn().losses(lambda scale, inputs: logits(scale * inputs['features']), jnp.float32(1.), batch,
-                                        (), Settings(dict(static) | traced), progress, jax.random.key(5))
+    def forward(scale, inputs):
+        return logits(scale * inputs['features'])
+    return OBJECTIVES[name].fn().losses(forward, jnp.float32(1.), batch, (), Settings(dict(static) | traced), progress,
+                                        jax.random.key(5))
 
 
 def test_noise_moves_every_feature_to_a_corner():
@@ -149,8 +152,8 @@ def test_the_loss_is_its_formula(eur, iar):
 
 
 def test_the_own_answer_counts_more_and_more_during_warm_up():
-    shares = [float(objective('adv_w2s', progress=p, eur=False, iar=False, alpha=.4, alpha_warmup=.5)[1][1]['own_share'])
-              for p in (0, .25, .5, 1)]
+    how = {'eur': False, 'iar': False, 'alpha': .4, 'alpha_warmup': .5}
+    shares = [float(objective('adv_w2s', progress=p, **how)[1][1]['own_share']) for p in (0, .25, .5, 1)]
     np.testing.assert_allclose(shares, [0, .2, .4, .4], atol=1e-6)
 
 

@@ -23,7 +23,7 @@ VARIANTS = {'adversarial confidence': {'eur': False, 'iar': False}, 'with EUR': 
                   ablation=Setting(True, doc="whether there is also a student without each part of the objective, and "
                                              'one that learns on random noise of the same size'))
 def adversarial(b: Parts) -> None:
-    """Students learn weak labels on their own adversaries, beside students that learn on noise or on rows as they are."""
+    """Students learn weak labels on their own adversaries, beside others that learn on noise or on the rows."""
     values = check(b)
     variants = VARIANTS if b.settings.ablation else {'Adv-W2S': {k: values[k] for k in ('eur', 'iar')}}
     plain = [loss for loss in b.losses if loss not in (AIM, 'noise')]
@@ -38,7 +38,8 @@ def adversarial(b: Parts) -> None:
         columns = {'doubt': doubts(b, labels, seed), 'inverse': inverses(b, weak, labels, values)}
         for name, parts in variants.items():
             mine = {k: v for k, v in columns.items() if parts['eur' if k == 'doubt' else 'iar']}
-            b.students([b.fit('student', b.student, half, labels, AIM, values=values | parts, columns=mine)], label=name)
+            fit = b.fit('student', b.student, half, labels, AIM, values=values | parts, columns=mine)
+            b.students([fit], label=name)
 
 
 def check(b: Parts) -> Settings:

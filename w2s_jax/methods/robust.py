@@ -18,8 +18,8 @@ def check_features(b, model: Model, field: str) -> None:
 
 
 def attacked(b) -> dict[str, Any]:
-    """Needs of the evaluation: the truth and inputs of the test set once more, and `attack/robust/I` for each target I that is
-    a trained model; nothing if `attack.eps` is 0."""
+    """Needs of the evaluation: the truth and inputs of the test set once more, and `attack/robust/I` for each target I
+    that is a trained model; nothing if `attack.eps` is 0."""
     how = b.config.attack
     if not how.eps:
         return {}

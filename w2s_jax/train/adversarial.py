@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from w2s_jax.errors import ConfigError
+from w2s_jax.losses import weighted_mean
 from w2s_jax.objectives import OBJECTIVES, Objective
 from w2s_jax.registry import Setting, Settings
 from w2s_jax.train import attacks
@@ -70,8 +71,8 @@ def adv_w2s() -> Objective:
         share = own_share(batch['doubt'] if settings.eur else settings.alpha, progress, settings)
         taught = optax.losses.softmax_cross_entropy(logits, batch['inverse'] if settings.iar else batch['targets'])
         loss = (1 - share) * taught + share * optax.losses.softmax_cross_entropy(logits, own)
-        fooled = jnp.mean(logits.argmax(-1) != clean.argmax(-1), dtype=jnp.float32)
-        return loss, {'own_share': jnp.mean(share), 'fooled': jax.lax.stop_gradient(fooled)}
+        logged = {'own_share': jnp.broadcast_to(share, loss.shape), 'fooled': logits.argmax(-1) != clean.argmax(-1)}
+        return loss, {k: weighted_mean(v.astype(jnp.float32), batch['weight']) for k, v in logged.items()}
 
     return Objective(losses, per_example=True)
 

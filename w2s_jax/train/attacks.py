@@ -1,4 +1,4 @@
-"""Projected gradient descent on inputs: pure functions of a model's logits, within an l_inf ball, example by example."""
+"""Projected gradient descent on inputs: pure functions of a model's logits, each example in its own l_inf ball."""
 from collections.abc import Callable
 
 import jax
