@@ -22,11 +22,12 @@ from w2s_jax.methods.registry import METHODS
 from w2s_jax.models import zoo
 from w2s_jax.models.config import ATTENTIONS, REMATS
 from w2s_jax.models.modes import MODES
+from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
 from w2s_jax.text import plain
-from w2s_jax.train import adversarial, attacks
+from w2s_jax.train import adversarial, attacks, conflict  # noqa: F401: the first and the last register objectives
 from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
@@ -150,7 +151,7 @@ class _Both(Mapping):
         return any(name in part for part in self.parts)
 
 
-AIMS = _Both(LOSSES, adversarial.OBJECTIVES)
+AIMS = _Both(LOSSES, OBJECTIVES)
 NAMED = (Named('task', 'name', TASKS), Named('method', 'name', METHODS), Named('optimizer', 'name', OPTIMIZERS),
          Named('teacher', 'model', zoo.MODELS, loose=True), Named('student', 'model', zoo.MODELS, loose=True),
          Named('teacher.loss', 'name', AIMS), Named('student.loss', 'name', AIMS),

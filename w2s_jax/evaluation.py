@@ -86,7 +86,7 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         first = next(iter(rows))
         if label != first and not row.get('oracle'):
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
-        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth)
+        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth, answers.of('student', first))
         found['measures'] |= more['measures']
         if weak and row.get('supervisor'):
             taught = answers.of('student', row['supervisor'])
