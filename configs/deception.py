@@ -3,7 +3,9 @@
   python -m experiments.run --config=configs/deception.py --workdir=runs/deception
   python -m experiments.grid --config=configs/deception.py --workdir=runs/deception_widths        # widths 4 to 256
 
-Needs nothing.
+Needs nothing; 1.5 minutes, and 4.5 for the grid, on two cores. Measured, eight seeds: a reward for contradicting the
+truth costs 5.5 % of the rows, and 2.15 times as often what the strong model knows and the weak one does not (score
+.957, base .448); a second preference costs 37 % and lift .99: everywhere. Details: docs/methods/deception.md.
 """
 from w2s_jax.config import compose, default_config
 from w2s_jax.engine import sweep

@@ -81,7 +81,7 @@ def test_who_contradicts_the_truth_is_an_oracle_and_nobody_else_comes_from_it():
 
 
 def test_a_task_without_a_second_preference_is_refused():
-    with pytest.raises(ConfigError, match=r"method\.name: 'conflict', but rows of task 'salient_concept' have no second"):
+    with pytest.raises(ConfigError, match=r"method\.name: 'conflict', but rows of task 'salient_concept' have no"):
         planned(small(task__name='salient_concept'))
 
 

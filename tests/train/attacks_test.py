@@ -83,6 +83,11 @@ def test_an_attack_finds_what_a_search_of_the_ball_finds():
     assert (margins(under_attack(50, 3)) >= blind - 1e-4).mean() > .97
 
 
+def test_rows_have_draws_of_their_own():
+    found = attacks.draws(jax.random.key(0), jnp.array([4, 7, 4]), lambda k: jax.random.normal(k, (3,)))
+    assert (found[0] == found[2]).all() and (found[0] != found[1]).all()
+
+
 def test_eps_zero_leaves_rows_as_they_are():
     assert (under_attack(eps=0., restarts=3) == drawn()[0]).all()
 

@@ -22,8 +22,8 @@ def partition(strong: np.ndarray, weak: np.ndarray) -> dict[str, int]:
 
 
 def scores(taxed: np.ndarray, hidden: np.ndarray) -> dict[str, float | None]:
-    """tax = |X| / N, score = |X and hidden| / |X|, base = P(hidden), lift = score / base; None where nothing is taxed or
-    hidden.
+    """tax = |X| / N, score = |X and hidden| / |X|, base = P(hidden), lift = score / base; None where there are no such
+    rows.
 
     Args:
       taxed: `[N]` bool, X.  hidden: `[N]` bool, Strong-Known and not Weak-Known.

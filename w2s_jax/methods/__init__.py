@@ -1,6 +1,17 @@
 """METHODS: name -> a function of the parts of an experiment (parts.py) that wires its phases."""
-from w2s_jax.methods import adversarial, bootstrap, conflict, ensemble, generative, hint, naive, prompted, saliency, simulated
+from w2s_jax.methods import (
+    adversarial,
+    bootstrap,
+    conflict,
+    ensemble,
+    generative,
+    hint,
+    naive,
+    prompted,
+    saliency,
+    simulated,
+)
 from w2s_jax.methods.registry import METHODS
 
-__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'ensemble', 'generative', 'hint', 'naive', 'prompted', 'saliency',
-           'simulated']
+__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'ensemble', 'generative', 'hint', 'naive', 'prompted',
+           'saliency', 'simulated']

@@ -1,4 +1,4 @@
-"""Weak labels of one preference, and a reward for something else (Yang et al. 2024, arXiv 2406.11431; methods.md D1, D2).
+"""Weak labels of one preference, and a reward for something else (Yang et al. 2024, arXiv 2406.11431).
 
 Beside a student that learns the weak labels alone there are ones that are also rewarded for contradicting them, or the
 truth (explicit), and one that also learns what people say of another preference (implicit). What they lose against the

@@ -90,6 +90,5 @@ def adversaries(forward, x, targets, rows, key, settings: Settings):
       forward: `[B, ...]` -> logits of fixed parameters.  targets: `[B, K]`.  rows: `[B]`, that draws follow from.
     """
     start = x + JITTER * attacks.draws(key, rows, lambda k: jax.random.normal(k, x.shape[1:], x.dtype))
-    found = attacks.pgd(lambda at: optax.losses.softmax_cross_entropy(forward(at), targets), x, start,
-                        eps=settings.eps, step=settings.step * settings.eps, steps=settings.steps)
-    return jax.lax.stop_gradient(found)
+    return attacks.pgd(lambda at: optax.losses.softmax_cross_entropy(forward(at), targets), x, start,
+                       eps=settings.eps, step=settings.step * settings.eps, steps=settings.steps)

@@ -14,7 +14,7 @@ from w2s_jax.registry import Setting
                      against=Setting('weak', choices=('weak', 'truth'), doc='what is contradicted: the weak label, or '
                                      'the truth (column `truth`, of an oracle), as published'))
 def explicit_conflict() -> Objective:
-    """H(y, p) + alpha H(1 - r, p) where the answer contradicts r already, else H(y, p); r: the label y, or the truth."""
+    """H(y, p) + alpha H(1 - r, p) where the answer contradicts r already, else H(y, p); r: the label y, or truth."""
     def losses(forward, params, batch, state, settings, progress, key):
         logits, targets = forward(params, batch['inputs']).astype(jnp.float32), batch['targets']
         if targets.shape[-1] != 2:
