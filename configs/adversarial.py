@@ -2,9 +2,8 @@
 
   python -m experiments.run --config=configs/adversarial.py --workdir=runs/adversarial
 
-Needs nothing; two minutes on two cores. Measured, seeds 0, 1, 2, accuracy under attack (eps .1): plain students 28.1 21.8
-27.3, on noise 45.2 45.6 46.4, adversarial confidence 67.0 69.2 68.5, all of Adv-W2S
-60.6 63.3 64.2, ceiling 76.7
+Needs nothing; two minutes on two cores. Measured, seeds 0, 1, 2, accuracy under attack (eps .1): plain students 28.1
+21.8 27.3, on noise 45.2 45.6 46.4, adversarial confidence 67.0 69.2 68.5, all of Adv-W2S 60.6 63.3 64.2, ceiling 76.7
 76.4 77.7; clean 88.6 93.0 93.1 to 91.0 93.8 94.0. What it hangs on: docs/methods/adversarial.md.
 """
 from w2s_jax.config import compose, default_config

@@ -14,7 +14,7 @@ from w2s_jax.engine import sweep
 def get_config():
     """Students without conflict, with explicit and implicit conflict, on a weak model's labels and on a rung's."""
     c = default_config()
-    c.task.name = 'conflict'
+    c.task.name = 'harmless_helpful'
     c.teacher.model, c.student.model = 'mlp-4', 'mlp-256'
     c.method.name, c.method.baselines = 'conflict', ()
     c.report.diagnostics = ('deception',)

@@ -31,7 +31,7 @@ def conflict(b: Parts) -> None:
     helpful = b.dataset.pool.metadata.get('helpful')
     if helpful is None:
         raise ConfigError(f'method.name: {b.config.method.name!r}, but rows of task {b.dataset.name!r} have no second '
-                          "preference `helpful`, expected task.name='conflict'")
+                          "preference `helpful`, expected task.name='harmless_helpful'")
     for seed in b.seeds:
         weak, labels = b.weak_labels(seed)
         b.weak(weak, labels)

@@ -24,5 +24,5 @@ def load(task, log=print) -> Dataset:
     helpful = task.correlation * harmless + (1 - task.correlation ** 2) ** .5 * own
     rows = Examples({'features': x}, (harmless > 0).astype(np.int32), np.arange(n + m),
                     metadata={'helpful': (helpful > 0).astype(np.int32)})
-    return Dataset('conflict', 2, rows.take(np.arange(n)), rows.take(np.arange(n, n + m)),
+    return Dataset('harmless_helpful', 2, rows.take(np.arange(n)), rows.take(np.arange(n, n + m)),
                    notes={'rows': n + m, 'skipped': 0, 'source': 'synthetic'})
