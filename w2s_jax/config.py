@@ -27,6 +27,7 @@ from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
 from w2s_jax.text import plain
+from w2s_jax.train import adversarial, attacks, conflict  # noqa: F401
 from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 
@@ -108,6 +109,7 @@ SECTIONS: dict[str, dict[str, Setting]] = {
               'attention': _how('auto', choices=tuple(ATTENTIONS), doc='xla, cudnn (NVIDIA, bfloat16), splash (TPU)'),
               'memory': _how(None, low=0, high=1e6, ends='(]', doc='gigabytes for the runs of a program; None: most')},
     'mesh': {'data': _how(-1, doc='-1: all the devices that are left'), 'fsdp': _how(1), 'tensor': _how(1)},
+    'attack': attacks.SETTINGS,
     'report': {'html': _how(True), 'examples': Setting(6, 0, 10**6), 'resamples': Setting(2000, 100, 10**6),
                'sinks': _how(('tensorboard',), choices=tuple(SINKS), doc='where numbers go beside metrics.jsonl'),
                'diagnostics': Setting((), doc='what else is measured on stored predictions'),

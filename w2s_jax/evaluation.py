@@ -27,7 +27,8 @@ class Answers:
 
     def of(self, role: str, label: str | None = None) -> Any:
         """The answers of a target in the order of the seeds, a list; None if it did not answer this test set."""
-        found = {t['seed']: predictions(self.needs[f'target/{i}'], self.test, self.needs.get(f'given/{self.test}'))
+        found = {t['seed']: predictions(self.needs.get(f'attack/{self.test}/{i}', self.needs[f'target/{i}']),
+                                        self.test, self.needs.get(f'given/{self.test}'))
                  for i, t in enumerate(self.section['targets']) if t['role'] == role and label in (None, t['label'])}
         runs = [found.get(seed) for seed in self.section['seeds']]
         return None if None in runs else runs
@@ -46,7 +47,8 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
       section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, diagnostics.
       needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'group/T' `[N]` if rows belong together, 'extra/...',
       'target/I': artifacts, or given labels
-        `[., K]`; per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
+        `[., K]`; 'attack/T/I': what target I answers test set T in an artifact of its own;
+        per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
         'labels_truth', of the pool; 'zero_shot'.
     Returns: {'results': ..., 'curves': [...], 'examples': [...]}.
     """
@@ -84,7 +86,7 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         first = next(iter(rows))
         if label != first and not row.get('oracle'):
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
-        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth)
+        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth, answers.of('student', first))
         found['measures'] |= more['measures']
         if weak and row.get('supervisor'):
             taught = answers.of('student', row['supervisor'])
@@ -95,8 +97,7 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         out['perplexity'] = told = perplexities(needs, section['seeds'])
         for row in (r for r in out['students'] if r['model'] == section['student']):
             row['measures']['perplexity'] = described('perplexity', told['after' if row.get('tuned') else 'before'])
-    if 'zero_shot' in needs:
-        found = predictions(needs['zero_shot'], answers.test)
+    if 'zero_shot' in needs and (found := predictions(needs['zero_shot'], answers.test)):
         out['zero_shot'] = entry({'model': section['student']}, [found], truth, allowed, how)
         if weak and ceiling:
             zero = [found] * len(section['seeds'])
@@ -193,11 +194,14 @@ def learned(artifacts: list) -> dict:
 
 def predictions(need, test: str = 'test', given: np.ndarray | None = None) -> Any:
     """The best classes `[N, k]` and their probabilities, of a model or of labels `[N, K]` that came with the data; of a
-    model on the main test set also what it answered during training (diagnostics/registry.py).
+    model on the main test set also what it answered during training (diagnostics/registry.py). None of what does not
+    answer that test set.
 
     given: such labels of a further test set; without them it has no weak model.
     """
     if hasattr(need, 'arrays'):
+        if f'{test}.top' not in need.arrays:
+            return None
         found = {k: need.arrays[f'{test}.{k}'] for k in ('top', 'top_probability')}
         if test == 'test' and 'watched' in need.arrays:
             found |= {'watched': need.arrays['watched'], 'watched_epochs': epochs(need)}

@@ -5,7 +5,7 @@ Returns: {measure: number}, {measure: (number, title, factor, digits)} or {measu
 predictions do not define, which is left out unless every seed has it. A mean over seeds and its standard error are made
 of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is
 registered with `supervisors=True` is also asked with a student's direct supervisor as `weak`, where that is another
-student (NAME_direct).
+student (NAME_direct); with `reference=True` it also gets `reference=`, what the experiment's first student answers.
 """
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from w2s_jax.registry import Registry
 # main test set: `watched` `[T, W]`, its answers on the first W rows at each of T looks during training, the last one
 # after the last step; `watched_epochs` `[T]`, how many passes over its rows it had made by then.
 Predictions = Mapping[str, np.ndarray]
-DIAGNOSTICS = Registry('diagnostic', options=('supervisors',))
+DIAGNOSTICS = Registry('diagnostic', options=('supervisors', 'reference'))
 
 
 class Series(NamedTuple):

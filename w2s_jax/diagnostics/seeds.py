@@ -11,17 +11,21 @@ from w2s_jax.registry import Settings
 
 
 def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence[Predictions] | None,
-              ceiling: Sequence[Predictions], truth: np.ndarray) -> dict[str, dict]:
+              ceiling: Sequence[Predictions], truth: np.ndarray,
+              reference: Sequence[Predictions] | None = None) -> dict[str, dict]:
     """{'measures', 'series'}: name -> summary over seeds, without what some seed does not define (None); nothing on a
     test set without a weak model's answers.
 
-    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.
+    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.  reference: of the first
+    student, for those diagnostics that compare with it.
     """
     found: dict[str, dict] = {'measures': {}, 'series': {}}
     for identity in chosen if weak else ():
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
-        seeds = [DIAGNOSTICS[identity['name']].fn(s, w, c, truth, settings)
-                 for s, w, c in zip(student, weak or (), ceiling, strict=True)]
+        entry = DIAGNOSTICS[identity['name']]
+        more = [{'reference': r} if entry.options.get('reference') else {} for r in reference or student]
+        seeds = [entry.fn(s, w, c, truth, settings, **one)
+                 for s, w, c, one in zip(student, weak or (), ceiling, more, strict=True)]
         for name in seeds[0]:
             values = [s.get(name) for s in seeds]
             if any(v is None for v in values):

@@ -1,6 +1,18 @@
 """METHODS: name -> a function of the parts of an experiment (parts.py) that wires its phases."""
-from w2s_jax.methods import bootstrap, ensemble, generative, hint, naive, prompted, saliency, sandbagging, simulated
+from w2s_jax.methods import (
+    adversarial,
+    bootstrap,
+    conflict,
+    ensemble,
+    generative,
+    hint,
+    naive,
+    prompted,
+    saliency,
+    sandbagging,
+    simulated,
+)
 from w2s_jax.methods.registry import METHODS
 
-__all__ = ['METHODS', 'bootstrap', 'ensemble', 'generative', 'hint', 'naive', 'prompted', 'saliency', 'sandbagging',
-           'simulated']
+__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'ensemble', 'generative', 'hint', 'naive', 'prompted',
+           'saliency', 'sandbagging', 'simulated']

@@ -19,6 +19,7 @@ from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.labels.prompts import check_template
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.methods.inputs import Inputs, tuned
+from w2s_jax.methods.robust import ROBUST, attacked
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
 
@@ -84,7 +85,8 @@ class Parts(Inputs):
     def fit(self, role: str, model: Model, rows: Rows | None, targets, loss: str = '', *, label: str = '',
             start: Phase | None = None, head: str = 'kept', columns: dict | None = None, inputs: Phase | None = None,
             seed: int | None = None, stopping: bool | None = None, backbone: Phase | None = None,
-            tests: dict[str, Phase] | None = None, epochs: int | None = None, rate: float | None = None) -> Phase:
+            tests: dict[str, Phase] | None = None, epochs: int | None = None, rate: float | None = None,
+            values: dict | None = None) -> Phase:
         """A model trained on rows of the pool.
 
         Args:
@@ -97,7 +99,8 @@ class Parts(Inputs):
             any loss.  inputs: a phase with texts or other inputs to learn from in place of the pool's; tests: such
             phases in place of test sets, by name.  stopping: whether the config's rule chooses the step; None: for
             teachers, ceilings and students, each on its own labels.  backbone: a phase that trained the whole model,
-            whose backbone a probe reads.  epochs, rate: in place of the config's.
+            whose backbone a probe reads.  epochs, rate: in place of the config's.  values: settings of the
+            objective in place of its own.
         """
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
@@ -108,12 +111,12 @@ class Parts(Inputs):
             columns = {'features': untrained} | (columns or {})
         needs |= self.inputs_of(model, inputs, backbone, tests or {})
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
-        section = self._fit_section(part, model, loss, seed)
+        section = self._fit_section(part, model, loss, seed, values or {})
         section['epochs'] = section['epochs'] if epochs is None else epochs
         section['hyper'] |= {} if rate is None else {'learning_rate': rate}
         if start is not None:
             needs['start'], section['start'] = start, head
-        needed = self.config.train.keep == 'all' or role in ('teacher', 'rung', 'tuned')
+        needed = self.config.train.keep == 'all' or self.config.attack.eps > 0 or role in ('teacher', 'rung', 'tuned')
         named = f'{role} {loss}' if role == 'student' else f'{role} {loss}'.removesuffix(' xent')
         if role in ('teacher', 'ceiling', 'student') if stopping is None else stopping:
             section, needs, peers = self._stopping(part, model, section, needs)
@@ -264,9 +267,11 @@ class Parts(Inputs):
             if labels.before is not None:
                 needs |= {f'labels_before/{seed}': labels.before.need}
                 needs |= {} if labels.before.kept else {f'labels_before_rows/{seed}': labels.rows.source}
+        needs |= (more := attacked(self))
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
-                   'seeds': list(self.seeds), 'tests': list(self.dataset.tests), 'student': student.name,
-                   'examples': report.examples, 'resamples': report.resamples,
+                   'seeds': list(self.seeds), 'tests': [*self.dataset.tests, *([ROBUST] if more else [])],
+                   'student': student.name, 'examples': report.examples,
+                   'resamples': report.resamples,
                    'diagnostics': [e.identity(s)
                                    for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
         needs['labels_truth'] = self.truth[None]
@@ -336,9 +341,10 @@ class Parts(Inputs):
         except DataError as e:
             raise ConfigError(f'{part}.{e}') from None
 
-    def _fit_section(self, role: str, model: Model, loss: str, seed) -> dict:
+    def _fit_section(self, role: str, model: Model, loss: str, seed, more: dict) -> dict:
         config, part, optimizer = self.config, self.config[role], self.config.optimizer
         aim, values = loss_of(config, role, loss)
+        values = Settings(values | more)
         steps, numbers = configs.chosen(config, 'optimizer')
         if steps.options.get('exact') and not (model.featurize and aim.options.get('convex')):
             raise ConfigError(f'optimizer.name: {steps.name!r} solves probes of convex losses, but {role} {aim.name!r} '

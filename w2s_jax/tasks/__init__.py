@@ -2,7 +2,7 @@
 from typing import Any
 
 from w2s_jax.registry import Registry, Setting
-from w2s_jax.tasks import difficulty, domains, features, images, preference, synthetic
+from w2s_jax.tasks import difficulty, digits, domains, features, harmless, images, preference, synthetic
 from w2s_jax.tasks.chess import choices, puzzles
 from w2s_jax.tasks.text import files, nlp
 
@@ -75,6 +75,9 @@ TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
+TASKS.register('harmless_helpful', correlation=Setting(-.6, -1, 1, doc='of how harmless and how helpful an answer is')
+               )(harmless.load)
+TASKS.register('digits')(digits.load)
 TASKS.register('spurious_domains',
                attenuation=Setting(.05, 0, 1, doc="how far the student's features tell the spurious sign"),
                correlation=Setting(-.5, -1, 1, doc="of sign and truth where students learn and are tested")
