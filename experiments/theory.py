@@ -26,16 +26,16 @@ COLUMNS = ['testbed', 'cell', 'predicted', 'measured', 'error', 'limit', 'holds'
 def main() -> None:
     """Runs the testbeds that are named, writes and prints what they found."""
     given, start = flags.FLAGS, time.monotonic()
-    names = [known('--only', name, TESTBEDS) for name in given.only] or list(TESTBEDS)
-    changed = settings(given.set)
-    found = pd.concat([run(TESTBEDS[name], given.seeds, changed.get(name, {})) for name in names], ignore_index=True)
+    names, changed = [known('--only', name, TESTBEDS) for name in given.only] or list(TESTBEDS), settings(given.set)
+    parts = [run(TESTBEDS[name], given.seeds, changed.get(name, {})) for name in names]
+    found = pd.concat(parts, ignore_index=True)
     seconds = time.monotonic() - start
     if given.workdir:
         write(found, seconds, pathlib.Path(given.workdir).expanduser())
     count, failed = found['students'].sum(), found[found['holds'] == 'no']
     print(published.markdown(COLUMNS[:8], [said(row) for _, row in found.iterrows()]))
-    print(f'{count} students in {seconds:.1f} s, compiling included: {count / seconds:.0f} a second; {len(found)} rows, '
-          f'{len(failed)} not as they must be')
+    print(f'{count} students in {seconds:.1f} s, compiling included: {count / seconds:.0f} a second; '
+          f'{len(found)} rows, {len(failed)} not as they must be')
     if len(failed):
         sys.exit(1)
 

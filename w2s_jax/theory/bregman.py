@@ -2,15 +2,15 @@
 
     D(p, q) = phi(p) - phi(q) - <grad phi(q), p - q>,    of phi(p) = sum p log p the KL divergence.
 
-The student that is nearest in the *first* argument, f_s = argmin_{f in F} E D(f, f_w), F convex with the truth f* in it,
-has E D(f*, f_w) >= E D(f*, f_s) + E D(f_s, f_w), with equality where f_s is inside of F (`primal`; of KL: *reverse* KL,
-and F is the hull of some models). Ordinary cross-entropy is nearest in the *second* argument, and has the mirrored
+The student that is nearest in the *first* argument, f_s = argmin_{f in F} E D(f, f_w), F convex with the truth f* in
+it, has E D(f*, f_w) >= E D(f*, f_s) + E D(f_s, f_w), with equality where f_s is inside of F (`primal`; of KL: *reverse*
+KL, and F is the hull of some models). Ordinary cross-entropy is nearest in the *second* argument, and has the mirrored
 identity in the mirrored class, log-linear models with f* among them (`dual`):
 
     E KL(f_w, f*) = E KL(f_w, f_s) + E KL(f_s, f*).
 
 Each identity is wrong of the other student: the residual is then a number, but no check of anything. Combinations of k
-members of a class that is not convex miss the first by O(1 / sqrt k) (there, theorem 4.2).
+members of a class that is not convex miss the first by O(1 / sqrt k).
 """
 import functools
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def in_hull(models: jax.Array, objective: Callable[[jax.Array], jax.Array]) -> j
 
 
 def log_linear(features: jax.Array, targets: jax.Array) -> jax.Array:
-    """Answers `[N, K]` of the log-linear model of features `[N, D]` with the least cross-entropy to targets `[N, K]`."""
+    """Answers of the log-linear model of features `[N, D]` with the least cross-entropy to targets, both `[N, K]`."""
     shape = features.shape[1], targets.shape[1] - 1  # the last class has the logit 0
     answers = lambda w: jnp.pad(features @ w.reshape(shape), ((0, 0), (0, 1)))
     loss = lambda w: -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(answers(w)), axis=-1))

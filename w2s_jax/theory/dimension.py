@@ -56,8 +56,8 @@ def asymptotic(cell: Cell, noise: float = 1.) -> tuple[float, float]:
 
 
 class Bases(NamedTuple):
-    """Cells as arrays. strong, weak: V_s and V_w `[C, D, d]`, orthonormal but for columns of zeros where a cell has fewer
-    dimensions.  n, rows: `[C]`."""
+    """Cells as arrays. strong, weak: V_s and V_w `[C, D, d]`, orthonormal but for columns of zeros where a cell has
+    fewer dimensions.  n, rows: `[C]`."""
     strong: jax.Array
     weak: jax.Array
     n: jax.Array
@@ -67,7 +67,7 @@ class Bases(NamedTuple):
 def bases(cells: tuple[Cell, ...]) -> Bases:
     """With each cell's cosines between the i-th columns of V_s and V_w."""
     most = max(cell.strong + cell.weak for cell in cells)
-    strong, weak = (np.zeros((len(cells), most, max(d))) for d in zip(*((c.strong, c.weak) for c in cells), strict=True))
+    strong, weak = (np.zeros((len(cells), most, max(d))) for d in ([c.strong for c in cells], [c.weak for c in cells]))
     for s, w, cell in zip(strong, weak, cells, strict=True):
         s[:cell.strong, :cell.strong] = np.eye(cell.strong)
         w[cell.strong:cell.strong + cell.weak, :cell.weak] = np.eye(cell.weak)
@@ -196,8 +196,8 @@ def measured(seeds: int, cells: tuple[Cell, ...]) -> dict[Cell, dict[str, float]
 def compared(cell: Cell, found: dict, formula: Callable, who: int, said: str, students: int, **more) -> Row:
     """A variance, of the teacher (0) or the student, against a formula."""
     predicted, seen = formula(cell)[who], found[('weak', 'strong')[who]]
-    return Row(f'{said}: {cell}', predicted, seen, abs(seen / predicted - 1), '|measured / predicted - 1|', .05, students,
-               **more)
+    error = abs(seen / predicted - 1)
+    return Row(f'{said}: {cell}', predicted, seen, error, '|measured / predicted - 1|', .05, students, **more)
 
 
 @TESTBEDS.register('dimension', seeds=4000,

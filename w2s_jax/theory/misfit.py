@@ -1,7 +1,7 @@
 """Misfit equals gain, of squared losses (Charikar, Pabbaraju, Shiragur 2024, arXiv 2405.15116).
 
 A student is the function of a convex class F that is nearest to its supervisor, f_s = argmin_{f in F} d(f, f_w) with
-d(f, g) = E (f - g)^2. If F has the truth f*, then by Pythagoras (theorem 1 there)
+d(f, g) = E (f - g)^2. If F has the truth f*, then by Pythagoras
 
     d(f_s, f*) <= d(f_w, f*) - d(f_s, f_w):    gain >= misfit,
 
@@ -102,7 +102,7 @@ def simulate(every: jax.Array, rows: int, held_out: int, tasks: int, weak_rows: 
         taught, seen, held = (jax.random.normal(k[4 + i], (n, 8)) for i, n in enumerate((weak_rows, rows, held_out)))
         weak_head = least_squares(represent(weak, taught), truth(taught))
         supervisor = lambda x: represent(weak, x) @ weak_head
-        found = {}
+        found: dict[str, Distances] = {}
         for name, network in (('', strong), ('other features', other)):
             learned = least_squares(represent(network, seen), supervisor(seen))
             on = lambda x, network=network, learned=learned: distances(

@@ -5,8 +5,8 @@ For squared losses and any student, without convexity or a truth in its class,
     (f_w - y)^2 = (f_s - y)^2 + (f_w - f_s)^2 + 2 (f_w - f_s)(f_s - y):    gain = misfit + cross term.
 
 In the mean over teachers the cross term is 2 (E f_w - f_s)(f_s - y): it vanishes for the student that is their mean.
-Then gain = misfit = their variance; of M teachers (1 - 1 / M) of it. In Bregman divergences there are two such means: of
-E D(f_w, z) the least is at the mean, of E D(z, f_w) at the mean of grad phi (`dual_mean`), for KL the normalised
+Then gain = misfit = their variance; of M teachers (1 - 1 / M) of it. In Bregman divergences there are two such means:
+of E D(f_w, z) the least is at the mean, of E D(z, f_w) at the mean of grad phi (`dual_mean`), for KL the normalised
 geometric one.
 
 Reverse cross-entropy H(p, p_w) is linear in the student's p: all of it goes to the teacher's first answer, however
