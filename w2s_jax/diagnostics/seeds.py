@@ -6,27 +6,32 @@ from typing import Any
 import numpy as np
 
 from w2s_jax import metrics
-from w2s_jax.diagnostics.registry import DIAGNOSTICS, Predictions, Series
+from w2s_jax.diagnostics.registry import DIAGNOSTICS, Note, Predictions, Series
 from w2s_jax.registry import Settings
 
 
 def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence[Predictions] | None,
-              ceiling: Sequence[Predictions], truth: np.ndarray) -> dict[str, dict]:
+              ceiling: Sequence[Predictions], truth: np.ndarray, row: dict | None = None) -> dict[str, dict]:
     """{'measures', 'series'}: name -> summary over seeds, without what some seed does not define (None); nothing on a
-    test set without a weak model's answers.
+    test set without a weak model's answers. 'notes', if there are any: name -> text.
 
-    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.
+    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.  row: what
+    results.json says of the student.
     """
     found: dict[str, dict] = {'measures': {}, 'series': {}}
     for identity in chosen if weak else ():
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
-        seeds = [DIAGNOSTICS[identity['name']].fn(s, w, c, truth, settings)
+        entry = DIAGNOSTICS[identity['name']]
+        more = {'row': row or {}} if entry.options.get('rows') else {}
+        seeds = [entry.fn(s, w, c, truth, settings, **more)
                  for s, w, c in zip(student, weak or (), ceiling, strict=True)]
         for name in seeds[0]:
             values = [s.get(name) for s in seeds]
             if any(v is None for v in values):
                 continue
-            if isinstance(values[0], Series):
+            if isinstance(values[0], Note):
+                found.setdefault('notes', {})[name] = values[0].text
+            elif isinstance(values[0], Series):
                 found['series'] |= {name: made} if (made := series(values)) else {}
             else:
                 found['measures'] |= {name: made} if (made := measure(name, values)) else {}
