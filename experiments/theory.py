@@ -72,7 +72,7 @@ def run(testbed: Entry, seeds: int | None, changed: dict) -> pd.DataFrame:
 def said(row: pd.Series) -> list[str]:
     """The cells of a printed line; of a control the limit is what the error has to exceed."""
     limit = '' if pd.isna(row['limit']) else f'{"> " if row["control"] else ""}{row["limit"]:g}'
-    cell = f'control: {row["cell"]}' if row['control'] else row['cell']
+    cell = f'{"control: " * row["control"]}{row["cell"]}'.replace('|', '\\|')
     return [row['testbed'], cell, *(f'{row[k]:.4g}' for k in ('predicted', 'measured', 'error')), limit, row['holds'],
             row['how'].replace('|', '\\|')]
 

@@ -14,6 +14,11 @@ def test_variances_of_rows_without_end_are_the_papers():
     assert d.asymptotic(d.Cell(20, 10, (1., .5), 50, 40), 2.) == pytest.approx((.8, .04 * (1.25 + 18.75 / 4)))
 
 
+def test_variances_of_few_rows():
+    found = d.variances(d.Cell(8, 24, (1.,) * 4, 40, 100), 2.)
+    assert found == pytest.approx((2 / 31 * 8, 2 / 31 * (4 + 4 * 24 / 75)))
+
+
 def test_a_student_of_the_same_subspace_has_its_teachers_variance():
     weak, strong = d.variances(d.Cell(10, 10, (1.,) * 10, 40, 30))
     assert strong == pytest.approx(weak) and weak == pytest.approx(10 / 29)

@@ -6,7 +6,7 @@ predictions do not define, which is left out unless every seed has it. A mean ov
 of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is
 registered with `supervisors=True` is also asked with a student's direct supervisor as `weak`, where that is another
 student (NAME_direct). One with `rows=True` is also given what results.json says of the student, as `row`: label, loss,
-mode ...
+mode ... One with `over_seeds=True` is asked once, with a list over seeds of each of the three.
 """
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from w2s_jax.registry import Registry
 # main test set: `watched` `[T, W]`, its answers on the first W rows at each of T looks during training, the last one
 # after the last step; `watched_epochs` `[T]`, how many passes over its rows it had made by then.
 Predictions = Mapping[str, np.ndarray]
-DIAGNOSTICS = Registry('diagnostic', options=('supervisors', 'rows'))
+DIAGNOSTICS = Registry('diagnostic', options=('supervisors', 'rows', 'over_seeds'))
 
 
 class Series(NamedTuple):

@@ -23,8 +23,9 @@ def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
         entry = DIAGNOSTICS[identity['name']]
         more = {'row': row or {}} if entry.options.get('rows') else {}
-        seeds = [entry.fn(s, w, c, truth, settings, **more)
-                 for s, w, c in zip(student, weak or (), ceiling, strict=True)]
+        each = [(student, weak, ceiling)] if entry.options.get('over_seeds') else zip(
+            student, weak or (), ceiling, strict=True)
+        seeds = [entry.fn(s, w, c, truth, settings, **more) for s, w, c in each]
         for name in seeds[0]:
             values = [s.get(name) for s in seeds]
             if any(v is None for v in values):
