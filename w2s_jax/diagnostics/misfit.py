@@ -10,7 +10,8 @@ Of KL, the ceiling in the place of the best model of the student's class, for a 
 
     E KL(f_w, f_c) - E KL(f_s, f_c) = E KL(f_w, f_s),
 
-on the rows that it has learned, trained to the end, if f_c is a function of its class. The better known identity with
+on the rows that it has learned, trained to the end, if f_c is a function of its class; on test rows it says how far the
+student is from that. The better known identity with
 the arguments exchanged is of students of reverse KL in a convex class, which one trained network is not: of any student
 here it is not checked, and is said so.
 """
@@ -71,4 +72,5 @@ def misfit(student: Predictions, weak: Predictions, ceiling: Predictions, truth:
     gain, apart = dual(s, w, c)
     return found | {'kl_gain': (gain, 'gain in KL to the ceiling', 1, 4),
                     'kl_misfit': (apart, 'misfit: KL from the supervisor', 1, 4),
-                    'kl_residual': (gain / apart - 1 if apart > 0 else None, '(gain - misfit) / misfit, KL', 1, 3)}
+                    'kl_residual': (gain / apart - 1 if apart > 0 else None,
+                                    'KL gain less misfit, of misfit; test rows', 1, 3)}
