@@ -86,12 +86,12 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
         first = next(iter(rows))
         if label != first and not row.get('oracle'):
             found['versus'] = {'label': first, **versus(student, answers.of('student', first), truth, how)}
-        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth, answers.of('student', first))
+        more = diagnosed(section['diagnostics'], student, weak, ceiling, truth, row, answers.of('student', first))
         found['measures'] |= more['measures']
         if weak and row.get('supervisor'):
             taught = answers.of('student', row['supervisor'])
             found['measures'] |= direct(section['diagnostics'], student, taught, ceiling, truth)
-        found |= {'series': more['series']} if more['series'] else {}
+        found |= {k: more[k] for k in ('series', 'notes') if more.get(k)}
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'untuned' in needs and answers.test == 'test':
         out['perplexity'] = told = perplexities(needs, section['seeds'])
@@ -127,7 +127,8 @@ def add_test(results: dict, name: str, found: dict) -> None:
     """Puts what was measured on a further test set beside each model's main numbers."""
     pairs = [(results[k], found[k]) for k in ('weak', 'ceiling', 'zero_shot', 'majority') if k in results]
     for mine, theirs in [*pairs, *zip(results['students'], found['students'], strict=True)]:
-        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures', 'series')
+        keep = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'measures', 'series',
+                'notes')
         if theirs.get('accuracy'):
             mine.setdefault('tests', {})[name] = {k: theirs[k] for k in keep if k in theirs}
 

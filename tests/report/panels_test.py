@@ -134,6 +134,13 @@ def test_students_that_fine_tuning_harmed_are_counted(tmp_path, before, said):
     assert any('2 of 2 students are right less often' in w for w in found) == said
 
 
+def test_what_a_diagnostic_says_in_place_of_a_number_is_shown(tmp_path):
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': ['xent']})
+    for path in (tmp_path / 'cells').glob('*/results.json'):
+        pages.edit(path, lambda r: [s.update(notes={'kl': 'a condition is not met'}) for s in r['students']])
+    assert 'xent: a condition is not met' in report.warnings(tables.load(tmp_path))
+
+
 def test_a_line_is_broken_where_a_cell_failed(tmp_path):
     axes = {'student.model': ['chess-xs', 'chess-s', 'chess-m'], 'student.loss.name': ['xent']}
     _, figures = pages.figures(tmp_path, axes=axes | {'student.loss.name': ['xent', 'confidence']}, failed=(3,))

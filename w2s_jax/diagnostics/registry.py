@@ -1,11 +1,13 @@
 """DIAGNOSTICS: name -> what else is measured on stored predictions: `fn(student, weak, ceiling, truth, settings)`.
 
 student, weak, ceiling: of one seed and test set, as `Predictions`.  truth: `[N]`.  Pure numpy.
-Returns: {measure: number}, {measure: (number, title, factor, digits)} or {measure: Series}; None for what these
+Returns: by name of the measure a number, (number, title, factor, digits), a Series or a Note; None for what these
 predictions do not define, which is left out unless every seed has it. A mean over seeds and its standard error are made
 of them (seeds.py), and they describe themselves in results.json, so that a report needs no plug-in. One that is
 registered with `supervisors=True` is also asked with a student's direct supervisor as `weak`, where that is another
-student (NAME_direct); with `reference=True` it also gets `reference=`, what the experiment's first student answers.
+student (NAME_direct). One with `rows=True` is also given what results.json says of the student, as `row`: label, loss,
+mode ... One with `reference=True` gets `reference`, what the experiment's first student answers. One with
+`over_seeds=True` is asked once, with a list over seeds of each.
 """
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from w2s_jax.registry import Registry
 # main test set: `watched` `[T, W]`, its answers on the first W rows at each of T looks during training, the last one
 # after the last step; `watched_epochs` `[T]`, how many passes over its rows it had made by then.
 Predictions = Mapping[str, np.ndarray]
-DIAGNOSTICS = Registry('diagnostic', options=('supervisors', 'reference'))
+DIAGNOSTICS = Registry('diagnostic', options=('supervisors', 'reference', 'rows', 'over_seeds'))
 
 
 class Series(NamedTuple):
@@ -35,6 +37,11 @@ class Series(NamedTuple):
     figure: str
     axes: tuple[str, str]
     diagonal: bool = False
+
+
+class Note(NamedTuple):
+    """What is to be said in place of a number: that a condition is not met, and which. One line of plain text."""
+    text: str
 
 
 def classes(predictions: Predictions) -> np.ndarray:

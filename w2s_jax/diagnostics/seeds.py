@@ -1,40 +1,50 @@
 """What diagnostics say of every seed, as the measures and series of results.json."""
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from w2s_jax import metrics
-from w2s_jax.diagnostics.registry import DIAGNOSTICS, Predictions, Series
+from w2s_jax.diagnostics.registry import DIAGNOSTICS, Note, Predictions, Series
 from w2s_jax.registry import Settings
 
 
 def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence[Predictions] | None,
-              ceiling: Sequence[Predictions], truth: np.ndarray,
+              ceiling: Sequence[Predictions], truth: np.ndarray, row: dict | None = None,
               reference: Sequence[Predictions] | None = None) -> dict[str, dict]:
     """{'measures', 'series'}: name -> summary over seeds, without what some seed does not define (None); nothing on a
-    test set without a weak model's answers.
+    test set without a weak model's answers. 'notes', if there are any: name -> text.
 
-    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.  reference: of the first
-    student, for those diagnostics that compare with it.
+    chosen: the identities of diagnostics.  student, weak, ceiling: one a seed.  truth: `[N]`.  row: what
+    results.json says of the student.  reference: of the first student, for those diagnostics that compare with it.
     """
     found: dict[str, dict] = {'measures': {}, 'series': {}}
     for identity in chosen if weak else ():
         settings = Settings({k: v for k, v in identity.items() if k not in ('name', 'version')})
         entry = DIAGNOSTICS[identity['name']]
-        more = [{'reference': r} if entry.options.get('reference') else {} for r in reference or student]
-        seeds = [entry.fn(s, w, c, truth, settings, **one)
-                 for s, w, c, one in zip(student, weak or (), ceiling, more, strict=True)]
+        each = asked(entry.options, student, weak or (), ceiling, reference or student)
+        more = {'row': row or {}} if entry.options.get('rows') else {}
+        seeds = [entry.fn(*three, truth, settings, **more, **also) for three, also in each]
         for name in seeds[0]:
             values = [s.get(name) for s in seeds]
             if any(v is None for v in values):
                 continue
-            if isinstance(values[0], Series):
+            if isinstance(values[0], Note):
+                found.setdefault('notes', {})[name] = values[0].text
+            elif isinstance(values[0], Series):
                 found['series'] |= {name: made} if (made := series(values)) else {}
             else:
                 found['measures'] |= {name: made} if (made := measure(name, values)) else {}
     return found
+
+
+def asked(options: Mapping, student, weak, ceiling, reference) -> list[tuple[tuple, dict]]:
+    """What a diagnostic is asked with, one a seed or all of them together: (student, weak, ceiling), and what it is given
+    by name."""
+    each = [((student, weak, ceiling), reference)] if options.get('over_seeds') else [
+        ((s, w, c), r) for s, w, c, r in zip(student, weak, ceiling, reference, strict=True)]
+    return [(three, {'reference': first} if options.get('reference') else {}) for three, first in each]
 
 
 def direct(chosen: list[dict], student: Sequence[Predictions], supervisor: Sequence[Predictions],

@@ -233,8 +233,9 @@ class Parts(Inputs):
         for phase in phases:
             aim = phase.section.get('objective', {'name': 'none'})
             row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
-                   'model': self.model_of(phase).name, **_shown(phase), **({'oracle': True} if oracle else {}),
-                   **({'tuned': True} if begun(phase) else {}), **({'supervisor': supervisor} if supervisor else {})}
+                   'model': self.model_of(phase).name, **mode_of(phase), **_shown(phase),
+                   **({'oracle': True} if oracle else {}), **({'tuned': True} if begun(phase) else {}),
+                   **({'supervisor': supervisor} if supervisor else {})}
             self._target(Target('student', row['label'], phase.seed, phase, row))
 
     def _target(self, target: Target) -> None:
@@ -379,6 +380,12 @@ def loss_of(config, role: str, name: str):
         return own, values
     entry = configs.AIMS[configs.known(f'{role}.loss.name', name, configs.AIMS)]
     return entry, Settings({k: s.default for k, s in entry.settings.items()})
+
+
+def mode_of(phase: Phase) -> dict:
+    """The mode of a phase's model, where it has one."""
+    mode = phase.section.get('model', {}).get('mode')
+    return {'mode': mode} if mode else {}
 
 
 def _shown(phase: Phase) -> dict:

@@ -155,7 +155,8 @@ def recovery(rows: pd.DataFrame, alone: bool = False, prefix: str = '') -> str:
 
 
 def warnings(grid: Grid) -> list[str]:
-    """Alarms; cells that failed; students worse than their model was before; what makes the data doubtful."""
+    """Alarms; cells that failed; students worse than their model was before; what makes the data doubtful; notes of
+    diagnostics."""
     table, failed = students(on(grid, MAIN)), [c for c in grid.cells if c.failed]
     raised: dict[str, list[str]] = {}
     for cell in grid.cells:
@@ -176,7 +177,9 @@ def warnings(grid: Grid) -> list[str]:
     if table['seeds'].dropna().eq(1).any():
         found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
     doubts = (w for c in grid.cells for w in _doubts(c.results.get('task') or {}))
-    return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised)]))
+    notes = (f'{s.entry.get("label")}: {text}' for s in tables.entries(on(grid, MAIN))
+             for text in (s.entry.get('notes') or {}).values())
+    return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised), *notes]))
 
 
 def _doubts(task: dict) -> list[str]:

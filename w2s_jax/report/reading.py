@@ -16,7 +16,8 @@ from w2s_jax.report import shape
 MAIN = 'test'  # the name of the main test set
 BESIDE = ('weak', 'zero_shot', 'ceiling', 'majority')  # what stands beside the students
 # What each test set has of its own.
-ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux', 'series')
+ELSEWHERE = ('accuracy', 'pgr', 'pgr_seeds', 'gain', 'versus', 'beyond_zero_shot', 'agreement', 'aux', 'series',
+             'notes')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ SERIES = {'line': 'text', 'figure': 'text', 'axes': ['text'], 'diagonal': 'switc
 MEASURED: dict[str, Any] = {
     'model': 'text', 'accuracy': MEAN, 'measures': {'*': MEASURE}, 'parameters': 'number', 'ids': ['text'],
     'pgr': INTERVAL, 'pgr_seeds': ['number'], 'gain': INTERVAL, 'versus': VERSUS, 'beyond_zero_shot': INTERVAL,
-    'agreement': {'*': MEAN}, 'series': {'*': SERIES}}
+    'agreement': {'*': MEAN}, 'series': {'*': SERIES}, 'notes': {'*': 'text'}}
 ENTRY: dict[str, Any] = {**MEASURED, 'tests': {'*': MEASURED}, 'method': 'text', 'loss': 'text', 'label': 'text',
                          'oracle': 'switch', 'supervisor': 'text'}
 ALARM = {'code': 'text', 'message': 'text', 'accepted': 'switch', 'of': 'any'}
