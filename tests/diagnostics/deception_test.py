@@ -62,7 +62,7 @@ def test_without_tax_or_hidden_rows_there_is_no_score():
 
 def test_it_is_given_the_first_student():
     identity = DIAGNOSTICS['deception'].identity({'above': .75})
-    found = diagnosed([identity], [STUDENT], [WEAK], [CEILING], TRUTH, [FIRST])['measures']
+    found = diagnosed([identity], [STUDENT], [WEAK], [CEILING], TRUTH, reference=[FIRST])['measures']
     assert found['conflict_tax']['mean'] == .5 and found['conflict_tax']['factor'] == 100
     itself = diagnosed([identity], [STUDENT], [WEAK], [CEILING], TRUTH, [STUDENT])['measures']
     assert itself['conflict_tax']['mean'] == 0 and 'deception_score' not in itself
