@@ -40,8 +40,7 @@ def diagnosed(chosen: list[dict], student: Sequence[Predictions], weak: Sequence
 
 
 def asked(options: Mapping, student, weak, ceiling, reference) -> list[tuple[tuple, dict]]:
-    """What a diagnostic is asked with, of each seed or of all together: (student, weak, ceiling), and what it is given by
-    name."""
+    """(student, weak, ceiling) and what is given by name, that a diagnostic is asked with: of each seed, or of all."""
     each = [((student, weak, ceiling), reference)] if options.get('over_seeds') else [
         ((s, w, c), r) for s, w, c, r in zip(student, weak, ceiling, reference, strict=True)]
     return [(three, {'reference': first} if options.get('reference') else {}) for three, first in each]
