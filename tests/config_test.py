@@ -1,4 +1,5 @@
 """A config is checked before anything is computed, and what is wrong is named by its field."""
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -9,6 +10,7 @@ import pytest
 from w2s_jax import config as configs
 from w2s_jax.config import default_config
 from w2s_jax.errors import ConfigError
+from w2s_jax.methods import METHODS
 from w2s_jax.registry import Setting
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').rglob('*.py'))
@@ -200,3 +202,12 @@ def test_flat_gives_dotted_plain_values():
     assert flat['train.epochs'] == 2 and 'train' not in flat
     assert json.loads(json.dumps(flat, allow_nan=False)) == flat
     assert configs.flat(ml_collections.FrozenConfigDict(config)) == flat
+
+
+def test_a_setting_cannot_take_the_name_of_a_field(monkeypatch):
+    monkeypatch.setitem(METHODS.entries, 'greedy', dataclasses.replace(
+        METHODS['naive'], name='greedy', settings={'share': Setting(.1)}))
+    c = configs.default_config()
+    c.method.name = 'greedy'
+    with pytest.raises(ConfigError, match="^'greedy': has a setting of the name of the field method.share"):
+        configs.compose(c)

@@ -174,7 +174,10 @@ def settings(config) -> dict[str, Setting]:
         name = _value(config, _dotted(named.section, named.field), found)
         if not named.loose or (isinstance(name, str) and name in named.registry):
             known(_dotted(named.section, named.field), name, named.registry)
-            found |= {_dotted(named.section, k): s for k, s in named.registry[name].settings.items()}
+            more = {_dotted(named.section, k): s for k, s in named.registry[name].settings.items()}
+            for field in more.keys() & found.keys():
+                raise ConfigError(f'{name!r}: has a setting of the name of the field {field}, expected another')
+            found |= more
     for named in LISTED:
         field = _dotted(named.section, named.field)
         value = _value(config, field, found)

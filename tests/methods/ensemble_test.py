@@ -144,6 +144,18 @@ def test_domains():
     assert set(domain[of(every, 'ceiling')[0].needs['rows'].value]) == {0, 1, 2, 3}
 
 
+def test_every_teacher_is_trained_once_for_all_methods():
+    """Four methods, three teachers, five seeds, as the cells of a grid."""
+    ids, labels = [], []
+    for name, fields in (('ensemble', {'method.combine': 'uniform'}), ('ensemble', {'method.combine': 'vote'}),
+                         ('ensemble', {'method.combine': 'confidence'}), ('raven', {})):
+        made = planned(small(name, seeds=(0, 1, 2, 3, 4), **{'method.draws': 3}, **fields))
+        ids.append({p.id for p in made.phases if p.role == 'teacher' and p.kind == 'fit'})
+        labels.append({p.id for p in made.phases if p.kind == 'predict' and p.role == 'label'})
+    assert [len(i) for i in ids] == [15] * 4 and len(set.union(*ids)) == 15
+    assert set.intersection(*labels)
+
+
 @pytest.mark.parametrize('combine', ['uniform', 'vote'])
 def test_the_weak_model_answers_as_its_labels_are_made(tmp_path, combine):
     config = spurious(method__name='ensemble', method__combine=combine, method__matched=False,
