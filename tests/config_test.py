@@ -209,5 +209,5 @@ def test_a_setting_cannot_take_the_name_of_a_field(monkeypatch):
         METHODS['naive'], name='greedy', settings={'share': Setting(.1)}))
     c = configs.default_config()
     c.method.name = 'greedy'
-    with pytest.raises(ConfigError, match="^'greedy': has a setting of the name of the field method.share"):
+    with pytest.raises(ConfigError, match=r"^'greedy': has a setting of the name of the field method.share"):
         configs.compose(c)

@@ -1,4 +1,4 @@
-"""Objectives on perturbed inputs and of several teachers: the same numbers in microbatches, on a mesh of eight devices, and by pmap."""
+"""Objectives on perturbed inputs and of several teachers: the same in microbatches, on eight devices, and by pmap."""
 import dataclasses
 import functools
 
@@ -48,7 +48,8 @@ def batch(seed):
 
 def steps(name, mesh, driver='jit', accumulate=1):
     """Parameters and what is logged after three steps."""
-    static = stepping.Static(objectives.bind(name.split()[0], STATIC.get(name)), 10, B, K, accumulate, columns=COLUMNS, rows=B)
+    bound = objectives.bind(name.split()[0], STATIC.get(name))
+    static = stepping.Static(bound, 10, B, K, accumulate, columns=COLUMNS, rows=B)
     states = program.compiled_init(init, static, mesh)(hyper(name), np.arange(RUNS, dtype=np.uint32), None, None, RUNS)
     step = (program.pmapped_step if driver == 'pmap' else program.compiled_step)(apply, static, 'vmap', mesh)
     metrics = None
