@@ -110,14 +110,15 @@ def directions(key: jax.Array, d: int) -> tuple[jax.Array, jax.Array, jax.Array]
 def students(every: jax.Array, spike: float | jax.Array, d: int, rows: int, steps: int, start: str) -> jax.Array:
     """Overlap with the truth over the steps, `[keys, steps + 1]`, of students from a start: 'spectral', 'random', or
     'orthogonal', the first eigenvector of rows whose spike is orthogonal to the truth and the teacher."""
-    def one(key):
+    def first(key):
         k = jax.random.split(key, 4)
         truth, spiked, weak = directions(k[0], d)
         if start == 'orthogonal':
             spiked = unit(spiked - CORRELATION * truth)
         u = unit(jax.random.normal(k[1], (d,))) if start == 'random' else spectral(k[1], spike, spiked, rows)
-        return learned(k[2], oriented(k[3], u, weak), weak, truth, steps)
-    return jax.vmap(one)(every)
+        return k[2], oriented(k[3], u, weak), weak, truth
+    # One after the other: XLA has no fast product of many matrices at once on processors.
+    return jax.vmap(functools.partial(learned, steps=steps))(*jax.lax.map(first, every))
 
 
 @functools.partial(jax.jit, static_argnames=('d', 'rows'))
