@@ -30,6 +30,21 @@ def test_gradients_have_the_mean_and_the_spread_of_those_of_rows():
     np.testing.assert_allclose(found @ u, 0, atol=2e-4 * abs(found).max())
 
 
+def test_the_polynomial_is_hermites():
+    np.testing.assert_allclose(w.hermite(jnp.array([-1.5, .5, 2])), [1.125, -1.375, 2], rtol=1e-6)
+
+
+def test_beside_the_plane_of_both_a_gradient_is_as_long_as_the_residuals():
+    u, weak, rows = np.eye(40)[0], np.array([.6, .8, *[0] * 38]), 9
+    found = np.asarray(w.gradient(jax.random.key(5), jnp.asarray(u), jnp.asarray(weak), rows))
+    normal = np.asarray(jax.random.normal(jax.random.key(5), (3 * rows + 40,)), np.float64)
+    a, b, noise = normal[:3 * rows].reshape(3, rows)
+    he = lambda z: z ** 3 - 3 * z
+    residual = (he(a) - he(.6 * a + .8 * b) - w.NOISE * noise) * (3 * a ** 2 - 3)
+    np.testing.assert_allclose(found[2:], np.sqrt((residual ** 2).sum()) * normal[3 * rows + 2:] / rows, rtol=1e-3)
+    assert found[1] == pytest.approx(residual @ b / rows, rel=1e-3)
+
+
 def test_the_mean_slope_is_that_of_the_population():
     assert float(w.slopes(keys(40), .8, 6, 5000).mean()) == pytest.approx(w.convexity(.8), rel=.03)
     step, c = 1e-5, .8  # of 6 (1 - c^3), which falls by the angle t, c = cos t
