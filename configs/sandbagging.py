@@ -2,6 +2,9 @@
 
   python -m experiments.run --config=configs/sandbagging.py --workdir=runs/sandbagging           # the salient concept
   python -m experiments.run --config=configs/sandbagging.py:chess --workdir=runs/sandbagging_chess
+
+Locking chess-m takes a higher rate and longer than it is taught with here. Seconds and, of chess, some minutes on two
+cores. What came out: docs/methods/sandbagging.md.
 """
 from configs import quickstart, salient_concept
 from w2s_jax.config import compose
@@ -12,5 +15,9 @@ def get_config(task: str = 'salient'):
     c = salient_concept.get_config() if task == 'salient' else quickstart.get_config()
     c.method.name = 'sandbagging'
     c.student.loss.name, c.method.baselines = 'xent', ()
-    c.train.epochs = 1 if task == 'salient' else c.train.epochs
-    return compose(c)
+    c = compose(c)
+    if task == 'salient':
+        c.train.epochs = 1
+    else:
+        c.method.rate, c.method.epochs = 1e-3, 20
+    return c

@@ -3,7 +3,7 @@
 A file a topic, each with pure functions and a testbed (registry.py says what that is). The command is
 `python -m experiments.theory`; a topic is added by a file here that registers a testbed, and its import below.
 """
-from w2s_jax.theory import bregman, dimension, misfit, variance
+from w2s_jax.theory import bounds, bregman, dimension, misfit, overlap, variance, warm_start
 from w2s_jax.theory.registry import TESTBEDS
 
-__all__ = ['TESTBEDS', 'bregman', 'dimension', 'misfit', 'variance']
+__all__ = ['TESTBEDS', 'bounds', 'bregman', 'dimension', 'misfit', 'overlap', 'variance', 'warm_start']
