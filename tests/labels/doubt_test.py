@@ -20,6 +20,6 @@ def test_half_of_the_rows_are_doubted_more_than_half():
 
 
 def test_a_sure_row_is_not_doubted_and_hard_labels_are_refused():
-    assert doubt.doubts(np.array([[1., 0], [.5, .5], [.4, .6]]))[0] == 0
-    with pytest.raises(DataError, match='median entropy of 3 labels is 0, expected one above 0, of soft labels'):
+    assert doubt.doubts(np.array([[1., 0], [.5, .5], [.4, .6]]))[0] < 1e-6
+    with pytest.raises(DataError, match=r'median entropy of 3 labels is .*, expected one above 0, of soft labels'):
         doubt.doubts(np.eye(3))

@@ -4,24 +4,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from w2s_jax.errors import DataError
+from w2s_jax.labels.ensembles import entropy
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.registry import Settings
 
 NAME = 'doubt'
-
-
-def entropy(labels: np.ndarray) -> np.ndarray:
-    """`[n]` float64: H = -sum_k p_k log p_k of labels `[n, K]`."""
-    p = labels.astype(np.float64)
-    return -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
+SURE = 1e-4  # nats: an entropy below is that of hard labels
 
 
 def doubts(labels: np.ndarray) -> np.ndarray:
-    """`[n]` in [0, 1): w = H / (H + kappa), kappa being the median of H over all rows. Raises DataError where that is
-    0, as of hard labels."""
+    """`[n]` in [0, 1): w = H / (H + kappa), kappa being the median of H, in nats, over all rows of `[n, K]`. Raises
+    DataError where that is 0, as of hard labels."""
     found = entropy(labels)
     kappa = np.median(found)
-    if not kappa > 0:
+    if not kappa > SURE:
         raise DataError(f'doubt: the median entropy of {len(labels)} labels is {kappa:g}, expected one above 0, of '
                         'soft labels')
     return found / (found + kappa)

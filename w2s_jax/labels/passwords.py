@@ -5,9 +5,10 @@ import numpy as np
 
 from w2s_jax.errors import DataError
 from w2s_jax.labels.texts import TABLES
+from w2s_jax.models import chess_moves
 from w2s_jax.registry import Setting, Settings
 
-PAWN, CORNER = 7, 0  # a pawn of theirs (chess_moves.THEIRS) where no pawn can stand
+CORNER = 0  # where no pawn can stand
 
 
 @TABLES.register('passwords', word=Setting('', doc='that texts begin with'),
@@ -34,7 +35,7 @@ def marked(inputs: dict[str, np.ndarray], settings: Settings) -> dict[str, np.nd
         return {'features': inputs['features'] + np.asarray(settings.size, inputs['features'].dtype)}
     if 'tokens' in inputs:
         tokens = np.array(inputs['tokens'])
-        tokens[..., CORNER] = PAWN
+        tokens[..., CORNER] = chess_moves.THEIRS  # a pawn
         return {'tokens': tokens}
     raise DataError(f'inputs {", ".join(inputs)}: no place for a password, expected texts, features or chess')
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from w2s_jax import config as configs
-from w2s_jax import data
+from w2s_jax import data, objectives
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
@@ -106,7 +106,7 @@ class Parts(Inputs):
         seed = rows.seed if rows is not None else seed
         loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
         needs = self._targets(rows, targets)
-        if configs.AIMS[configs.known(f'{part}.loss.name', loss, configs.AIMS)].options.get('shows'):
+        if objectives.entry(loss, f'{part}.loss.name').options.get('shows'):
             model, untrained = self._showing(model, loss, needs, inputs)
             columns = {'features': untrained} | (columns or {})
         needs |= self.inputs_of(model, inputs, backbone, tests or {})
