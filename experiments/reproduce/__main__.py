@@ -3,7 +3,7 @@
 COMMAND: make reproduce CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER [TASKS=sst2,sciq] [SEEDS=5] [WORK=runs/reproduce]
 Needs PyTorch, and some minutes for each task and seed; what is done is kept in WORK and not done again.
 
-MODEL cut to 2 layers teaches MODEL cut to 6 layers a task of DATA (a folder with a folder of parquet files for each),
+MODEL cut to 4 layers teaches MODEL cut to 6 layers a task of DATA (a folder with a folder of parquet files for each),
 fully fine-tuned: weak, naive (xent), logconf and ceiling, as their `train_weak_to_strong.py` wires them. Compared are
 all training losses, the weak labels and all answers on the test set. Theirs gets from here the folders of the cut
 models, the texts with their classes and the order of the rows; it tokenises, trains, labels and answers by itself, and

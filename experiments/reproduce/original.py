@@ -24,8 +24,8 @@ from w2s_jax import data
 from w2s_jax.engine import plan
 from w2s_jax.models import hf
 
-LAYERS = {'teacher': 2, 'student': 6}
-BATCH, EPOCHS, RATE = 32, 2, 5e-5
+LAYERS = {'teacher': 4, 'student': 6}
+BATCH, EPOCHS, RATE = 16, 2, 2e-4
 
 
 class Differs(Exception):
