@@ -141,6 +141,18 @@ def test_what_a_diagnostic_says_in_place_of_a_number_is_shown(tmp_path):
     assert 'xent: a condition is not met' in report.warnings(tables.load(tmp_path))
 
 
+def test_what_is_said_of_several_students_is_said_once(tmp_path):
+    names = ['xent', 'confidence', 'kl', 'reverse_kl', 'window']
+    synthetic_grid.write(tmp_path, axes={'student.loss.name': names})
+    for path in (tmp_path / 'cells').glob('*/results.json'):
+        pages.edit(path, lambda r: [s.update(notes={'kl': 'not met', 'of': f'{s["label"]} alone'})
+                                    for s in r['students']])
+    found = report.warnings(tables.load(tmp_path))
+    assert sum('not met' in w for w in found) == 1
+    assert any(w.startswith('xent, confidence, kl and 2 more: not met') for w in found)
+    assert [w for w in found if w.endswith(' alone')] == [f'{n}: {n} alone' for n in names]
+
+
 def test_a_line_is_broken_where_a_cell_failed(tmp_path):
     axes = {'student.model': ['chess-xs', 'chess-s', 'chess-m'], 'student.loss.name': ['xent']}
     _, figures = pages.figures(tmp_path, axes=axes | {'student.loss.name': ['xent', 'confidence']}, failed=(3,))

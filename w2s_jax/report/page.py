@@ -166,6 +166,8 @@ def warnings(grid: Grid) -> list[str]:
             said = alarm['message'] if grid.alone else ALARMS.get(alarm.get('code', ''), alarm['message'])
             if cell.name not in raised.setdefault(said, []):
                 raised[said].append(cell.name)
+    if grid.alone:
+        raised = {said: [c.name for c in grid.cells] for said in _together(raised, tables.entries(grid))}
     found = [message if len(names) == len(grid.cells) else
              f'{message} ({", ".join(names[:3])}{", …" * (len(names) > 3)})' for message, names in raised.items()]
     if failed:
@@ -177,9 +179,21 @@ def warnings(grid: Grid) -> list[str]:
     if table['seeds'].dropna().eq(1).any():
         found.append('one seed: intervals and p values are over test examples, and say nothing about other seeds.')
     doubts = (w for c in grid.cells for w in _doubts(c.results.get('task') or {}))
-    notes = (f'{s.entry.get("label")}: {text}' for s in tables.entries(on(grid, MAIN))
-             for text in (s.entry.get('notes') or {}).values())
-    return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised), *notes]))
+    entries = tables.entries(on(grid, MAIN))
+    notes = (f'{s.entry.get("label")}: {text}' for s in entries for text in (s.entry.get('notes') or {}).values())
+    return list(dict.fromkeys([*found, *(w for w in doubts if w not in raised), *_together(notes, entries)]))
+
+
+def _together(messages: Iterable[str], entries: list) -> list[str]:
+    """Messages 'LABEL: text' with one text become one, that names the students."""
+    labels = sorted({str(s.entry.get('label')) for s in entries}, key=len, reverse=True)
+    texts: dict[str, list[str]] = {}
+    for message in dict.fromkeys(messages):
+        label = next((name for name in labels if message.startswith(f'{name}: ')), None)
+        text = message if label is None else message[len(label) + 2:]
+        texts.setdefault(text, []).extend([] if label is None else [label])
+    named = lambda who: f'{", ".join(who[:3])}{f" and {len(who) - 3} more" * (len(who) > 3)}: ' if who else ''
+    return [named(who) + text for text, who in texts.items()]
 
 
 def _doubts(task: dict) -> list[str]:

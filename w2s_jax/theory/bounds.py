@@ -38,7 +38,7 @@ def loss_bound(d: jax.Array, gamma: jax.Array) -> jax.Array:
 
 def calibration_bound(d: jax.Array) -> jax.Array:
     """How much their marginal calibration errors within the same groups may differ."""
-    return 2 * jnp.sqrt(1 - jnp.exp(-d))
+    return 2 * jnp.sqrt(-jnp.expm1(-d))
 
 
 def marginal_error(answers: jax.Array, truth: jax.Array, group: jax.Array) -> jax.Array:
