@@ -6,6 +6,7 @@ something beside the weights. However a batch is cut (microbatches, meshes, pmap
 """
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from w2s_jax.errors import ConfigError
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 
+# pairs: forward gives the log-likelihoods of a row's two texts, `[B, 2]`, and `inputs` have `begins` and `reference`,
+# both `[B, 2]` (phases/score.py)
 # shows: forward gives (logits, what the head read), and the column `features` is what a frozen backbone makes of a row
-OBJECTIVES = Registry('objective', options=('shows',), traces=True)
+OBJECTIVES = Registry('objective', options=('pairs', 'shows'), traces=True)
 
 
 def init_params(model: Callable, key, start):
@@ -42,7 +45,8 @@ def predict(forward: Callable, params, inputs):
 
 
 class Objective(NamedTuple):
-    """The five functions of an objective; all but `losses` have defaults for one network that remembers nothing.
+    """The five functions of an objective; all but `losses` have defaults for one network that remembers nothing. What
+    is registered is a function that makes them, of nothing or of the static settings.
 
     losses: (forward, params, batch, state, settings, progress, key) -> (per_example `[B]`, aux). batch: `inputs`,
       `targets` `[B, K]`, `weight` `[B]`, `row` `[B]` (places among the run's rows, in [0, n)), and further columns.
@@ -119,7 +123,8 @@ def bind(name: str, values: dict | None = None) -> Bound:
 def _built(bound: Bound) -> Objective:
     if bound.is_loss:
         return from_loss(LOSSES[bound.name])
-    return OBJECTIVES[bound.name].fn()
+    make = OBJECTIVES[bound.name].fn
+    return make(Settings(dict(bound.static))) if inspect.signature(make).parameters else make()
 
 
 def check_losses(bound: Bound, per_example, weight) -> None:

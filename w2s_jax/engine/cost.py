@@ -100,6 +100,8 @@ def operations(phase: Phase, models: dict[str, Model], positions: float) -> floa
     positions = positions or model.positions
     if phase.kind == 'features':
         return 2.0 * model.read * positions * _count(phase.needs['inputs'])
+    if phase.kind == 'score':
+        return 2.0 * model.work * positions * _count(phase.needs['inputs'])
     one = (model.work or model.num_params) * (1 if model.featurize else positions)
     tests = {k: _count(v) for k, v in phase.needs.items() if k.startswith('predict/')}
     if not kinds.KINDS[phase.kind].trains:

@@ -2,8 +2,10 @@
 import functools
 
 from w2s_jax.data import Dataset
+from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Rows, Source, source
 from w2s_jax.models.modes import Model
+from w2s_jax.objectives import entry
 
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
@@ -30,6 +32,9 @@ class Inputs:
         title = _TITLES.get(name, name)
         if model.tokenizer is not None and not (isinstance(need, Phase) and need.kind == 'tokens'):
             need = Phase('tokens', self.tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
+        if model.scored:
+            section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
+            return Phase('score', section, {'inputs': need}, f'{model.name}: likelihoods of the {title}', 'score')
         if model.featurize is not None:
             section = {'model': model.identity, 'num_classes': self.dataset.num_classes, **_adapted(backbone)}
             need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
@@ -69,6 +74,24 @@ class Inputs:
         if inputs is not None and model.featurize is not None:
             needs['scale'] = prepared('inputs')
         return needs | {f'predict/{k}': prepared(k, tests.get(k)) for k in self.dataset.tests}
+
+
+def default_loss(config, role: str) -> str:
+    """The objective of a role that names none: cross-entropy, a teacher's own, and of a ceiling that of the students
+    where they are tuned on pairs of texts, so that both are of one kind."""
+    part = 'teacher' if role == 'teacher' else 'student'
+    name = config[part].loss.name
+    pairs = role == 'ceiling' and entry(name, f'{part}.loss.name').options.get('pairs')
+    return name if role == 'teacher' or pairs else 'xent'
+
+
+def policy(model: Model, loss: str) -> Model:
+    """The model as one that pairs of texts tune. Raises ConfigError for one without a next-token head, or a task
+    without pairs."""
+    if model.policy is None:
+        raise ConfigError(f'objective {loss!r}: tunes which of two texts {model.name!r} makes likelier, expected a '
+                          'causal language model and a task of pairs (anthropic_hh, preference)')
+    return model.policy()
 
 
 def tuned(phase: Phase) -> Phase | None:

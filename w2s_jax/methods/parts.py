@@ -18,7 +18,7 @@ from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.labels.prompts import check_template
 from w2s_jax.labels.texts import TABLES
-from w2s_jax.methods.inputs import Inputs, tuned
+from w2s_jax.methods.inputs import Inputs, default_loss, policy, tuned
 from w2s_jax.methods.robust import ROBUST, attacked
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
@@ -104,9 +104,11 @@ class Parts(Inputs):
         """
         part = 'teacher' if role == 'teacher' else 'student'
         seed = rows.seed if rows is not None else seed
-        loss = loss or (self.config.teacher.loss.name if role == 'teacher' else 'xent')
-        needs = self._targets(rows, targets)
-        if objectives.entry(loss, f'{part}.loss.name').options.get('shows'):
+        loss = loss or default_loss(self.config, role)
+        needs, aim = self._targets(rows, targets), objectives.entry(loss, f'{part}.loss.name').options
+        if aim.get('pairs'):
+            model = policy(model, loss)
+        if aim.get('shows'):
             model, untrained = self._showing(model, loss, needs, inputs)
             columns = {'features': untrained} | (columns or {})
         needs |= self.inputs_of(model, inputs, backbone, tests or {})

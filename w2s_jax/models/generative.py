@@ -16,7 +16,7 @@ CHUNK = 128  # positions whose logits `[B, CHUNK, V]` are held at once
 
 class NextTokenHead(nn.Module):
     """`[B, 2]` float32: minus the log-likelihood of a row's texts, and how many tokens that was. The first token of a
-    text is given.
+    text is given, or where there are `begins` `[B, S]` all before that place.
 
     tied: the table of the embeddings, which comes with the features, is the head.  compares: `[B, S]` instead, the
     log-likelihood of each text: of texts that differ in an answer alone these are the logits of the answers.
@@ -30,7 +30,10 @@ class NextTokenHead(nn.Module):
         c = self.config
         table = x['table'] if self.tied else self.param('table', nn.initializers.normal(.02), (c.vocab_size, c.d_out))
         losses = token_losses(x['hidden'], x['tokens'], table, c)
-        real = jnp.arange(1, x['tokens'].shape[1])[None] < x['length'].reshape(-1, 1)
+        at = jnp.arange(1, x['tokens'].shape[1])[None]
+        real = at < x['length'].reshape(-1, 1)
+        if 'begins' in x:
+            real &= at >= x['begins'].reshape(-1, 1)
         found = jnp.where(real, losses, 0).sum(1).reshape(x['length'].shape)
         if self.compares:
             return -found
@@ -68,7 +71,8 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
     def features(backbone, variables, inputs):
         length = inputs['length'].reshape(-1)
         tokens = inputs['tokens'].reshape(len(length), -1)
-        found = {'hidden': backbone.apply(variables, tokens, length), 'tokens': tokens, 'length': inputs['length']}
+        found = {'hidden': backbone.apply(variables, tokens, length), 'tokens': tokens,
+                 **{k: inputs[k] for k in ('length', 'begins') if k in inputs}}
         return found | ({'table': variables['params']['tokens']['embedding']} if tied else {})
 
     def load(shardings):
@@ -89,3 +93,9 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
 def comparing(parts: Parts) -> Parts:
     """The parts of `predicting` with the log-likelihoods of a row's texts as their logits."""
     return dataclasses.replace(parts, head=parts.head.clone(compares=True), extra=(*parts.extra, ('texts', 'compared')))
+
+
+def preferring(parts: Parts) -> Parts:
+    """The parts of `comparing`, to be trained on which text of a row is preferred (train/preference.py): of what two
+    texts have in common at their beginning, nothing counts."""
+    return dataclasses.replace(comparing(parts), scored=True, extra=(*parts.extra, ('texts', 'preferred')))

@@ -99,4 +99,6 @@ def _parts(folder: pathlib.Path, name: str, fingerprint: str, texts: int, num_cl
                  tokenizer=tokens.load(folder), max_length=hf.max_length(checkpoint),
                  extra=(('dtype', dtype), ('read_out', place), ('intercept', bias), *cut),
                  generative=predicting if config.causal else None,
-                 comparing=(lambda parts: generative.comparing(predicting(parts))) if config.causal else None)
+                 comparing=(lambda parts: generative.comparing(predicting(parts))) if config.causal else None,
+                 preferring=(lambda parts: generative.preferring(predicting(parts)))
+                 if config.causal and texts == 2 else None)

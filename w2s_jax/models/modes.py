@@ -37,6 +37,9 @@ class Model:
     backbone: () -> the same model as a probe, whose features are its frozen backbone's; None if it has none.
     generative: () -> the same backbone with a head that predicts its own inputs (generative.py); None if it has none.
     prompted: () -> the same untrained, which tells texts of a row apart by their likelihoods; None if it cannot.
+    policy: () -> the same with its next-token head, to be trained on which text of a row is preferred: `apply` gives
+      their log-likelihoods `[B, S]`; None if it has none.  scored: whether its inputs have beside them what an
+      untrained one says of them (phases/score.py).
     shown: () -> the same, whose `apply` gives (logits, what the head read); None if no training moves the latter.
     """
     name: str
@@ -59,6 +62,8 @@ class Model:
     backbone: Callable[[], 'Model'] | None = None
     generative: Callable[[], 'Model'] | None = None
     prompted: Callable[[], 'Model'] | None = None
+    policy: Callable[[], 'Model'] | None = None
+    scored: bool = False
     shown: Callable[[], 'Model'] | None = None
     vocab_size: int = 0
     intercept: tuple[str, ...] = ()
@@ -74,7 +79,8 @@ class Model:
 
     def others(self) -> list['Model']:
         """What the same backbone is beside it."""
-        return [make() for make in (self.backbone, self.generative, self.prompted, self.shown) if make]
+        return [make() for make in (self.backbone, self.generative, self.prompted, self.policy, self.shown)
+                if make]
 
     @property
     def key(self) -> str:
@@ -108,6 +114,8 @@ class Parts:
     places: int = 1  # of an image, that each parameter is used at
     generative: Callable[['Parts'], 'Parts'] | None = None  # what `Model.generative` is made of
     comparing: Callable[['Parts'], 'Parts'] | None = None  # what `Model.prompted` is made of
+    preferring: Callable[['Parts'], 'Parts'] | None = None  # what `Model.policy` is made of
+    scored: bool = False  # see `Model`
     shows: bool = False  # see `Model.shown`
 
     def read(self, variables, inputs):
@@ -168,7 +176,7 @@ def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
                  defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
                  tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions,
                  vocab_size=getattr(getattr(parts.backbone, 'config', None), 'vocab_size', 0),
-                 intercept=parts.intercept, **fields)
+                 intercept=parts.intercept, scored=parts.scored, **fields)
 
 
 def full(parts: Parts, settings: tuple) -> Model:
@@ -270,6 +278,9 @@ def bind(parts: Parts, mode: str, settings: tuple) -> Model:
     if parts.comparing:
         compare = parts.comparing
         model = dataclasses.replace(model, prompted=functools.cache(lambda: bind(compare(parts), 'full', settings)))
+    if parts.preferring:
+        prefer, own = parts.preferring, 'full' if mode == 'probe' else mode
+        model = dataclasses.replace(model, policy=functools.cache(lambda: bind(prefer(parts), own, settings)))
     if jax.default_backend() != 'cpu' or model.featurize or not isinstance(parts.backbone, Transformer):
         return model
     config = parts.backbone.config

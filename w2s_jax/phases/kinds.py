@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from w2s_jax import evaluation
 from w2s_jax.graph import Phase
-from w2s_jax.phases import attack, encode, fit, predict, simulated, tables
+from w2s_jax.phases import attack, encode, fit, predict, score, simulated, tables
 from w2s_jax.phases.context import Context
 from w2s_jax.runtime import process
 
@@ -39,6 +39,7 @@ def compare(phases: list[Phase], inputs: list[dict], context: Context, folder: p
 KINDS: dict[str, Kind] = {
     'tokens': Kind(encode.tokens),
     'features': Kind(encode.features, on_devices=True),
+    'score': Kind(score.run, on_devices=True),
     'table': Kind(tables.table),
     'fit': Kind(fit.run, on_devices=True, trains=True, choose=fit.choose),
     'predict': Kind(predict.run, on_devices=True),
