@@ -68,7 +68,7 @@ def artifact(folder, phase):
                 and json.loads((path / 'config.json').read_text()) == json.loads(json.dumps(phase.config)))
 
 
-def weights(row):
+def weights_of(row):
     """`[S][T]`: what a student's teachers weighed in the end."""
     return row['aux']['teacher_weights']['seeds']
 
@@ -92,13 +92,36 @@ def test_weights_of_one_teacher_train_the_naive_student_to_the_bit(tmp_path):
     results = run(small('raven', method__baselines=('xent',), train__keep='all',
                         student__loss__name='weighted_teachers', student__loss__easy=.5), tmp_path)
     one, other = (student(results, name) for name in ('xent', 'weighted_teachers'))
-    assert one['accuracy'] == other['accuracy'] and weights(other) == [[1.], [1.]]
+    assert one['accuracy'] == other['accuracy'] and weights_of(other) == [[1.], [1.]]
     made = planned(small('raven', method__baselines=('xent',), student__loss__name='weighted_teachers',
                          student__loss__easy=.5))
     for a, b in zip(of(made, 'student', 'xent'), of(made, 'student', 'weighted_teachers'), strict=True):
         a, b = (artifact(tmp_path, p) for p in (a, b))
         np.testing.assert_array_equal(a.arrays['test.top_probability'], b.arrays['test.top_probability'])
         np.testing.assert_array_equal(a.arrays['loss'], b.arrays['loss'])
+
+
+@pytest.mark.parametrize(('start', 'weights'), [('kl', 'global'), ('random', 'rows')])
+def test_weights_that_stay_are_their_start(tmp_path, start, weights):
+    fields = {'method__draws': 2, 'student__loss__name': 'weighted_teachers', 'student__loss__start': start,
+              'student__loss__rate': 0., 'student__loss__weights': weights, 'train__epochs': 1, 'seeds': (0,),
+              'train__keep': 'all'}
+    row = student(run(small('raven', **fields), tmp_path), 'weighted_teachers')
+    fit = of(planned(small('raven', **fields)), 'student', 'weighted_teachers')[0]
+    told, taught = (artifact(tmp_path, fit.needs[f'columns/{name}']).arrays['labels'] for name in ('start', 'teachers'))
+    assert start == 'random' or np.allclose(told, ensembles.starts(taught.swapaxes(0, 1), start, weights == 'rows', None))
+    assert (np.ptp(told, axis=0).max() > .01) == (weights == 'rows') and abs(told.mean(0)[0] - .5) > 1e-3
+    if weights == 'global':
+        np.testing.assert_allclose(weights_of(row)[0], told[0], atol=1e-5)
+    else:
+        assert row['aux']['teacher_weights']['seeds'][0] != [.5, .5]
+
+
+def test_weights_that_go_back_each_epoch():
+    made = planned(small('raven', method__each_epoch=True, train__epochs=3, student__loss__name='weighted_teachers'))
+    assert of(made, 'student', 'weighted_teachers')[0].section['hyper']['loss']['resets'] == 2
+    made = planned(small('raven', method__each_epoch=True, student__epochs=5, student__loss__name='weighted_teachers'))
+    assert of(made, 'student', 'weighted_teachers')[0].section['hyper']['loss']['resets'] == 4
 
 
 def test_even_weights_that_stay_are_the_uniform_ensemble(tmp_path):
@@ -109,7 +132,7 @@ def test_even_weights_that_stay_are_the_uniform_ensemble(tmp_path):
     for a, b in zip(of(made, 'student', 'xent'), of(made, 'student', 'weighted_teachers'), strict=True):
         a, b = (artifact(tmp_path, p) for p in (a, b))
         np.testing.assert_allclose(a.arrays['loss'], b.arrays['loss'], atol=1e-5)
-    assert weights(student(results, 'weighted_teachers')) == [[.5, .5], [.5, .5]]
+    assert weights_of(student(results, 'weighted_teachers')) == [[.5, .5], [.5, .5]]
 
 
 def test_teachers_are_every_model_on_every_slice_with_every_draw():
@@ -276,7 +299,7 @@ def test_the_order_of_teachers_is_that_of_their_weights(tmp_path):
     sooner = {'student__loss__freeze': 0., 'student__loss__rate': 1., 'student__learning_rate': .05}
     found = [student(run(spurious(method__domains=d, **sooner), tmp_path / str(i)), 'weighted_teachers')
              for i, d in enumerate([(0, 1, 2), (2, 0, 1)])]
-    a, b = (np.array(weights(s)) for s in found)
+    a, b = (np.array(weights_of(s)) for s in found)
     assert abs(a[0, 0] - a[0, 2]) > .02
     np.testing.assert_allclose(a[:, [2, 0, 1]], b, atol=1e-3)
 
@@ -292,7 +315,7 @@ def test_weights_find_the_best_teacher_or_the_worst_by_what_the_student_sees(tmp
         results = run(c, tmp_path / str(attenuation))
         learned, even = student(results, 'weighted_teachers'), student(results, 'xent')
         gains[attenuation] = np.array(learned['accuracy']['seeds']) - even['accuracy']['seeds']
-        picked[attenuation] = np.array(weights(learned)).argmax(-1)
+        picked[attenuation] = np.array(weights_of(learned)).argmax(-1)
     assert len(gains[.05]) == 10
     assert (picked[.05] == 2).sum() >= 9 and gains[.05].mean() >= .08
     assert (picked[.2] == 0).sum() >= 9 and gains[.2].mean() <= -.08

@@ -18,11 +18,12 @@ from w2s_jax.labels.ensembles import COMBINERS
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.losses import LOSSES
 from w2s_jax.methods.bootstrap import equal_slices
-from w2s_jax.methods.parts import Labels, Parts
+from w2s_jax.methods.parts import Labels, Parts, loss_of
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Setting, Settings
 
+WEIGHTED = 'weighted_teachers'
 TEACHERS: dict[str, Any] = {
     'teachers': Setting((), doc='models, with the settings of teacher; (): teacher.model alone'),
     'draws': Setting(1, 1, 1000, doc='teachers of each model, of other seeds on the same rows'),
@@ -67,10 +68,11 @@ def ensemble(b: Parts) -> None:
     wire(b, b.settings.combine, b.losses)
 
 
-@METHODS.register('raven', models=models, **TEACHERS)
+@METHODS.register('raven', models=models, **TEACHERS, each_epoch=Setting(
+    False, doc='whether weights go back to their start before every epoch, in place of student.loss.resets'))
 def raven(b: Parts) -> None:
     """Students learn a mixture of several teachers' labels, by weights that they learn as well, beside even weights."""
-    wire(b, 'uniform', list(dict.fromkeys([*b.losses, 'weighted_teachers'])))
+    wire(b, 'uniform', list(dict.fromkeys([*b.losses, WEIGHTED])))
 
 
 def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
@@ -83,13 +85,37 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
         labels = b.transformed(combined(b, entry, said, rows))
         b.weak(answers(b, entry, said, seed), labels, said.name)
         b.ceiling(b.fit('ceiling', b.student, rows, b.truth))
-        mixed = {'teachers': stacked(b, said, rows)}
-        b.students(b.fit('student', b.student, rows, labels, loss, columns={} if loss in LOSSES else mixed)
-                   for loss in losses)
+        b.students(learner(b, said, labels, loss) for loss in losses)
         for k, one in enumerate(said.labels if b.settings.alone else []):
             own = Labels(one.need, rows)
             b.students([b.fit('student', b.student, rows, own, label=f'student of teacher {k}')],
                        label=f'teacher {k} alone')
+
+
+def learner(b: Parts, said: Said, labels: Labels, loss: str) -> Phase:
+    """A student of a loss, which reads labels alone, or of an objective, which reads each teacher's as well."""
+    rows, columns, values = labels.rows, {}, {}
+    if loss not in LOSSES:
+        columns['teachers'] = stacked(b, said, rows)
+    if loss == WEIGHTED:
+        columns |= started(b, said, rows)
+        values |= {'resets': epochs(b) - 1} if b.settings.get('each_epoch') else {}
+    return b.fit('student', b.student, rows, labels, loss, columns=columns, values=values)
+
+
+def epochs(b: Parts) -> int:
+    """That a student learns for."""
+    own = b.config.student.epochs
+    return b.config.train.epochs if own is None else own
+
+
+def started(b: Parts, said: Said, rows: Rows) -> dict[str, Phase]:
+    """The weights that a student begins with, as a column, if they are not even."""
+    aim = loss_of(b.config, 'student', WEIGHTED)[1]
+    if aim.start == 'uniform':
+        return {}
+    how = settings(b, start=aim.start, rows=aim.weights == 'rows')
+    return {'start': b.table(TABLES['started'], how, pool_of(said), f'weights by {aim.start}', rows.seed)}
 
 
 def check(b: Parts, boosts: bool, losses: Sequence[str]) -> None:
@@ -240,8 +266,12 @@ def combined(b: Parts, entry, said: Said, rows: Rows) -> Labels:
 
 def stacked(b: Parts, said: Said, rows: Rows) -> Phase:
     """All teachers' labels beside each other; hard ones if labels are."""
-    needs = {f'pool/{k}': labels.need for k, labels in enumerate(said.labels)}
-    return b.table(TABLES['stacked'], settings(b), needs, "the teachers' labels", rows.seed)
+    return b.table(TABLES['stacked'], settings(b), pool_of(said), "the teachers' labels", rows.seed)
+
+
+def pool_of(said: Said) -> dict[str, Any]:
+    """The labels that students learn of each teacher, as needs of a table."""
+    return {f'pool/{k}': labels.need for k, labels in enumerate(said.labels)}
 
 
 def pooled(each: list[Labels]) -> dict[str, Any]:
