@@ -167,6 +167,26 @@ def test_domains():
     assert set(domain[of(every, 'ceiling')[0].needs['rows'].value]) == {0, 1, 2, 3}
 
 
+def test_rungs_learn_the_weak_labels_and_then_teach_beside_them(tmp_path):
+    fields = {'method__draws': 2, 'method__rungs': ('mlp-32', 'mlp-128'), 'seeds': (0,), 'train__epochs': 1,
+              'train__keep': 'all'}
+    results = run(small('raven', **fields), tmp_path)
+    made, plain = planned(small('raven', **fields)), planned(small('raven', **(fields | {'method__rungs': ()})))
+    for role in ('weak', 'ceiling'):
+        assert [p.id for p in of(made, role)] == [p.id for p in of(plain, role)]
+    rungs = [of(made, 'student', f'rung {k}: mlp-{w}')[0] for k, w in enumerate((32, 128))]
+    assert all(r.role == 'rung' and not r.sees_truth for r in rungs)
+    assert [r.needs['targets'].id for r in rungs] == [plain.target.needs['labels/0'].id] * 2
+    weights = weights_of(student(results, 'weighted_teachers'))[0]
+    assert len(weights) == 4 and sum(weights) == pytest.approx(1, abs=1e-5)
+    fit = of(made, 'student', 'xent')[0]
+    each = artifact(tmp_path, of(made, 'student', 'weighted_teachers')[0].needs['columns/teachers']).arrays['labels']
+    np.testing.assert_allclose(artifact(tmp_path, fit.needs['targets']).arrays['labels'], each.mean(1), atol=1e-6)
+    told = artifact(tmp_path, rungs[0].needs['targets']).arrays['labels']
+    np.testing.assert_allclose(told, each[:, :2].mean(1), atol=1e-6)
+    assert np.abs(each[:, 2:] - told[:, None]).max() > 1e-3
+
+
 def test_every_teacher_is_trained_once_for_all_methods():
     """Four methods, three teachers, five seeds, as the cells of a grid."""
     ids, labels = [], []
@@ -275,6 +295,7 @@ def test_labels_that_come_with_the_data(tmp_path, brought):
     ({'method__combine': 'unifrom'}, "method.combine: unknown 'unifrom', expected one of adaboost, confidence"),
     ({'method__domains': (0,)}, "method.domains: (0,), but rows of task 'salient_concept' have no domain, "),
     ({'method__slices': 300}, "method.slices: 300, but the teacher's half has 200 rows, expected fewer"),
+    ({'method__rungs': ('mlp-32',), 'method__combine': 'adaboost'}, "method.combine: 'adaboost' trains all teachers on "),
     ({'method__slices': 2, 'method__combine': 'adaboost'}, "method.combine: 'adaboost' trains all teachers on the"),
     ({'method__teachers': ('mlp-5',)}, "method.teachers: unknown 'mlp-5', expected one of"),
     ({'method__name': 'raven', 'labels__transforms': ('harden',)},

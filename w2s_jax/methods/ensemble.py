@@ -2,7 +2,8 @@
 2025, arXiv 2510.21332).
 
 Teachers are of other models, learn other rows of the teacher's half (slices, domains), or draw other parameters and
-orders of the same. The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One
+orders of the same. Models between teacher and student may teach with them, after they have learned their labels (rungs).
+The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One
 teacher alone is the teacher of `naive`, to the id.
 """
 import dataclasses
@@ -30,6 +31,8 @@ TEACHERS: dict[str, Any] = {
     'slices': Setting(1, 1, 1000, doc="of equal size of the teacher's half, a teacher for each"),
     'domains': Setting((), doc="of the rows' metadata `domain`, a teacher for each; students learn the other domains"),
     'matched': Setting(False, doc='whether temperatures make teachers equally sure in the mean'),
+    'rungs': Setting((), doc='models between teacher and student, with its settings: each learns the weak labels and '
+                     'then teaches beside the teachers'),
     'alone': Setting(False, doc='whether each teacher has a student of its own as well')}
 
 
@@ -57,8 +60,8 @@ class Said:
 
 
 def models(settings: Settings) -> dict[str, str]:
-    """The teachers by role, if the method names any."""
-    return {f'teachers/{k}': name for k, name in enumerate(settings.teachers)}
+    """The teachers and the rungs by role, if the method names any."""
+    return {f'{role}/{k}': name for role in ('teachers', 'rungs') for k, name in enumerate(settings[role])}
 
 
 @METHODS.register('ensemble', models=models, **TEACHERS,
@@ -85,11 +88,23 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
         labels = b.transformed(combined(b, entry, said, rows))
         b.weak(answers(b, entry, said, seed), labels, said.name)
         b.ceiling(b.fit('ceiling', b.student, rows, b.truth))
-        b.students(learner(b, said, labels, loss) for loss in losses)
+        every, labels = joined(b, entry, said, labels) if b.settings.rungs else (said, labels)
+        b.students(learner(b, every, labels, loss) for loss in losses)
         for k, one in enumerate(said.labels if b.settings.alone else []):
             own = Labels(one.need, rows)
             b.students([b.fit('student', b.student, rows, own, label=f'student of teacher {k}')],
                        label=f'teacher {k} alone')
+
+
+def joined(b: Parts, entry, said: Said, labels: Labels) -> tuple[Said, Labels]:
+    """Rungs learn the teachers' labels as one, and label beside them: all of them, and all labels as one."""
+    fits = [b.fit('rung', b.models[f'rungs/{k}'], labels.rows, labels, label=f'rung {k}: {name}')
+            for k, name in enumerate(b.settings.rungs)]
+    for fit in fits:
+        b.students([fit], method='rung', label=fit.label)
+    each = [b.label(fit, labels.rows, name=f'labels of rung {k}') for k, fit in enumerate(fits)]
+    every = dataclasses.replace(said, labels=[*said.labels, *each])
+    return every, b.transformed(combined(b, entry, every, labels.rows))
 
 
 def learner(b: Parts, said: Said, labels: Labels, loss: str) -> Phase:
@@ -126,9 +141,9 @@ def check(b: Parts, boosts: bool, losses: Sequence[str]) -> None:
                           "settings of method at their defaults, and no 'adaboost', which trains teachers")
     if s.slices > 1 and s.domains:
         raise ConfigError(f'method.slices: {s.slices}, but method.domains cuts the rows, expected 1')
-    if boosts and (s.slices > 1 or s.domains):
-        raise ConfigError("method.combine: 'adaboost' trains all teachers on the same rows, expected method.slices=1 "
-                          'and method.domains=()')
+    if boosts and (s.slices > 1 or s.domains or s.rungs):
+        raise ConfigError("method.combine: 'adaboost' trains all teachers on the same rows of truth, expected "
+                          'method.slices=1, method.domains=() and method.rungs=()')
     if b.config.labels.transforms and any(loss not in LOSSES for loss in losses):
         raise ConfigError(f'labels.transforms: {b.config.labels.transforms}, but what is learned beside losses is the '
                           "teachers' own labels, expected ()")
@@ -158,7 +173,7 @@ def taught(b: Parts, seed: int) -> Rows:
 
 def teachers(b: Parts, seed: int) -> list[Teacher]:
     """All teachers of a seed; the first model on the first rows with the seed itself comes first."""
-    every = [b.models[role] for role in models(b.settings)] or [b.teacher]
+    every = [b.models[f'teachers/{k}'] for k in range(len(b.settings.teachers))] or [b.teacher]
     seeds = [seed, *other_seeds(seed, b.settings.draws - 1, b.seeds)]
     return [Teacher(model, rows, one) for model, rows, one in itertools.product(every, cut(b, seed), seeds)]
 
