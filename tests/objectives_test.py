@@ -137,8 +137,9 @@ def test_microbatches_change_no_weights(weights):
     teachers, logits = drawn(16, 3, 2)
     begin = drawn(1, 16, 3)[0][0]
     bound = objectives.bind('weighted_teachers', {'weights': weights, 'start': 'random'})
-    batch = {'inputs': {'x': logits}, 'targets': teachers[:, 0], 'weight': jnp.linspace(.5, 2, 16), 'row': jnp.arange(16),
-             'teachers': teachers, 'start': begin if weights == 'rows' else jnp.broadcast_to(begin[0], (16, 3))}
+    batch = {'inputs': {'x': logits}, 'targets': teachers[:, 0], 'weight': jnp.linspace(.5, 2, 16),
+             'row': jnp.arange(16), 'teachers': teachers,
+             'start': begin if weights == 'rows' else jnp.broadcast_to(begin[0], (16, 3))}
     numbers, found = stepping.hyper(.1, rate=5., easy=0., freeze=0., resets=1), []
     for parts in (1, 4):
         static = stepping.Static(bound, 4, 16, 2, parts, columns=(('start', (3,)), ('teachers', (3, 2))), rows=16)

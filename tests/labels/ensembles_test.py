@@ -142,12 +142,13 @@ def test_starts_by_hand():
     """1 / entropy and 1 / divergence from the others, of all rows together or of each (RAVEN's code), in float64."""
     p = TWO.astype(np.float64)
     h = -(p * np.log(p)).sum(-1)
-    apart = np.stack([(p[1] * np.log(p[1] / p[0])).sum(-1), (p[0] * np.log(p[0] / p[1])).sum(-1)])  # of the other from me
+    apart = np.stack([(p[1] * np.log(p[1] / p[0])).sum(-1), (p[0] * np.log(p[0] / p[1])).sum(-1)])
     for name, each in (('entropy', h), ('kl', apart)):
         rows = ensembles.starts(TWO, name, True, None)
         np.testing.assert_allclose(rows, (1 / each / (1 / each).sum(0)).T, rtol=1e-5)
         one = 1 / each.mean(1)
-        np.testing.assert_allclose(ensembles.starts(TWO, name, False, None), np.tile(one / one.sum(), (3, 1)), rtol=1e-5)
+        found = ensembles.starts(TWO, name, False, None)
+        np.testing.assert_allclose(found, np.tile(one / one.sum(), (3, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize('rows', [False, True])

@@ -2,9 +2,9 @@
 2025, arXiv 2510.21332).
 
 Teachers are of other models, learn other rows of the teacher's half (slices, domains), or draw other parameters and
-orders of the same. Models between teacher and student may teach with them, after they have learned their labels (rungs).
-The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One
-teacher alone is the teacher of `naive`, to the id.
+orders of the same. Models between teacher and student may teach with them, once they have learned their labels (rungs).
+The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One teacher alone is the
+teacher of `naive`, to the id.
 """
 import dataclasses
 import itertools
@@ -109,7 +109,9 @@ def joined(b: Parts, entry, said: Said, labels: Labels) -> tuple[Said, Labels]:
 
 def learner(b: Parts, said: Said, labels: Labels, loss: str) -> Phase:
     """A student of a loss, which reads labels alone, or of an objective, which reads each teacher's as well."""
-    rows, columns, values = labels.rows, {}, {}
+    rows = labels.rows
+    columns: dict[str, Phase] = {}
+    values: dict[str, Any] = {}
     if loss not in LOSSES:
         columns['teachers'] = stacked(b, said, rows)
     if loss == WEIGHTED:
@@ -180,17 +182,21 @@ def teachers(b: Parts, seed: int) -> list[Teacher]:
 
 def cut(b: Parts, seed: int) -> list[np.ndarray]:
     """The rows of the teacher's half by domain, in equal slices, or all."""
-    mine, group = b.halves[seed].teacher.index, b.dataset.pool.group
+    mine = b.halves[seed].teacher.index
     if b.settings.domains:
         return [mine[domains(b)[mine] == d] for d in b.settings.domains]
-    if b.settings.slices == 1:
-        return [mine]
+    number = b.settings.slices
+    return [mine] if number == 1 else sliced(b, seed, number, f'method.slices: {number}')
+
+
+def sliced(b: Parts, seed: int, number: int, field: str) -> list[np.ndarray]:
+    """The rows of the teacher's half in so many equal slices. Raises ConfigError, naming the field, for too many."""
+    mine, group = b.halves[seed].teacher.index, b.dataset.pool.group
     try:
         largest = int(np.unique(group, return_counts=True)[1].max())
-        return [mine[part] for part in equal_slices(group[mine], b.settings.slices, seed, largest)]
+        return [mine[part] for part in equal_slices(group[mine], number, seed, largest)]
     except ConfigError:
-        raise ConfigError(f"method.slices: {b.settings.slices}, but the teacher's half has {len(mine)} rows, expected "
-                          'fewer') from None
+        raise ConfigError(f"{field}, but the teacher's half has {len(mine)} rows, expected fewer") from None
 
 
 def other_seeds(seed: int, number: int, taken: Sequence[int]) -> list[int]:

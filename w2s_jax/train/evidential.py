@@ -13,8 +13,8 @@ from w2s_jax.registry import Setting
 
 SETTINGS: dict[str, Any] = {
     'gamma': Setting(.5, 0, 1, traced=True, doc="weight of the student's own answer"),
-    'spread': Setting(1., 0, 1e3, traced=True, doc='weight, at the end of training, of the divergence from no evidence of '
-                      'evidence for other classes')}
+    'spread': Setting(1., 0, 1e3, traced=True, doc='weight, at the end of training, of the divergence of evidence for '
+                      'other classes from none')}
 
 
 @OBJECTIVES.register('evidential', **SETTINGS)
