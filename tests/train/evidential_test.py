@@ -91,4 +91,5 @@ def test_a_head_of_zeros_learns_by_softplus_alone():
 def test_without_teachers_it_says_what_is_missing():
     with pytest.raises(ConfigError, match="objective 'evidential': reads column 'teachers'"):
         batch = Columns({'inputs': jnp.zeros((2, 2))}, 'evidential')
-        OBJECTIVES['evidential'].fn().losses(lambda params, x: x, None, batch, (), Settings(gamma=0., spread=0.), 0., None)
+        OBJECTIVES['evidential'].fn().losses(lambda params, x: x, None, batch, (), Settings(gamma=0., spread=0.), 0.,
+                                             None)
