@@ -72,6 +72,15 @@ def test_the_task_has_two_preferences_with_the_correlation_that_is_set():
         assert abs(signs.mean(1)).max() < .02
 
 
+def test_the_other_preference_shows_in_features_or_nowhere():
+    for visible in (True, False):
+        fields = {'task__correlation': 0., 'task__visible': visible, 'task__train_size': 40_000}
+        pool = TASKS['harmless_helpful'].fn(small(**fields).task).pool
+        told = [abs(np.corrcoef(x, pool.metadata['helpful'])[0, 1]) for x in pool.inputs['features'].T]
+        assert (max(told[10:]) > .5) == visible and max(told[:10]) < .03
+        assert visible or max(told) < .03
+
+
 def test_who_contradicts_the_truth_is_an_oracle_and_nobody_else_comes_from_it():
     made = planned(small())
     students = {t.label: t for t in made.targets if t.role == 'student'}
