@@ -2,6 +2,7 @@
 
   python -m experiments.run --config=configs/raven.py --workdir=runs/raven
   python -m experiments.grid --config=configs/raven.py:phases --workdir=runs/raven_phases     # attenuation 0 to .2
+  python -m experiments.run --config=configs/raven.py:cosupervised --workdir=runs/cosupervised  # methods/teachers.md
 
 Needs nothing; half a minute, and 1.5 minutes for the grid, on two cores. Two of three teachers follow a sign that
 misleads in the student's domain. Measured, ten seeds: at attenuation .05 (the student hardly sees that sign) learned

@@ -1,8 +1,8 @@
 """Weak labels of one preference, and a reward for something else (Yang et al. 2024, arXiv 2406.11431).
 
 Beside a student that learns the weak labels alone there are ones that are also rewarded for contradicting them, or the
-truth (explicit), and one that also learns what people say of another preference (implicit); and the same again by either
-published mitigation, on confident labels alone or on those of a model in between. What they lose against the
+truth (explicit), and one that also learns what people say of another preference (implicit); and the same again by
+either published mitigation, on confident labels alone or on those of a model in between. What they lose against the
 first, and where, the diagnostic `deception` measures.
 """
 import numpy as np
@@ -27,8 +27,8 @@ def models(settings: Settings) -> dict[str, str]:
 @METHODS.register('conflict', models=models,
                   alpha=Setting(.5, 0, 1, doc='of explicit conflict: the reward for contradicting; 0: none'),
                   helpful=Setting(.5, 0, 1, doc='of implicit conflict: the weight of the other preference; 0: none'),
-                  confident=Setting(0., 0, 1, doc='the probability from which labels are learned by further students (the '
-                                                  'other published mitigation, there .75); 0: none'),
+                  confident=Setting(0., 0, 1, doc='the probability from which labels are learned by further students '
+                                    '(the other published mitigation, there .75); 0: none'),
                   through=Setting('', doc='a model in between, whose student labels once more (bootstrapping, the '
                                           "published mitigation); '': none"))
 def conflict(b: Parts) -> None:
