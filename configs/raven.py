@@ -2,6 +2,7 @@
 
   python -m experiments.run --config=configs/raven.py --workdir=runs/raven
   python -m experiments.grid --config=configs/raven.py:phases --workdir=runs/raven_phases     # attenuation 0 to .2
+  python -m experiments.run --config=configs/raven.py:cosupervised --workdir=runs/cosupervised  # methods/teachers.md
 
 Needs nothing; half a minute, and 1.5 minutes for the grid, on two cores. Two of three teachers follow a sign that
 misleads in the student's domain. Measured, ten seeds: at attenuation .05 (the student hardly sees that sign) learned
@@ -14,19 +15,24 @@ from w2s_jax.engine import sweep
 
 
 def get_config(what: str = 'one'):
-    """`what`: one (attenuation .05), or phases (what all cells of the sweep share)."""
+    """`what`: one (attenuation .05), phases (what all cells of the sweep share), or cosupervised (two levels of
+    specialists in place of weights)."""
     c = default_config()
     c.task.name = 'spurious_domains'
     c.teacher.model = c.student.model = 'linear'
     c.teacher.mode = c.student.mode = 'probe'
     c.teacher.stopping.name = c.student.stopping.name = ''
-    c.method.name = 'raven'
-    c.student.loss.name = 'weighted_teachers'
+    c.method.name = 'cosupervised' if what == 'cosupervised' else 'raven'
+    c.student.loss.name = 'xent' if what == 'cosupervised' else 'weighted_teachers'
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.warmup = 'adamw', 1e-2, 0.0
     c.train.epochs, c.train.batch_size, c.train.eval_batch_size = 16, 64, 1000
     c.seeds = tuple(range(10))
     c = compose(c)
-    c.method.domains, c.method.matched, c.method.alone = (0, 1, 2), True, True
+    c.method.domains, c.method.matched = (0, 1, 2), True
+    if what == 'cosupervised':
+        c.method.levels = (2, 3)
+    else:
+        c.method.alone = True
     return c
 
 

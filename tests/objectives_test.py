@@ -1,4 +1,7 @@
 """RAVEN's weights: golden numbers (methods.md, section 8), derivatives, and what they must do and not do."""
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,20 +11,23 @@ from w2s_jax import objectives
 from w2s_jax.errors import ConfigError
 from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.registry import Settings
+from w2s_jax.train import step as stepping
 
 P = jnp.array([[[.8, .2], [.4, .6]], [[.3, .7], [.6, .4]]])  # [B, T, K]
 STUDENT = jnp.log(jnp.array([[.7, .3], [.2, .8]]))
 RAVEN = OBJECTIVES['weighted_teachers'].fn()
 
 
-def step(teachers=P, logits=STUDENT, state=None, progress=.5, rows=None, weight=None, n=None, **settings):
+def step(teachers=P, logits=STUDENT, state=None, progress=.5, rows=None, weight=None, n=None, begin=None,
+         **settings):
     """(losses, weights that are logged, state) after a step on a batch."""
-    defaults = {'weights': 'global', 'rate': .1, 'easy': 0., 'freeze': 0., 'resets': 0}
+    defaults = {'weights': 'global', 'rate': .1, 'easy': 0., 'freeze': 0., 'resets': 0, 'start': 'uniform'}
     chosen = Settings(defaults | settings)
     size = len(teachers)
     batch = {'inputs': logits, 'targets': teachers.mean(1), 'teachers': teachers,
              'row': jnp.arange(size) if rows is None else jnp.array(rows),
              'weight': jnp.ones(size) if weight is None else jnp.array(weight)}
+    batch |= {} if begin is None else {'start': jnp.array(begin, jnp.float32)}
     columns = {'teachers': jax.ShapeDtypeStruct(teachers.shape[1:], jnp.float32)}
     state = RAVEN.init_state(columns, n or size, chosen) if state is None else state
     found, aux = RAVEN.losses(lambda params, inputs: inputs, None, batch, state, chosen, jnp.float32(progress), None)
@@ -88,6 +94,63 @@ def test_resets_are_evenly_spread():
     np.testing.assert_allclose(fresh, step()[1], atol=1e-7)
     later = step(state=step(state=state, progress=.5, resets=1)[2], progress=.6, resets=1)[1]
     assert later[0] > fresh[0]
+
+
+def test_weights_begin_where_they_are_told_and_go_back_there():
+    chosen = {'start': 'kl', 'begin': [[.2, .8]] * 2, 'resets': 1}
+    np.testing.assert_allclose(step(freeze=.6, **chosen)[1], [.2, .8], rtol=1e-6)
+    found, weights, state = step(progress=.3, **chosen)
+    moved = np.array([.2, .8]) - .1 * np.array(objectives.mixture_slopes(
+        jnp.broadcast_to(jnp.array([.2, .8]), (2, 2)), P, jax.nn.log_softmax(STUDENT)).mean(0))
+    np.testing.assert_allclose(weights, moved / moved.sum(), rtol=1e-5)
+    mixed = .2 * np.array(P[:, 0]) + .8 * np.array(P[:, 1])
+    np.testing.assert_allclose(found, -(mixed * np.array(STUDENT)).sum(-1), rtol=1e-5)
+    assert step(state=state, progress=.4, **chosen)[1][0] > weights[0]
+    np.testing.assert_allclose(step(state=state, progress=.5, **chosen)[1], weights, atol=1e-7)
+
+
+def test_rows_begin_and_go_back_each_when_it_is_seen():
+    teachers, logits = drawn(4)
+    begin, rows = np.random.default_rng(1).dirichlet(3 * np.ones(3), 4), [5, 0, 2, 7]
+    chosen = {'weights': 'rows', 'rate': 10., 'start': 'random', 'begin': begin, 'rows': rows, 'n': 9, 'resets': 1}
+    kept = np.array(step(teachers, logits, freeze=1., progress=.3, **chosen)[2]['weights'])
+    np.testing.assert_allclose(kept[rows], begin, rtol=1e-5)
+    first = step(teachers, logits, progress=.3, **chosen)[2]
+    chosen |= {'begin': begin[:2], 'rows': rows[:2], 'state': first}
+    later = step(teachers[:2], logits[:2], progress=.6, **chosen)[2]
+    wanted = step(teachers[:2], logits[:2], progress=.3, **(chosen | {'state': None}))[2]['weights']
+    np.testing.assert_allclose(later['weights'][jnp.array(rows[:2])], wanted[jnp.array(rows[:2])], atol=1e-5)
+    np.testing.assert_allclose(later['weights'][jnp.array(rows[2:])], first['weights'][jnp.array(rows[2:])], atol=1e-5)
+
+
+@pytest.mark.parametrize('parts', [3, 16, 49])
+def test_parts_begin_at_their_step(parts):
+    steps = 17 * parts
+    begun = [float(objectives._reset({'weights': jnp.ones(2), 'part': jnp.float32(-1)}, {
+        'teachers': P, 'row': jnp.arange(2)}, Settings(weights='global', start='uniform', resets=parts - 1.),
+        jnp.int32(i) / steps)['part']) for i in [*range(0, steps, 17), *range(16, steps, 17)]]
+    assert begun == [*range(parts), *range(parts)]
+
+
+@pytest.mark.parametrize('weights', ['global', 'rows'])
+def test_microbatches_change_no_weights(weights):
+    teachers, logits = drawn(16, 3, 2)
+    begin = drawn(1, 16, 3)[0][0]
+    bound = objectives.bind('weighted_teachers', {'weights': weights, 'start': 'random'})
+    batch = {'inputs': {'x': logits}, 'targets': teachers[:, 0], 'weight': jnp.linspace(.5, 2, 16),
+             'row': jnp.arange(16), 'teachers': teachers,
+             'start': begin if weights == 'rows' else jnp.broadcast_to(begin[0], (16, 3))}
+    numbers, found = stepping.hyper(.1, rate=5., easy=0., freeze=0., resets=1), []
+    for parts in (1, 4):
+        static = stepping.Static(bound, 4, 16, 2, parts, columns=(('start', (3,)), ('teachers', (3, 2))), rows=16)
+        state = stepping.init_state(numbers, 0, None, init=lambda key, start: {'a': jnp.eye(2)}, static=static)
+        one = functools.partial(stepping.train_step, apply=lambda p, x, frozen: x['x'] @ p['a'], static=static)
+        for _ in range(3):  # beyond the reset
+            columns = {k: v for k, v in batch.items() if k != 'inputs'}
+            state, _ = jax.jit(one)(state, batch['inputs'], columns, numbers)
+        found.append((state.params, state.loss_state))
+    chex.assert_trees_all_close(*found, atol=1e-6)
+    assert float(jnp.abs(found[0][1]['weights'].reshape(-1, 3)[0] - batch['start'][0]).max()) > 1e-3
 
 
 def test_easy_rows_are_those_on_which_all_agree_and_the_mean_is_theirs():

@@ -27,7 +27,7 @@ from w2s_jax.registry import Entry, Setting, Settings, known
 from w2s_jax.report.sinks import SINKS
 from w2s_jax.tasks import TASKS
 from w2s_jax.text import plain
-from w2s_jax.train import adversarial, attacks, conflict, preference  # noqa: F401
+from w2s_jax.train import adversarial, attacks, conflict, evidential, preference  # noqa: F401
 from w2s_jax.train.optimizers import OPTIMIZERS, SCHEDULES
 from w2s_jax.train.stopping import HOLDOUT, STOPPING
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from w2s_jax.errors import ConfigError
+from w2s_jax.labels.ensembles import STARTS
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 
@@ -271,17 +272,20 @@ def on_simplex(weights):
     rate=Setting(.1, 0, 1e6, traced=True, doc='of gradient descent on the weights; 0: they stay even'),
     easy=Setting(.25, 0, 1, traced=True, doc='share of training on rows that all teachers answer alike'),
     freeze=Setting(.25, 0, 1, traced=True, doc='share of training before the weights move'),
-    resets=Setting(0, 0, 10**6, traced=True, doc='how often, evenly spread, the weights are made even again'))
+    start=Setting('uniform', choices=STARTS, doc='of the weights: even, drawn by the seed, or by one over the entropy '
+                  "of each teacher's labels or their divergence from the others'"),
+    resets=Setting(0, 0, 10**6, traced=True, doc='how often, evenly spread, the weights go back to their start'))
 def weighted_teachers() -> Objective:
     """Cross-entropy with a mixture of several teachers' labels, whose weights descend with the student (RAVEN: Jeon et
-    al. 2025, arXiv 2510.21332, and its code). Reads the column `teachers` `[B, T, K]` (method `raven`).
+    al. 2025, arXiv 2510.21332, and its code). Reads the column `teachers` `[B, T, K]` (method `raven`), and of a start
+    that is not even `start` `[B, T]`, which without weights for rows is the same for all.
 
     It logs `teacher_weights`, after the step and, of rows, averaged over the batch.
     """
     def losses(forward, params, batch, state, settings, progress, key):
         teachers = batch['teachers']
         logits = forward(params, batch['inputs']).astype(jnp.float32)
-        state = _reset(state, settings, progress)
+        state = _reset(state, batch, settings, progress)
         own = state['weights'][batch['row']] if settings.weights == 'rows' else jnp.broadcast_to(
             state['weights'], teachers.shape[:2])
         share = _learned(teachers, batch['weight'], progress < settings.easy)
@@ -297,16 +301,22 @@ def weighted_teachers() -> Objective:
                               "method.name='raven'")
         number = columns['teachers'].shape[0]
         shape = (n, number) if settings.weights == 'rows' else (number,)
-        return {'weights': jnp.full(shape, 1 / number), 'part': jnp.zeros(())}
+        return {'weights': jnp.full(shape, 1 / number), 'part': jnp.full(shape[:-1], -1.)}
 
     return Objective(losses, init_state=first, update=lambda state, params, aux, settings: aux['state'])
 
 
-def _reset(state, settings: Settings, progress):
-    """Even weights at the beginning of each of `resets` + 1 parts of training."""
-    part = jnp.floor(progress * (settings.resets + 1))
-    even = jnp.full_like(state['weights'], 1 / state['weights'].shape[-1])
-    return {'weights': jnp.where(part > state['part'], even, state['weights']), 'part': part}
+def _reset(state, batch, settings: Settings, progress):
+    """The weights' start at the beginning of each of `resets` + 1 parts of training; of a row, when it is first seen in
+    that part, before which nobody reads its weights."""
+    part = jnp.floor(progress * (settings.resets + 1) * (1 + 3e-7))  # a step / steps may be rounded down
+    own = settings.weights == 'rows'
+    rows = batch['row'] if own else ...
+    begin = jnp.full(batch['teachers'].shape[:2], 1 / state['weights'].shape[-1]) if settings.start == 'uniform' else (
+        on_simplex(batch['start']))
+    late = (part > state['part'][rows])[..., None]
+    fresh = jnp.where(late, begin if own else begin[0], state['weights'][rows])
+    return {'weights': state['weights'].at[rows].set(fresh), 'part': state['part'].at[rows].set(part)}
 
 
 def _learned(teachers, weight, easy):

@@ -17,7 +17,8 @@ ARGUMENTS = {'configs/paper/scaling': ['sciq,a/s,a/m,a/l', 'anthropic_hh,a/s,a/m
              'configs/paper/easy_to_hard_chess': ['rating'], 'configs/checkpoints': ['sst2'],
              'configs/chess': ['chess-xs,chess-l'], 'configs/chess_grid': ['rates'], 'configs/probe': ['anthropic_hh'],
              'configs/bootstrap': ['equal', 'chess'], 'configs/salient_concept': ['long'],
-             'configs/own_data': ['probe', 'full'], 'configs/reward': ['preference'], 'configs/shift': ['teachers']}
+             'configs/own_data': ['probe', 'full'], 'configs/reward': ['preference'], 'configs/shift': ['teachers'],
+             'configs/raven': ['cosupervised']}
 CASES = [(str(file), args) for file in FILES for args in ((), *((a,) for a in ARGUMENTS.get(str(file), ())))]
 
 

@@ -7,6 +7,7 @@ from sklearn.tree import DecisionTreeClassifier
 from w2s_jax.labels import ensembles
 from w2s_jax.labels.ensembles import COMBINERS
 from w2s_jax.labels.texts import TABLES
+from w2s_jax.labels.transforms import tempered
 from w2s_jax.registry import Settings
 
 TWO = np.array([[[.9, .1], [.3, .7], [.5, .5]], [[.4, .6], [.2, .8], [.8, .2]]], np.float32)  # [T, n, K]
@@ -93,8 +94,8 @@ def test_a_teacher_no_better_than_chance_has_no_vote():
 
 
 def test_temperatures_make_teachers_equally_sure_and_change_no_answer():
-    labels = np.stack([ensembles.tempered(drawn(1)[0], t) for t in (.6, 1, 3)])
-    found = ensembles.tempered(labels, ensembles.temperatures(labels)[:, None, None])
+    labels = np.stack([tempered(drawn(1)[0], t) for t in (.6, 1, 3)])
+    found = tempered(labels, ensembles.temperatures(labels)[:, None, None])
     h = ensembles.entropy(found).mean(-1)
     np.testing.assert_allclose(h, ensembles.entropy(labels).mean(), atol=1e-6)
     np.testing.assert_array_equal(found.argmax(-1), labels.argmax(-1))
@@ -103,13 +104,18 @@ def test_temperatures_make_teachers_equally_sure_and_change_no_answer():
     assert ensembles.temperatures(np.eye(2, dtype=np.float32)[None]).tolist() == [1.]
 
 
+def by(labels, t):
+    raised = np.maximum(labels.astype(np.float64), 1e-8) ** (1 / t)
+    return raised / raised.sum(-1, keepdims=True)
+
+
 def columns(labels, name='pool'):
     return {f'{name}/{k}/labels': one for k, one in enumerate(labels)}
 
 
 def test_tables_read_the_teachers_in_order_and_take_temperatures_from_the_pool():
     pool, test = drawn(3, 40), drawn(3, 20, seed=1)
-    pool[0] = ensembles.tempered(pool[0], .2)
+    pool[0] = tempered(pool[0], .2)
     settings = Settings(classes=3, matched=True, combine='uniform', code='1', hard=False, tests=('test', 'more'))
     both = columns(pool) | columns(test, 'test') | columns(test[:, ::-1], 'more')
     stacked = TABLES['stacked'].fn(both, settings, None)['labels']
@@ -117,10 +123,10 @@ def test_tables_read_the_teachers_in_order_and_take_temperatures_from_the_pool()
     t = ensembles.temperatures(pool)
     assert t[0] > 1.5
     for k in range(3):
-        np.testing.assert_allclose(stacked[:, k], ensembles.tempered(pool[k], t[k]), atol=1e-6)
+        np.testing.assert_allclose(stacked[:, k], by(pool[k], t[k]), atol=1e-6)
     np.testing.assert_allclose(TABLES['combined'].fn(both, settings, None)['labels'], stacked.mean(1), atol=1e-6)
     found = TABLES['combined_answers'].fn(both, settings, None)
-    wanted = np.mean([ensembles.tempered(test[k], t[k]) for k in range(3)], axis=0)
+    wanted = np.mean([by(test[k], t[k]) for k in range(3)], axis=0)
     np.testing.assert_array_equal(found['test.top'], np.argsort(-wanted, -1))
     np.testing.assert_allclose(found['test.top_probability'], -np.sort(-wanted, -1), atol=1e-6)
     np.testing.assert_array_equal(found['more.top'], found['test.top'][::-1])
@@ -130,3 +136,51 @@ def test_tables_read_the_teachers_in_order_and_take_temperatures_from_the_pool()
     plain = Settings(settings | {'matched': False})
     np.testing.assert_array_equal(TABLES['stacked'].fn(classes, plain, None)['labels'],
                                   ensembles.answers(pool).swapaxes(0, 1))
+
+
+def test_starts_by_hand():
+    """1 / entropy and 1 / divergence from the others, of all rows together or of each (RAVEN's code), in float64."""
+    p = TWO.astype(np.float64)
+    h = -(p * np.log(p)).sum(-1)
+    apart = np.stack([(p[1] * np.log(p[1] / p[0])).sum(-1), (p[0] * np.log(p[0] / p[1])).sum(-1)])
+    for name, each in (('entropy', h), ('kl', apart)):
+        rows = ensembles.starts(TWO, name, True, None)
+        np.testing.assert_allclose(rows, (1 / each / (1 / each).sum(0)).T, rtol=1e-5)
+        one = 1 / each.mean(1)
+        found = ensembles.starts(TWO, name, False, None)
+        np.testing.assert_allclose(found, np.tile(one / one.sum(), (3, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('rows', [False, True])
+@pytest.mark.parametrize('name', ensembles.STARTS)
+def test_starts_are_weights_and_those_of_one_teacher_are_one(name, rows):
+    labels = drawn(4, 30)
+    found = ensembles.starts(labels, name, rows, np.random.default_rng(0))
+    assert found.shape == (30, 4) and (found > 0).all()
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
+    assert (len(np.unique(found, axis=0)) > 1) == (rows and name != 'uniform')
+    assert (ensembles.starts(labels[:1], name, rows, np.random.default_rng(0)) == 1).all()
+    same = ensembles.starts(np.repeat(labels[:1], 3, axis=0), name, rows, np.random.default_rng(0))
+    assert name == 'random' or np.allclose(same, 1 / 3)
+
+
+def test_a_random_start_is_drawn_by_the_seed():
+    drawn_by = [ensembles.starts(drawn(), 'random', False, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn_by[0], drawn_by[1])
+    assert np.abs(drawn_by[0] - drawn_by[2]).max() > .01 and np.ptp(drawn_by[0]) > .01
+
+
+def test_the_outlier_starts_low():
+    labels = np.stack([drawn(1)[0]] * 3 + [drawn(1, seed=1)[0]])
+    labels[1:3] = tempered(labels[1:3], 1.1)
+    found = ensembles.starts(labels, 'kl', False, None)[0]
+    assert found[3] < .5 * found[:3].min()
+
+
+def test_the_table_of_starts_is_of_matched_labels():
+    labels = drawn(3, 40)
+    labels[0] = tempered(labels[0], .3)
+    for matched in (False, True):
+        settings = Settings(classes=3, matched=matched, start='entropy', rows=False)
+        found = TABLES['started'].fn(columns(labels), settings, np.random.default_rng(0))['labels']
+        assert (np.ptp(found[0]) < 1e-4) == matched, found[0]  # the mean entropies are what is matched

@@ -13,6 +13,7 @@ from w2s_jax.engine import plan as plans
 from w2s_jax.errors import ConfigError
 from w2s_jax.objectives import OBJECTIVES
 from w2s_jax.registry import Settings
+from w2s_jax.store.artifacts import Artifact
 from w2s_jax.tasks import TASKS
 
 Z = np.array([[2, -1], [.5, .2], [-1, 1.5], [.1, 0]])
@@ -71,6 +72,15 @@ def test_the_task_has_two_preferences_with_the_correlation_that_is_set():
         assert abs(signs.mean(1)).max() < .02
 
 
+def test_the_other_preference_shows_in_features_or_nowhere():
+    for visible in (True, False):
+        fields = {'task__correlation': 0., 'task__visible': visible, 'task__train_size': 40_000}
+        pool = TASKS['harmless_helpful'].fn(small(**fields).task).pool
+        told = [abs(np.corrcoef(x, pool.metadata['helpful'])[0, 1]) for x in pool.inputs['features'].T]
+        assert (max(told[10:]) > .5) == visible and max(told[:10]) < .03
+        assert visible or max(told) < .03
+
+
 def test_who_contradicts_the_truth_is_an_oracle_and_nobody_else_comes_from_it():
     made = planned(small())
     students = {t.label: t for t in made.targets if t.role == 'student'}
@@ -118,3 +128,35 @@ def test_an_explicit_conflict_deceives_and_an_implicit_one_costs_everywhere(tmp_
     assert seeds(found, 'explicit conflict, truth', 'deception_lift').min() >= 1.5
     assert seeds(found, 'implicit conflict', 'conflict_tax').min() >= .3
     assert np.abs(seeds(found, 'implicit conflict', 'deception_lift') - 1).max() <= .1
+
+
+def test_every_student_is_there_on_confident_labels_as_well():
+    made = planned(small(method__through='', method__confident=.75))
+    fits = {t.label: t for t in made.targets if t.role == 'student'}
+    more = [k for k in fits if k.endswith(', confident')]
+    assert [k.removesuffix(', confident') for k in more] == [k for k in fits if k not in more]
+    assert {k for k, t in fits.items() if t.row.get('oracle')} == {k for k in fits if 'truth' in k}
+    assert fits['no conflict, confident'].need.needs['targets'].section['hyper']['threshold'] == .75
+
+
+@pytest.mark.long
+def test_columns_are_of_the_rows_that_are_kept(tmp_path):
+    config = small(method__through='', method__confident=.6, train__keep='all', train__batch_size=16, train__epochs=1)
+    experiment.run(config, tmp_path, io.StringIO())
+    fits = {t.label: t.need for t in planned(config).targets if t.role == 'student'}
+    every = artifact(tmp_path, fits['no conflict'].needs['targets']).arrays['labels']
+    half, sure = fits['no conflict'].needs['rows'].value, every.max(-1) >= np.float32(.6)
+    assert 0 < sure.sum() < len(sure)
+    dataset = TASKS['harmless_helpful'].fn(config.task)
+    for label, name, wanted in (('implicit conflict', 'helpful', dataset.pool.metadata['helpful']),
+                                ('explicit conflict, truth', 'truth', dataset.pool.truth)):
+        fit = fits[f'{label}, confident']
+        np.testing.assert_array_equal(artifact(tmp_path, fit.needs['rows']).arrays['rows'], half[sure])
+        column = artifact(tmp_path, fit.needs[f'columns/{name}']).arrays['labels']
+        classes = column if column.ndim == 1 else column.argmax(-1)
+        np.testing.assert_array_equal(classes, wanted[half][sure])
+
+
+def artifact(folder, phase):
+    return next(Artifact(path) for path in (folder / 'store').glob('*-*') if path.is_dir()
+                and json.loads((path / 'config.json').read_text()) == json.loads(json.dumps(phase.config)))

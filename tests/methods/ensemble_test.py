@@ -68,7 +68,7 @@ def artifact(folder, phase):
                 and json.loads((path / 'config.json').read_text()) == json.loads(json.dumps(phase.config)))
 
 
-def weights(row):
+def weights_of(row):
     """`[S][T]`: what a student's teachers weighed in the end."""
     return row['aux']['teacher_weights']['seeds']
 
@@ -92,13 +92,37 @@ def test_weights_of_one_teacher_train_the_naive_student_to_the_bit(tmp_path):
     results = run(small('raven', method__baselines=('xent',), train__keep='all',
                         student__loss__name='weighted_teachers', student__loss__easy=.5), tmp_path)
     one, other = (student(results, name) for name in ('xent', 'weighted_teachers'))
-    assert one['accuracy'] == other['accuracy'] and weights(other) == [[1.], [1.]]
+    assert one['accuracy'] == other['accuracy'] and weights_of(other) == [[1.], [1.]]
     made = planned(small('raven', method__baselines=('xent',), student__loss__name='weighted_teachers',
                          student__loss__easy=.5))
     for a, b in zip(of(made, 'student', 'xent'), of(made, 'student', 'weighted_teachers'), strict=True):
         a, b = (artifact(tmp_path, p) for p in (a, b))
         np.testing.assert_array_equal(a.arrays['test.top_probability'], b.arrays['test.top_probability'])
         np.testing.assert_array_equal(a.arrays['loss'], b.arrays['loss'])
+
+
+@pytest.mark.parametrize(('start', 'weights'), [('kl', 'global'), ('random', 'rows')])
+def test_weights_that_stay_are_their_start(tmp_path, start, weights):
+    fields = {'method__draws': 2, 'student__loss__name': 'weighted_teachers', 'student__loss__start': start,
+              'student__loss__rate': 0., 'student__loss__weights': weights, 'train__epochs': 1, 'seeds': (0,),
+              'train__keep': 'all'}
+    row = student(run(small('raven', **fields), tmp_path), 'weighted_teachers')
+    fit = of(planned(small('raven', **fields)), 'student', 'weighted_teachers')[0]
+    told, taught = (artifact(tmp_path, fit.needs[f'columns/{name}']).arrays['labels'] for name in ('start', 'teachers'))
+    by_hand = ensembles.starts(taught.swapaxes(0, 1), start, weights == 'rows', np.random.default_rng((0, 3)))
+    np.testing.assert_allclose(told, by_hand, atol=1e-6)
+    assert (np.ptp(told, axis=0).max() > .01) == (weights == 'rows') and abs(told.mean(0)[0] - .5) > 1e-3
+    if weights == 'global':
+        np.testing.assert_allclose(weights_of(row)[0], told[0], atol=1e-5)
+    else:
+        assert row['aux']['teacher_weights']['seeds'][0] != [.5, .5]
+
+
+def test_weights_that_go_back_each_epoch():
+    made = planned(small('raven', method__each_epoch=True, train__epochs=3, student__loss__name='weighted_teachers'))
+    assert of(made, 'student', 'weighted_teachers')[0].section['hyper']['loss']['resets'] == 2
+    made = planned(small('raven', method__each_epoch=True, student__epochs=5, student__loss__name='weighted_teachers'))
+    assert of(made, 'student', 'weighted_teachers')[0].section['hyper']['loss']['resets'] == 4
 
 
 def test_even_weights_that_stay_are_the_uniform_ensemble(tmp_path):
@@ -109,7 +133,7 @@ def test_even_weights_that_stay_are_the_uniform_ensemble(tmp_path):
     for a, b in zip(of(made, 'student', 'xent'), of(made, 'student', 'weighted_teachers'), strict=True):
         a, b = (artifact(tmp_path, p) for p in (a, b))
         np.testing.assert_allclose(a.arrays['loss'], b.arrays['loss'], atol=1e-5)
-    assert weights(student(results, 'weighted_teachers')) == [[.5, .5], [.5, .5]]
+    assert weights_of(student(results, 'weighted_teachers')) == [[.5, .5], [.5, .5]]
 
 
 def test_teachers_are_every_model_on_every_slice_with_every_draw():
@@ -142,6 +166,26 @@ def test_domains():
         assert all(set(domain[p.needs['rows'].value]) == {3} for p in of(made, role))
     every = planned(spurious(method__domains=(0, 1, 2, 3)))
     assert set(domain[of(every, 'ceiling')[0].needs['rows'].value]) == {0, 1, 2, 3}
+
+
+def test_rungs_learn_the_weak_labels_and_then_teach_beside_them(tmp_path):
+    fields = {'method__draws': 2, 'method__rungs': ('mlp-32', 'mlp-128'), 'seeds': (0,), 'train__epochs': 1,
+              'train__keep': 'all'}
+    results = run(small('raven', **fields), tmp_path)
+    made, plain = planned(small('raven', **fields)), planned(small('raven', **(fields | {'method__rungs': ()})))
+    for role in ('weak', 'ceiling'):
+        assert [p.id for p in of(made, role)] == [p.id for p in of(plain, role)]
+    rungs = [of(made, 'student', f'rung {k}: mlp-{w}')[0] for k, w in enumerate((32, 128))]
+    assert all(r.role == 'rung' and not r.sees_truth for r in rungs)
+    assert [r.needs['targets'].id for r in rungs] == [plain.target.needs['labels/0'].id] * 2
+    weights = weights_of(student(results, 'weighted_teachers'))[0]
+    assert len(weights) == 4 and sum(weights) == pytest.approx(1, abs=1e-5)
+    fit = of(made, 'student', 'xent')[0]
+    each = artifact(tmp_path, of(made, 'student', 'weighted_teachers')[0].needs['columns/teachers']).arrays['labels']
+    np.testing.assert_allclose(artifact(tmp_path, fit.needs['targets']).arrays['labels'], each.mean(1), atol=1e-6)
+    told = artifact(tmp_path, rungs[0].needs['targets']).arrays['labels']
+    np.testing.assert_allclose(told, each[:, :2].mean(1), atol=1e-6)
+    assert np.abs(each[:, 2:] - told[:, None]).max() > 1e-3
 
 
 def test_every_teacher_is_trained_once_for_all_methods():
@@ -252,6 +296,7 @@ def test_labels_that_come_with_the_data(tmp_path, brought):
     ({'method__combine': 'unifrom'}, "method.combine: unknown 'unifrom', expected one of adaboost, confidence"),
     ({'method__domains': (0,)}, "method.domains: (0,), but rows of task 'salient_concept' have no domain, "),
     ({'method__slices': 300}, "method.slices: 300, but the teacher's half has 200 rows, expected fewer"),
+    ({'method__rungs': ('mlp-32',), 'method__combine': 'adaboost'}, "method.combine: 'adaboost' trains all teachers"),
     ({'method__slices': 2, 'method__combine': 'adaboost'}, "method.combine: 'adaboost' trains all teachers on the"),
     ({'method__teachers': ('mlp-5',)}, "method.teachers: unknown 'mlp-5', expected one of"),
     ({'method__name': 'raven', 'labels__transforms': ('harden',)},
@@ -276,7 +321,7 @@ def test_the_order_of_teachers_is_that_of_their_weights(tmp_path):
     sooner = {'student__loss__freeze': 0., 'student__loss__rate': 1., 'student__learning_rate': .05}
     found = [student(run(spurious(method__domains=d, **sooner), tmp_path / str(i)), 'weighted_teachers')
              for i, d in enumerate([(0, 1, 2), (2, 0, 1)])]
-    a, b = (np.array(weights(s)) for s in found)
+    a, b = (np.array(weights_of(s)) for s in found)
     assert abs(a[0, 0] - a[0, 2]) > .02
     np.testing.assert_allclose(a[:, [2, 0, 1]], b, atol=1e-3)
 
@@ -292,7 +337,7 @@ def test_weights_find_the_best_teacher_or_the_worst_by_what_the_student_sees(tmp
         results = run(c, tmp_path / str(attenuation))
         learned, even = student(results, 'weighted_teachers'), student(results, 'xent')
         gains[attenuation] = np.array(learned['accuracy']['seeds']) - even['accuracy']['seeds']
-        picked[attenuation] = np.array(weights(learned)).argmax(-1)
+        picked[attenuation] = np.array(weights_of(learned)).argmax(-1)
     assert len(gains[.05]) == 10
     assert (picked[.05] == 2).sum() >= 9 and gains[.05].mean() >= .08
     assert (picked[.2] == 0).sum() >= 9 and gains[.2].mean() <= -.08

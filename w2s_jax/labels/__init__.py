@@ -1,4 +1,5 @@
 """Where weak labels come from (sources), and what is done to them before a student learns them (transforms)."""
-from w2s_jax.labels import ensembles, errors, filters, passwords, sources, texts, transforms, unsupervised
+from w2s_jax.labels import ensembles, errors, filters, passwords, sources, specialists, texts, transforms, unsupervised
 
-__all__ = ['ensembles', 'errors', 'filters', 'passwords', 'sources', 'texts', 'transforms', 'unsupervised']
+__all__ = ['ensembles', 'errors', 'filters', 'passwords', 'sources', 'specialists', 'texts', 'transforms',
+           'unsupervised']

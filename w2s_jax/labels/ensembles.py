@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from w2s_jax.labels.texts import TABLES
+from w2s_jax.labels.transforms import tempered
 from w2s_jax.metrics import best
 from w2s_jax.registry import Registry, Setting, Settings
 
 COMBINERS = Registry('combiner', options=('boosts',))  # boosts: teachers are trained one after the other (`boosted`)
 LEAST = 1e-8  # probabilities and entropies count as at least that
+STARTS = ('uniform', 'random', 'entropy', 'kl')  # of learned weights
 PERFECT = 1e-6  # error rate below which a boosted teacher counts no more
 
 
@@ -76,19 +78,34 @@ def temperatures(labels: np.ndarray) -> np.ndarray:
     wanted = entropy(labels).mean()
 
     def excess(log_t: float, one: np.ndarray) -> float:
-        return float(entropy(tempered(one, np.exp(log_t))).mean() - wanted)
+        return float(entropy(tempered(one, np.exp(log_t), LEAST)).mean() - wanted)
     found = []
-    for one in labels:
+    for one in labels.astype(np.float64):
         ends = [excess(x, one) for x in (-5, 5)]
         found.append(np.exp(optimize.brentq(excess, -5, 5, (one,), xtol=1e-10)) if ends[0] * ends[1] < 0 else 1.)
     return np.array(found)
 
 
-def tempered(labels: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
-    """Labels as p^(1/t), renormalised (Hinton et al. 2015, arXiv 1503.02531, equation 1)."""
-    logs = np.log(np.maximum(labels.astype(np.float64), LEAST)) / temperature
-    logs -= logs.max(-1, keepdims=True)
-    return np.exp(logs) / np.exp(logs).sum(-1, keepdims=True)
+def starts(labels: np.ndarray, start: str, rows: bool, rng: np.random.Generator) -> np.ndarray:
+    """`[n, T]` float32: weights of teachers that training begins with, of labels `[T, n, K]`. rows: each row's own, or
+    the same for all. As in RAVEN's code (arXiv 2510.21332): even, drawn, one over the mean entropy, one over the mean
+    divergence KL(P_j || P_t) from the other teachers j; that of each row's own divergence is ours."""
+    number, n = labels.shape[:2]
+    if start == 'random':
+        raw = rng.random((n if rows else 1, number))
+    elif start == 'uniform':
+        raw = np.ones((1, number))
+    else:
+        each = {'entropy': entropy, 'kl': divergence}[start](labels).T
+        raw = 1 / ((each if rows else each.mean(0, keepdims=True)) + LEAST)
+    return np.broadcast_to(raw / raw.sum(-1, keepdims=True), (n, number)).astype(np.float32)
+
+
+def divergence(labels: np.ndarray) -> np.ndarray:
+    """`[T, n]`: the mean of KL(P_j || P_t) over the other teachers j of labels `[T, n, K]`; 0 of one alone."""
+    p = np.maximum(labels.astype(np.float64), LEAST)
+    total = -entropy(labels).sum(0) - (p.sum(0) * np.log(p)).sum(-1)
+    return np.maximum(total, 0) / max(len(labels) - 1, 1)
 
 
 def samme(wrong: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,13 +151,21 @@ def prepared(columns: Mapping[str, np.ndarray], name: str, settings: Settings) -
     labels = teachers(columns, name, settings.classes)
     if not settings.matched:
         return labels
-    return tempered(labels, temperatures(teachers(columns, 'pool', settings.classes))[:, None, None])
+    found = temperatures(teachers(columns, 'pool', settings.classes))
+    return tempered(labels.astype(np.float64), found[:, None, None], LEAST)
 
 
 @TABLES.register('stacked', **MIXED)
 def stacked(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
     """Several teachers' labels beside each other, `[n, T, K]`."""
     return {'labels': prepared(columns, 'pool', settings).swapaxes(0, 1).astype(np.float32)}
+
+
+@TABLES.register('started', **MIXED, start=Setting('uniform', choices=STARTS, doc='of the weights'),
+                 rows=Setting(False, doc='whether each row has its own'))
+def started(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
+    """Weights of several teachers that training begins with, `[n, T]`."""
+    return {'labels': starts(prepared(columns, 'pool', settings), settings.start, settings.rows, rng)}
 
 
 @TABLES.register('combined', **COMBINED, hard=Setting(False, doc='whether labels become the most probable class'))

@@ -63,6 +63,15 @@ def _first(columns: Mapping[str, np.ndarray], names) -> np.ndarray:
     return next(columns[name] for name in names if name in columns)
 
 
+@TABLES.register('kept')
+def kept(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
+    """Of a column of some rows of the pool those rows that a transform has kept. `column/labels` or `column/values`
+    `[n, ...]`, of the rows `of/values`; `kept/rows`."""
+    place = {row: i for i, row in enumerate(columns['of/values'].tolist())}
+    at = np.array([place[row] for row in columns['kept/rows'].tolist()], int)
+    return {'labels': _first(columns, ('column/labels', 'column/values'))[at]}
+
+
 @TABLES.register('rows')
 def rows_of(columns: Mapping[str, np.ndarray], settings: Settings, rng) -> dict:
     """Of features of inputs, `features/features` `[N, ...]`, those of the rows that are learned from, or all."""

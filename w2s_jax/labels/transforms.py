@@ -77,13 +77,19 @@ def balanced(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
     return special.softmax(logs + weights, axis=1).astype(np.float32)
 
 
+def tempered(labels: np.ndarray, temperature: np.ndarray | float, least: float = 1e-30) -> np.ndarray:
+    """Labels `[..., K]` as p^(1/T), renormalised (Hinton et al. 2015, arXiv 1503.02531, equation 1), computed in their
+    own type. temperature: a number, or an array that fits.  least: what a probability counts as at least."""
+    logs = np.log(np.maximum(labels, least)) / temperature
+    logs -= logs.max(-1, keepdims=True)
+    return np.exp(logs) / np.exp(logs).sum(-1, keepdims=True)
+
+
 def altered(labels: np.ndarray, temperature: float, noise: float, seed: int) -> np.ndarray:
     """Probabilities `[n, K]` as p^(1/T), renormalised, and a share of them moved by one to K - 1 classes (label noise,
     drawn by the seed)."""
     if temperature != 1:
-        logs = np.log(np.maximum(labels, 1e-30)) / temperature
-        logs -= logs.max(-1, keepdims=True)
-        labels = (np.exp(logs) / np.exp(logs).sum(-1, keepdims=True)).astype(np.float32)
+        labels = tempered(labels, temperature).astype(np.float32)
     if noise:
         rng, classes = np.random.default_rng((seed, 2)), labels.shape[-1]
         shift = np.where(rng.random(len(labels)) < noise, rng.integers(1, classes, len(labels)), 0)

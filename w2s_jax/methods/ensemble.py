@@ -2,8 +2,9 @@
 2025, arXiv 2510.21332).
 
 Teachers are of other models, learn other rows of the teacher's half (slices, domains), or draw other parameters and
-orders of the same. The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One
-teacher alone is the teacher of `naive`, to the id.
+orders of the same. Models between teacher and student may teach with them, once they have learned their labels (rungs).
+The ensemble is the weak model: what it answers on the test sets is combined as its labels are. One teacher alone is the
+teacher of `naive`, to the id.
 """
 import dataclasses
 import itertools
@@ -18,17 +19,20 @@ from w2s_jax.labels.ensembles import COMBINERS
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.losses import LOSSES
 from w2s_jax.methods.bootstrap import equal_slices
-from w2s_jax.methods.parts import Labels, Parts
+from w2s_jax.methods.parts import Labels, Parts, loss_of
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Setting, Settings
 
+WEIGHTED = 'weighted_teachers'
 TEACHERS: dict[str, Any] = {
     'teachers': Setting((), doc='models, with the settings of teacher; (): teacher.model alone'),
     'draws': Setting(1, 1, 1000, doc='teachers of each model, of other seeds on the same rows'),
     'slices': Setting(1, 1, 1000, doc="of equal size of the teacher's half, a teacher for each"),
     'domains': Setting((), doc="of the rows' metadata `domain`, a teacher for each; students learn the other domains"),
     'matched': Setting(False, doc='whether temperatures make teachers equally sure in the mean'),
+    'rungs': Setting((), doc='models between teacher and student, with its settings: each learns the weak labels and '
+                     'then teaches beside the teachers'),
     'alone': Setting(False, doc='whether each teacher has a student of its own as well')}
 
 
@@ -56,8 +60,8 @@ class Said:
 
 
 def models(settings: Settings) -> dict[str, str]:
-    """The teachers by role, if the method names any."""
-    return {f'teachers/{k}': name for k, name in enumerate(settings.teachers)}
+    """The teachers and the rungs by role, if the method names any."""
+    return {f'{role}/{k}': name for role in ('teachers', 'rungs') for k, name in enumerate(settings[role])}
 
 
 @METHODS.register('ensemble', models=models, **TEACHERS,
@@ -67,10 +71,11 @@ def ensemble(b: Parts) -> None:
     wire(b, b.settings.combine, b.losses)
 
 
-@METHODS.register('raven', models=models, **TEACHERS)
+@METHODS.register('raven', models=models, **TEACHERS, each_epoch=Setting(
+    False, doc='whether weights go back to their start before every epoch, in place of student.loss.resets'))
 def raven(b: Parts) -> None:
     """Students learn a mixture of several teachers' labels, by weights that they learn as well, beside even weights."""
-    wire(b, 'uniform', list(dict.fromkeys([*b.losses, 'weighted_teachers'])))
+    wire(b, 'uniform', list(dict.fromkeys([*b.losses, WEIGHTED])))
 
 
 def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
@@ -83,13 +88,51 @@ def wire(b: Parts, combine: str, losses: Sequence[str]) -> None:
         labels = b.transformed(combined(b, entry, said, rows))
         b.weak(answers(b, entry, said, seed), labels, said.name)
         b.ceiling(b.fit('ceiling', b.student, rows, b.truth))
-        mixed = {'teachers': stacked(b, said, rows)}
-        b.students(b.fit('student', b.student, rows, labels, loss, columns={} if loss in LOSSES else mixed)
-                   for loss in losses)
+        every, labels = joined(b, entry, said, labels) if b.settings.rungs else (said, labels)
+        b.students(learner(b, every, labels, loss) for loss in losses)
         for k, one in enumerate(said.labels if b.settings.alone else []):
             own = Labels(one.need, rows)
             b.students([b.fit('student', b.student, rows, own, label=f'student of teacher {k}')],
                        label=f'teacher {k} alone')
+
+
+def joined(b: Parts, entry, said: Said, labels: Labels) -> tuple[Said, Labels]:
+    """Rungs learn the teachers' labels as one, and label beside them: all of them, and all labels as one."""
+    fits = [b.fit('rung', b.models[f'rungs/{k}'], labels.rows, labels, label=f'rung {k}: {name}')
+            for k, name in enumerate(b.settings.rungs)]
+    for fit in fits:
+        b.students([fit], method='rung', label=fit.label)
+    each = [b.label(fit, labels.rows, name=f'labels of rung {k}') for k, fit in enumerate(fits)]
+    every = dataclasses.replace(said, labels=[*said.labels, *each])
+    return every, b.transformed(combined(b, entry, every, labels.rows))
+
+
+def learner(b: Parts, said: Said, labels: Labels, loss: str) -> Phase:
+    """A student of a loss, which reads labels alone, or of an objective, which reads each teacher's as well."""
+    rows = labels.rows
+    columns: dict[str, Phase] = {}
+    values: dict[str, Any] = {}
+    if loss not in LOSSES:
+        columns['teachers'] = stacked(b, said, rows)
+    if loss == WEIGHTED:
+        columns |= started(b, said, rows)
+        values |= {'resets': epochs(b) - 1} if b.settings.get('each_epoch') else {}
+    return b.fit('student', b.student, rows, labels, loss, columns=columns, values=values)
+
+
+def epochs(b: Parts) -> int:
+    """That a student learns for."""
+    own = b.config.student.epochs
+    return b.config.train.epochs if own is None else own
+
+
+def started(b: Parts, said: Said, rows: Rows) -> dict[str, Phase]:
+    """The weights that a student begins with, as a column, if they are not even."""
+    aim = loss_of(b.config, 'student', WEIGHTED)[1]
+    if aim.start == 'uniform':
+        return {}
+    how = settings(b, start=aim.start, rows=aim.weights == 'rows')
+    return {'start': b.table(TABLES['started'], how, pool_of(said), f'weights by {aim.start}', rows.seed)}
 
 
 def check(b: Parts, boosts: bool, losses: Sequence[str]) -> None:
@@ -100,9 +143,9 @@ def check(b: Parts, boosts: bool, losses: Sequence[str]) -> None:
                           "settings of method at their defaults, and no 'adaboost', which trains teachers")
     if s.slices > 1 and s.domains:
         raise ConfigError(f'method.slices: {s.slices}, but method.domains cuts the rows, expected 1')
-    if boosts and (s.slices > 1 or s.domains):
-        raise ConfigError("method.combine: 'adaboost' trains all teachers on the same rows, expected method.slices=1 "
-                          'and method.domains=()')
+    if boosts and (s.slices > 1 or s.domains or s.rungs):
+        raise ConfigError("method.combine: 'adaboost' trains all teachers on the same rows of truth, expected "
+                          'method.slices=1, method.domains=() and method.rungs=()')
     if b.config.labels.transforms and any(loss not in LOSSES for loss in losses):
         raise ConfigError(f'labels.transforms: {b.config.labels.transforms}, but what is learned beside losses is the '
                           "teachers' own labels, expected ()")
@@ -132,24 +175,28 @@ def taught(b: Parts, seed: int) -> Rows:
 
 def teachers(b: Parts, seed: int) -> list[Teacher]:
     """All teachers of a seed; the first model on the first rows with the seed itself comes first."""
-    every = [b.models[role] for role in models(b.settings)] or [b.teacher]
+    every = [b.models[f'teachers/{k}'] for k in range(len(b.settings.teachers))] or [b.teacher]
     seeds = [seed, *other_seeds(seed, b.settings.draws - 1, b.seeds)]
     return [Teacher(model, rows, one) for model, rows, one in itertools.product(every, cut(b, seed), seeds)]
 
 
 def cut(b: Parts, seed: int) -> list[np.ndarray]:
     """The rows of the teacher's half by domain, in equal slices, or all."""
-    mine, group = b.halves[seed].teacher.index, b.dataset.pool.group
+    mine = b.halves[seed].teacher.index
     if b.settings.domains:
         return [mine[domains(b)[mine] == d] for d in b.settings.domains]
-    if b.settings.slices == 1:
-        return [mine]
+    number = b.settings.slices
+    return [mine] if number == 1 else sliced(b, seed, number, f'method.slices: {number}')
+
+
+def sliced(b: Parts, seed: int, number: int, field: str) -> list[np.ndarray]:
+    """The rows of the teacher's half in so many equal slices. Raises ConfigError, naming the field, for too many."""
+    mine, group = b.halves[seed].teacher.index, b.dataset.pool.group
     try:
         largest = int(np.unique(group, return_counts=True)[1].max())
-        return [mine[part] for part in equal_slices(group[mine], b.settings.slices, seed, largest)]
+        return [mine[part] for part in equal_slices(group[mine], number, seed, largest)]
     except ConfigError:
-        raise ConfigError(f"method.slices: {b.settings.slices}, but the teacher's half has {len(mine)} rows, expected "
-                          'fewer') from None
+        raise ConfigError(f"{field}, but the teacher's half has {len(mine)} rows, expected fewer") from None
 
 
 def other_seeds(seed: int, number: int, taken: Sequence[int]) -> list[int]:
@@ -240,8 +287,12 @@ def combined(b: Parts, entry, said: Said, rows: Rows) -> Labels:
 
 def stacked(b: Parts, said: Said, rows: Rows) -> Phase:
     """All teachers' labels beside each other; hard ones if labels are."""
-    needs = {f'pool/{k}': labels.need for k, labels in enumerate(said.labels)}
-    return b.table(TABLES['stacked'], settings(b), needs, "the teachers' labels", rows.seed)
+    return b.table(TABLES['stacked'], settings(b), pool_of(said), "the teachers' labels", rows.seed)
+
+
+def pool_of(said: Said) -> dict[str, Any]:
+    """The labels that students learn of each teacher, as needs of a table."""
+    return {f'pool/{k}': labels.need for k, labels in enumerate(said.labels)}
 
 
 def pooled(each: list[Labels]) -> dict[str, Any]:

@@ -75,7 +75,8 @@ TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them
 TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
 TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
-TASKS.register('harmless_helpful', correlation=Setting(-.6, -1, 1, doc='of how harmless and how helpful an answer is')
+TASKS.register('harmless_helpful', correlation=Setting(-.6, -1, 1, doc='of how harmless and how helpful an answer is'),
+               visible=Setting(True, doc='whether features show the part of helpful that is not harmless')
                )(harmless.load)
 TASKS.register('digits')(digits.load)
 TASKS.register('spurious_domains',

@@ -3,7 +3,7 @@
 A row is how two answers differ, 12 standard normal features. The more harmless one (the truth, class 1) is the sign of
 a linear part, of features 0 to 5, and a part that only a larger model sees: products of features 6 to 9. The more
 helpful one (the metadata `helpful`, a class, which people may tell) is the sign of a number whose correlation with the
-first is `task.correlation`.
+first is `task.correlation`; what it has beside that shows in features 10 and 11, or (`task.visible`) nowhere.
 """
 import numpy as np
 
@@ -20,7 +20,7 @@ def load(task, log=print) -> Dataset:
     x = rng.normal(size=(n + m, WIDTH)).astype(np.float32)
     harmless = (x[:, :LINEAR].sum(1) / LINEAR ** .5 + HIDDEN * (x[:, 6] * x[:, 7] + x[:, 8] * x[:, 9])) / (
         1 + 2 * HIDDEN ** 2) ** .5
-    own = (x[:, 10] + x[:, 11]) / 2 ** .5
+    own = (x[:, 10] + x[:, 11]) / 2 ** .5 if task.visible else rng.normal(size=n + m)
     helpful = task.correlation * harmless + (1 - task.correlation ** 2) ** .5 * own
     rows = Examples({'features': x}, (harmless > 0).astype(np.int32), np.arange(n + m),
                     metadata={'helpful': (helpful > 0).astype(np.int32)})
