@@ -71,6 +71,9 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
         found = {'hidden': backbone.apply(variables, tokens, length), 'tokens': tokens, 'length': inputs['length']}
         return found | ({'table': variables['params']['tokens']['embedding']} if tied else {})
 
+    def table(params, variables):
+        return variables['params']['tokens']['embedding'] if tied else params['head']['table']
+
     def load(shardings):
         found = parts.load(shardings)
         if tied:
@@ -83,7 +86,7 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
     extra = tuple((k, v) for k, v in parts.extra if k not in ('read_out', 'intercept'))
     return dataclasses.replace(parts, head=NextTokenHead(config, tied), features=features, load=load, answers=True,
                                intercept=(), extra=(*extra, ('head', 'next token')), generative=None,
-                               comparing=None)
+                               comparing=None, table=table)
 
 
 def comparing(parts: Parts) -> Parts:
