@@ -146,40 +146,38 @@ def _check(configs: list[TransformerConfig], tokens: np.ndarray, length: np.ndar
 class _State(NamedTuple):
     cache: Any
     token: Any  # [B], the last
-    done: Any  # [B] bool
     texts: Texts
 
 
 @functools.partial(jax.jit, static_argnames=('decoder', 'steps', 'pick', 'runs'))
 def program(decoder, weights, tokens, length, keys, stops, *, steps: int, pick: Pick, runs: bool) -> Texts:
     """What `generate` compiles, once for each shape of prompts, number of steps and Pick."""
-    def record(number, logits, cache, keys, done, texts):
+    def record(number, logits, cache, keys, texts):
         token = jax.vmap(lambda x, key: pick(x, jax.random.fold_in(key, number)))(logits, keys)
         likely = jax.nn.log_softmax(logits if pick.models == 1 else logits[:, 1])
         likely = jnp.take_along_axis(likely, token[:, None], axis=1)[:, 0]
-        stop = (token[:, None] == stops[None]).any(1) & ~done
-        kept = texts.tokens.at[:, number].set(jnp.where(done, 0, token))
-        likely = texts.logprobs.at[:, number].set(jnp.where(done, 0, likely))
-        texts = Texts(kept, likely, texts.stopped | stop, texts.length + ~done)
-        return _State(cache, token, done | stop, texts)
+        over, stop = texts.stopped, (token[:, None] == stops[None]).any(1)
+        kept = texts.tokens.at[:, number].set(jnp.where(over, 0, token))
+        likely = texts.logprobs.at[:, number].set(jnp.where(over, 0, likely))
+        return _State(cache, token, Texts(kept, likely, over | stop, texts.length + ~over))
 
     def begin(weights, tokens, length, keys):
         logits, cache = decoder.start(weights, tokens, length, steps - 1)
-        rows, no = len(length), jnp.zeros(len(length), bool)
-        blank = Texts(jnp.zeros((rows, steps), jnp.int32), jnp.zeros((rows, steps), jnp.float32), no,
-                      jnp.zeros(rows, jnp.int32))
-        return record(0, logits, cache, keys, no, blank)
+        rows = len(length)
+        blank = Texts(jnp.zeros((rows, steps), jnp.int32), jnp.zeros((rows, steps), jnp.float32),
+                      jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32))
+        return record(0, logits, cache, keys, blank)
 
     def proceed(number, state, weights, length, keys):
         logits, cache = decoder.step(weights, state.cache, state.token, length, number - 1, tokens.shape[-1])
-        return record(number, logits, cache, keys, state.done, state.texts)
+        return record(number, logits, cache, keys, state.texts)
 
     if runs:  # of steps, not of the loop: else every step would copy the caches of the runs that have ended
         each = _runs_axes(decoder, weights), 0 if tokens.ndim == 3 else None, 0 if length.ndim == 2 else None, 0
         begin = jax.vmap(begin, in_axes=each)
         proceed = jax.vmap(proceed, in_axes=(None, 0, each[0], *each[2:]))
     _, state = jax.lax.while_loop(
-        lambda at: (at[0] < steps) & ~at[1].done.all(),
+        lambda at: (at[0] < steps) & ~at[1].texts.stopped.all(),
         lambda at: (at[0] + 1, proceed(at[0], at[1], weights, length, keys)),
         (jnp.int32(1), begin(weights, tokens, length, keys)))
     return state.texts
