@@ -111,6 +111,9 @@ def test_a_row_depends_on_its_own_prompt_and_key():
     same(moved, jax.tree.map(lambda x: x[order], together))
     junk = np.where(np.arange(12) < length[:, None], tokens, 7)
     same(generate(params, junk, length, keys(4), steps=6, pick=WARM), together, atol=0)
+    changed = np.where((np.arange(4) == 2)[:, None], tokens, tokens[::-1] + 1)
+    beside = generate(params, changed, np.int32([3, 12, length[2], 1]), keys(4), steps=6, pick=WARM)
+    same(*(jax.tree.map(lambda x: x[2], x) for x in (beside, together)), atol=0)
     other = generate(params, tokens, length, keys(4, seed=1), steps=6, pick=WARM)
     assert (other.tokens != together.tokens).any(1).sum() >= 3
     once_more = generate(params, tokens[[2, 2]], length[[2, 2]], keys(4)[2:], steps=6, pick=WARM)
