@@ -46,6 +46,7 @@ parity:
 parity-run: $(VENV)/.installed-core
 	$(PIP) torch==2.13.0
 	$(BIN)/python tests/parity/make_goldens.py $(if $(WRITE),--write)
+	$(BIN)/python tests/parity/generations.py $(if $(WRITE),--write)
 	$(BIN)/python tests/parity/exports.py
 
 # Small experiments in a checkout of openai/weak-to-strong and here, every loss and every answer: CODE=checkout

@@ -13,6 +13,7 @@
   python -m experiments.benchmark --what=plan
   python -m experiments.benchmark --what=probe
   python -m experiments.benchmark --what=load --model=M/SmolLM2-135M-Instruct
+  .venv-parity/bin/python -m experiments.benchmark --what=generate --model=random:llama-135m --batches=1,16,64 --new=64
 
 A rate of model FLOP/s (what a step must compute, by a formula: `subjects.py`) is also given as a share of this
 machine's own matrix products in that precision, measured first (or read from --machine), and of the datasheet's number
@@ -34,7 +35,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.benchmark import experiment, input, machine, plan, probe, scaling, subjects, tables, train
+from experiments.benchmark import experiment, input, machine, plan, probe, sampling, scaling, subjects, tables, train
 from experiments.benchmark.worker import command, timed
 from w2s_jax import cli as program
 from w2s_jax.errors import ConfigError
@@ -43,10 +44,11 @@ MEASURES: dict[str, Callable] = {
     'machine': lambda options: (machine.table(options.machine), {}),
     'train': train.step, 'label': train.label, 'growth': train.growth,
     'scaling': scaling.scaling, 'input': input.starving, 'plan': plan.plan,
-    'experiment': experiment.experiment, 'probe': probe.probe, 'load': experiment.load}
+    'experiment': experiment.experiment, 'probe': probe.probe, 'load': experiment.load,
+    'generate': sampling.generate}
 FOLDERS = {'experiment': ('model', 'teacher', 'data'), 'load': ('model',)}  # that must exist
 RATED = ('machine', 'train', 'label', 'growth', 'scaling')  # against the machine, in processes of their own
-TWO_SIDED = ('train', 'label')
+TWO_SIDED = ('train', 'label', 'generate')
 
 WHAT = flags.DEFINE_enum('what', 'train', list(MEASURES), 'what is measured')
 MACHINE = flags.DEFINE_string('machine', None, 'JSON file of an earlier --what=machine; else measured anew')
@@ -62,9 +64,11 @@ OPTIONS = [
     flags.DEFINE_integer('length', 128, 'tokens a row; a board has 64', 1),
     flags.DEFINE_list('lengths', ['128'], 'growth: the same, several'),
     flags.DEFINE_list('devices', ['1', '2', '4', '8'], 'scaling: how many devices, simulated ones on a CPU'),
+    flags.DEFINE_list('batches', ['1', '16', '64'], 'generate: prompts at a time, several'),
+    flags.DEFINE_integer('new', 64, 'generate: tokens after each prompt', 2),
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'of the computation; parameters are float32'),
     flags.DEFINE_integer('accumulate', 1, 'train: microbatches a step', 1),
-    flags.DEFINE_enum('side', 'both', ['jax', 'both'], 'train, label: ours alone, or PyTorch too'),
+    flags.DEFINE_enum('side', 'both', ['jax', 'both'], 'train, label, generate: ours alone, or PyTorch too'),
     flags.DEFINE_integer('steps', 4, 'steps a block', 2),
     flags.DEFINE_integer('rounds', 5, 'how often each side is measured', 1),
     flags.DEFINE_integer('threads', 2, 'threads of PyTorch', 1),
@@ -113,8 +117,9 @@ def check(what: str, options: SimpleNamespace) -> None:
         if not getattr(options, name) or not path.exists():
             raise ConfigError(f'--{name}: {getattr(options, name)!r}, expected an existing folder')
         setattr(options, name, path)
-    options.lengths, options.devices = (numbers(k, getattr(options, k)) for k in ('lengths', 'devices'))
-    if what in ('train', 'label', 'scaling'):
+    options.lengths, options.devices, options.batches = (numbers(k, getattr(options, k)) for k in
+                                                           ('lengths', 'devices', 'batches'))
+    if what in ('train', 'label', 'scaling', 'generate'):
         options.length = subjects.length_of(subjects.check(options.model), options.length)
     if what == 'growth' and not options.models:
         raise ConfigError('--models: none, expected for example random:4x256,random:8x512')
@@ -124,6 +129,8 @@ def check(what: str, options: SimpleNamespace) -> None:
         raise ConfigError(f'--accumulate: {options.accumulate} does not divide --batch {options.batch}')
     if what == 'input' and options.config is None:
         raise ConfigError('--config: missing, expected for example configs/nlp.py:sciq')
+    if what == 'generate' and subjects.is_chess(options.model):
+        raise ConfigError(f'--model: {options.model!r}, expected a language model')
     if what in TWO_SIDED and options.side == 'both':
         check_two_sides(what, options)
     if what == 'experiment':

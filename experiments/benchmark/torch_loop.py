@@ -5,6 +5,7 @@ nothing of ours that takes time, so that its process costs what it would cost an
 itself does not: `make parity` makes an environment that has it.
 """
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,6 +118,23 @@ def labeller(spec: dict, arrays):
     @torch.no_grad()
     def step(number: int):
         return predict(torch.tensor(arrays['order'][number % len(arrays['order'])]).to(DEVICE))
+    return step
+
+
+def generator(spec: dict, arrays):
+    """number -> the texts' ids added up; the counterpart of `sampling.generator`, greedy."""
+    torch.set_num_threads(spec['threads'])
+    torch.set_float32_matmul_precision('high')
+    found = transformers.AutoModelForCausalLM.from_pretrained(
+        spec['model'], dtype=getattr(torch, spec['dtype']), attn_implementation='sdpa')
+    model: Any = found.eval()
+    model = model.to(DEVICE)
+    tokens = torch.tensor(arrays['tokens'].astype(np.int64)).to(DEVICE)
+
+    def step(number: int):
+        made = model.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, eos_token_id=None,
+                              pad_token_id=0, max_new_tokens=spec['new'])
+        return made[:, tokens.shape[1]:].sum()
     return step
 
 

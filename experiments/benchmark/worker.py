@@ -120,7 +120,8 @@ def main(kind: str, spec: dict) -> None:
         if kind == 'torch_experiment':
             print(json.dumps(torch_loop.experiment(json.loads(pathlib.Path(spec['spec']).read_text()))))
         else:
-            make = {'torch': torch_loop.stepper, 'torch_label': torch_loop.labeller}[kind]
+            make = {'torch': torch_loop.stepper, 'torch_label': torch_loop.labeller,
+                    'torch_generate': torch_loop.generator}[kind]
             serve(make(spec, np.load(spec['arrays'])), torch_loop.memory_peak)
         return
     from w2s_jax.runtime import process
@@ -139,11 +140,12 @@ def ours(kind: str, spec: dict) -> None:
     import jax
     if spec.get('devices'):
         jax.config.update('jax_num_cpu_devices', spec['devices'])
-    from experiments.benchmark import jax_loop
+    from experiments.benchmark import jax_loop, sampling
     if kind == 'peak':
         serve(jax_loop.products(spec))
         return
-    loop = {'jax': jax_loop.stepper, 'jax_label': jax_loop.labeller, 'predict': jax_loop.predictor}[kind]
+    loop = {'jax': jax_loop.stepper, 'jax_label': jax_loop.labeller, 'predict': jax_loop.predictor,
+            'jax_generate': sampling.generator}[kind]
     serve(*loop(spec, np.load(spec['arrays'])))
 
 

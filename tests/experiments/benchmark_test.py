@@ -154,6 +154,19 @@ def test_growth_has_a_line_for_each_model_and_length(cli, known, tmp_path):
 
 
 @pytest.mark.long
+def test_generation_is_measured_at_every_batch(cli, tmp_path):
+    out, shown = tmp_path / 'o.json', tmp_path / 't.md'
+    code, _, errors = cli('--what=generate', '--model=random:1x64', '--side=jax', '--batches=1,3', '--new=4',
+                          '--length=8', '--rounds=1', '--steps=2', f'--out={out}', f'--markdown={shown}')
+    assert code == 0, errors
+    runs, rows = json.loads(out.read_text())['runs'], cells(shown)
+    for run, row, batch in zip(runs, rows, (1, 3), strict=True):
+        block = run['rounds'][0]['jax']
+        assert run['batch'] == batch and len(set(block['losses'])) == 1  # greedy: the same texts each time
+        assert float(row['tokens/s']) == pytest.approx(batch * 4 * block['steps'] / block['seconds'], rel=0.01)
+
+
+@pytest.mark.long
 def test_a_device_that_waits_for_batches_is_idle(folder, tmp_path, monkeypatch):
     rows = [{'text': f'{("bad", "good")[i % 2]} {i}', 'label': i % 2} for i in range(400)]
     (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
@@ -275,6 +288,9 @@ def test_probe_runs_of_a_seed_share_rows_and_differ_in_rate():
     (['--what=growth', '--models=chess-xs', '--lengths=64,x'], "--lengths: '64,x', expected whole numbers"),
     (['--what=scaling', '--model=chess-xs', '--devices=0'], "--devices: '0', expected whole numbers"),
     (['--what=scaling', '--model=chess-xs', '--batch=6', '--devices=1,4', '--machine={machine}'], '--batch: 6'),
+    (['--what=generate', '--model=chess-xs', '--side=jax'], "--model: 'chess-xs', expected a language model"),
+    (['--what=generate', '--model={folder}', '--batches=1,y'], "--batches: '1,y', expected whole numbers"),
+    (['--what=generate', '--model={folder}'], 'has no torch'),
     (['--what=input'], '--config: missing, expected'),
     (['--what=load', '--model=/nowhere'], "--model: '/nowhere', expected an existing folder"),
     (['--what=experiment', '--model={folder}'], "--teacher: None, expected an existing folder"),

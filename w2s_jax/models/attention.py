@@ -2,6 +2,8 @@
 backend), cuDNN's fused kernel on NVIDIA GPUs, or the TPU kernel that comes with JAX. They agree on every real token.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -37,6 +39,42 @@ def attended(c: TransformerConfig, q, k, v, length, slides, bias):
     def local(q, k, v, length):
         return FUSED[way](c, q, k, v, length)
     return sharding.per_device(local, (AXES, AXES, AXES, AXES[:1]), AXES)(q, k, v, length)
+
+
+class Past(NamedTuple):
+    """What one more token of each row is to know of those before it.
+
+    at: `[B]`, its position.  slots: `[B, S]`, the positions of what the cache holds; those from `at` on are not read.
+    """
+    at: jax.Array
+    slots: jax.Array
+
+
+def recalled(c: TransformerConfig, q, k, v, cache, past: Past, slides):
+    """`[B, 1, H, C]`: what `attended` gives of a causal model for one more token, that before it from a cache.
+
+    Args:
+      q: `[B, 1, H, C]`.  k, v: `[B, 1, K, C]`, the token's own.  cache: keys and values, each `[B, K, S, C]`.
+      slides: as for `attended`.
+    """
+    (batch, _, heads, width), groups = q.shape, k.shape[2]
+    q = q.reshape(batch, groups, -1, width)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+
+    def products(keys):
+        return jnp.einsum('bkgc,bksc->bkgs', q, keys.astype(q.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.concatenate([products(cache[0]), products(k)], -1) * scale(c)
+    if c.attention_cap:
+        logits = c.attention_cap * jnp.tanh(logits / c.attention_cap)
+    seen = past.slots < past.at[:, None]
+    if c.window:
+        near = past.at[:, None] - past.slots < c.window
+        seen = seen & (near if slides is None else near | ~slides)
+    seen = jnp.pad(seen, ((0, 0), (0, 1)), constant_values=True)[:, None, None]
+    weight = jax.nn.softmax(jnp.where(seen, logits, -1e30), axis=-1).astype(q.dtype)
+    # The token's own value is multiplied and added apart: put behind the others, it would copy them all.
+    y = jnp.einsum('bkgs,bksc->bkgc', weight[..., :-1], cache[1].astype(q.dtype)) + weight[..., -1:] * v
+    return y.reshape(batch, 1, heads, width)
 
 
 def scale(c: TransformerConfig) -> float:

@@ -75,6 +75,9 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
                  **{k: inputs[k] for k in ('length', 'begins') if k in inputs}}
         return found | ({'table': variables['params']['tokens']['embedding']} if tied else {})
 
+    def table(params, variables):
+        return variables['params']['tokens']['embedding'] if tied else params['head']['table']
+
     def load(shardings):
         found = parts.load(shardings)
         if tied:
@@ -87,7 +90,7 @@ def predicting(parts: Parts, tied: bool, read_table: Callable) -> Parts:
     extra = tuple((k, v) for k, v in parts.extra if k not in ('read_out', 'intercept'))
     return dataclasses.replace(parts, head=NextTokenHead(config, tied), features=features, load=load, answers=True,
                                intercept=(), extra=(*extra, ('head', 'next token')), generative=None,
-                               comparing=None)
+                               comparing=None, preferring=None, table=table)
 
 
 def comparing(parts: Parts) -> Parts:

@@ -41,6 +41,8 @@ class Model:
       their log-likelihoods `[B, S]`; None if it has none.  scored: whether its inputs have beside them what an
       untrained one says of them (phases/score.py).
     shown: () -> the same, whose `apply` gives (logits, what the head read); None if no training moves the latter.
+    language: (params, frozen) -> (variables of `transformer`, the table `[V, D]` of its next-token head); None if it
+      predicts no tokens, as only a generative model does.
     """
     name: str
     init: Callable
@@ -67,6 +69,8 @@ class Model:
     shown: Callable[[], 'Model'] | None = None
     vocab_size: int = 0
     intercept: tuple[str, ...] = ()
+    language: Callable | None = None
+    transformer: Any = None
 
     def apply_for(self, rows: int, length: int = 0) -> Callable:
         """`apply` for a training step that sees so many rows in all, texts of up to `length` tokens (0: no texts).
@@ -117,6 +121,7 @@ class Parts:
     preferring: Callable[['Parts'], 'Parts'] | None = None  # what `Model.policy` is made of
     scored: bool = False  # see `Model`
     shows: bool = False  # see `Model.shown`
+    table: Callable | None = None  # (params, variables of the backbone) -> the table of a next-token head
 
     def read(self, variables, inputs):
         """What the head reads, `[B, ...]`."""
@@ -168,6 +173,18 @@ def answer(parts: Parts, params: dict, variables: dict, inputs):
     return (logits, read) if parts.shows else logits
 
 
+def _language(parts: Parts, variables: Callable) -> Callable | None:
+    """See `Model.language`."""
+    table = parts.table
+    if table is None:
+        return None
+
+    def language(params, frozen=None):
+        found = variables(params, frozen)
+        return found, table(params, found)
+    return language
+
+
 def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
     identity = {'model': parts.name, 'weights': parts.weights, 'mode': mode, **dict(parts.extra)}
     identity |= fields.pop('extra', {})
@@ -176,7 +193,7 @@ def _model(parts: Parts, mode: str, init, apply, **fields) -> Model:
                  defaults.learning_rate(parts.family, mode, parts.num_params), work=parts.num_params - count(tables),
                  tokenizer=parts.tokenizer, max_length=parts.max_length, positions=parts.positions,
                  vocab_size=getattr(getattr(parts.backbone, 'config', None), 'vocab_size', 0),
-                 intercept=parts.intercept, scored=parts.scored, **fields)
+                 intercept=parts.intercept, scored=parts.scored, transformer=parts.backbone, **fields)
 
 
 def full(parts: Parts, settings: tuple) -> Model:
@@ -184,10 +201,14 @@ def full(parts: Parts, settings: tuple) -> Model:
     def init(key, pretrained=None):
         return overlay(draw(parts, key), pretrained)
 
-    def apply(params, inputs, frozen=None):
-        return answer(parts, params, {'params': params['backbone']}, inputs)
+    def variables(params, frozen=None):
+        return {'params': params['backbone']}
 
-    return _model(parts, 'full', init, apply, load=parts.load, answers=parts.answers)
+    def apply(params, inputs, frozen=None):
+        return answer(parts, params, variables(params), inputs)
+
+    return _model(parts, 'full', init, apply, load=parts.load, answers=parts.answers,
+                  language=_language(parts, variables))
 
 
 def with_adapters(parts: Parts, settings: tuple) -> Model:
@@ -202,11 +223,14 @@ def with_adapters(parts: Parts, settings: tuple) -> Model:
         head = overlay({k: v for k, v in draw(parts, keys[0]).items() if k == 'head'}, pretrained)
         return {ADAPTERS: lora.draw(keys[1], chosen, rank), **head}
 
+    def variables(params, frozen):
+        return {'params': frozen, ADAPTERS: lora.scaled(params[ADAPTERS], scale)}
+
     def apply(params, inputs, frozen):
-        variables = {'params': frozen, ADAPTERS: lora.scaled(params[ADAPTERS], scale)}
-        return answer(parts, params, variables, inputs)
+        return answer(parts, params, variables(params, frozen), inputs)
 
     return _model(parts, 'lora', init, apply, load=functools.partial(_head, parts), answers=parts.answers,
+                  language=_language(parts, variables),
                   frozen=functools.partial(_backbone, parts), frozen_shapes=parts.shapes['backbone'],
                   extra={'lora': dict(settings)})
 

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.models.attention import attended
+from w2s_jax.models.attention import Past, attended, recalled
 from w2s_jax.models.config import TransformerConfig
 from w2s_jax.models.linear import ADAPTERS, LINEAR, Embed, Linear
 from w2s_jax.models.norm import Norm
 from w2s_jax.runtime import sharding
+
+KEPT = 'kept'  # collection: keys and values `[B, K, L, C]` of each layer, written where it is mutable
+CACHE = 'cache'  # collection of the same form: those of the tokens before, which a call with `past` reads
 
 _ACTIVATIONS: dict[str, Callable] = {
     'gelu': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 2 ** -.5)),  # jax.nn.gelu's erfc costs more
@@ -47,12 +50,17 @@ def rotary_frequency(dims: int, base: float, scaling: tuple = ()) -> np.ndarray:
     return frequency.astype(np.float32)
 
 
-def rotary_table(c: TransformerConfig, length: int):
-    """`[T, 2, L, dims / 2]` float32, sines and cosines; T = 2 where layers that slide have a base of their own."""
+def rotary_table(c: TransformerConfig, at):
+    """`[T, 2, L, dims / 2]` float32, sines and cosines; T = 2 where layers that slide have a base of their own.
+
+    Args:
+      at: L, or positions `[L]`.
+    """
+    at = jnp.arange(at) if isinstance(at, int) else at
     frequency = [rotary_frequency(c.rotary_dims, c.rotary_base, c.rotary_scaling)]
     if c.sliding_rotary_base:
         frequency.append(rotary_frequency(c.rotary_dims, c.sliding_rotary_base))
-    angle = jnp.arange(length, dtype=jnp.float32)[None, :, None] * np.stack(frequency)[:, None, :]
+    angle = at.astype(jnp.float32)[None, :, None] * np.stack(frequency)[:, None, :]
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], 1)
 
 
@@ -67,6 +75,11 @@ def rotate(x, sin, cos):
     a, b = x[..., :half].astype(jnp.float32), x[..., half:2 * half].astype(jnp.float32)
     turned = [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)]
     return jnp.concatenate(turned if 2 * half == x.shape[-1] else [*turned, x[..., 2 * half:]], -1)
+
+
+def rotate_rows(x, sin, cos):
+    """`rotate` for one token of each row: `[B, 1, H, C]`, with sin, cos `[B, R / 2]`."""
+    return rotate(x.swapaxes(0, 1), sin, cos).swapaxes(0, 1)
 
 
 def grid_bias(module: nn.Module, c: TransformerConfig):
@@ -146,9 +159,11 @@ def attend(q, k, v, seen=None, bias=None, *, scale: float, cap: float = 0.0):
 
 
 class Shared(NamedTuple):
-    """What every layer reads: the length of each row `[B]` (None: all are full), and `rotary_table`'s numbers."""
+    """What every layer reads: the length of each row `[B]` (None: all are full), `rotary_table`'s numbers, and what it
+    is to know of its cache, if it has one: then L is 1, and `rotary` has the positions of the rows."""
     length: Any = None
     rotary: Any = None
+    past: Past | None = None
 
 
 class Attention(nn.Module):
@@ -166,9 +181,17 @@ class Attention(nn.Module):
             q, k = Norm(c, name='query_norm')(q), Norm(c, name='key_norm')(k)
         if c.position == 'rotary':
             sin, cos = shared.rotary[slides.astype(int) if len(shared.rotary) > 1 else 0]
-            q, k = rotate(q, sin, cos), rotate(k, sin, cos)
-        bias = grid_bias(self, c) if c.position == 'grid' else None
-        y = attended(c, q, k, v, shared.length, slides, bias)
+            turn = rotate if shared.past is None else rotate_rows
+            q, k = turn(q, sin, cos), turn(k, sin, cos)
+        if self.is_mutable_collection(KEPT) and not self.is_initializing():
+            self.put_variable(KEPT, 'key', k.swapaxes(1, 2))
+            self.put_variable(KEPT, 'value', v.swapaxes(1, 2))
+        if shared.past is not None:
+            cache: Any = [self.get_variable(CACHE, name) for name in ('key', 'value')]
+            y = recalled(c, q, k, v, cache, shared.past, slides)
+        else:
+            bias = grid_bias(self, c) if c.position == 'grid' else None
+            y = attended(c, q, k, v, shared.length, slides, bias)
         return Linear(c.d_model, axes=2, use_bias=c.bias_out, dtype=c.dtype, name='out')(y)
 
 
@@ -222,8 +245,9 @@ def layered(c: TransformerConfig, x, shared: Shared, every_layer: bool = False):
     also `[N + 1, B, L, D]`: what enters the first layer, and what leaves each of the N."""
     slides = jnp.asarray(c.sliding) if c.sliding else None
     block: Any = Block if c.remat == 'none' else nn.remat(Block, prevent_cse=c.unroll, policy=_KEPT[c.remat])
-    layers: Any = nn.scan(block, variable_axes={'params': 0, ADAPTERS: 0}, split_rngs={'params': True},
-                          in_axes=(nn.broadcast, 0), length=c.num_layers, unroll=c.num_layers if c.unroll else 1)
+    layers: Any = nn.scan(block, variable_axes=dict.fromkeys(('params', ADAPTERS, CACHE, KEPT), 0),
+                          split_rngs={'params': True}, in_axes=(nn.broadcast, 0), length=c.num_layers,
+                          unroll=c.num_layers if c.unroll else 1)
     y, kept = layers(c, every_layer, name='layers')(x, shared, slides)
     y = Norm(c, name='final_norm')(y) if c.final_norm else y
     return y, jnp.concatenate([x[None], kept]) if every_layer else None
@@ -234,21 +258,22 @@ class Transformer(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, tokens, length=None, every_layer: bool = False):
+    def __call__(self, tokens, length=None, every_layer: bool = False, past: Past | None = None):
         """tokens `[B, L]` int32, length `[B]` int32 (None: all are full) -> `[B, L, D]`, after the final norm.
 
         With `every_layer` also `[N + 1, B, L, D]`: what enters the first layer, and what leaves each of the N.
+        With `past` each row has one token, which comes after those whose keys and values the collection CACHE holds.
         Raises ConfigError where learned positions are fewer than L.
         """
-        c = self.config
-        x = sharding.split(self._embed(tokens), 'batch')
-        shared = Shared(length, rotary_table(c, tokens.shape[1]) if c.position == 'rotary' else None)
+        c, at = self.config, tokens.shape[1] if past is None else past.at
+        x = sharding.split(self._embed(tokens, past), 'batch')
+        shared = Shared(length, rotary_table(c, at) if c.position == 'rotary' else None, past)
         y, kept = layered(c, x, shared, every_layer)
         if c.embed_dim:
             y = Linear(c.embed_dim, use_bias=False, dtype=c.dtype, name='embed_out')(y)
         return (y, kept) if every_layer else y
 
-    def _embed(self, tokens):
+    def _embed(self, tokens, past: Past | None = None):
         c = self.config
         embed = functools.partial(Embed, features=c.d_model, dtype=c.dtype)
         x = embed(c.vocab_size, features=c.d_out, name='tokens')(tokens)
@@ -260,7 +285,10 @@ class Transformer(nn.Module):
             if tokens.shape[1] > c.max_length:
                 raise ConfigError(f'model.max_length: {c.max_length} positions for texts of {tokens.shape[1]} tokens')
             table = embed(c.max_length + c.position_offset, name='positions')
-            x = x + table(jnp.arange(tokens.shape[1]) + c.position_offset)[None]
+            if past is None:
+                x = x + table(jnp.arange(tokens.shape[1]) + c.position_offset)[None]
+            else:
+                x = x + table(past.at + c.position_offset)[:, None]
         if c.token_types:
             x = x + embed(c.token_types, name='types')(jnp.zeros((1, 1), jnp.int32))
         return Norm(c, name='embed_norm')(x) if c.embed_norm else x
