@@ -10,7 +10,7 @@ from w2s_jax.objectives import OBJECTIVES, Columns
 from w2s_jax.registry import Settings
 from w2s_jax.train import evidential
 
-EVIDENCE = {'evidential': lambda z: np.log1p(np.exp(z)), 'evidential_relu': lambda z: np.maximum(z, 0)}
+EVIDENCE = {'softplus': lambda z: np.log1p(np.exp(z)), 'relu': lambda z: np.maximum(z, 0)}
 
 
 def drawn(size=5, teachers=3, classes=4, seed=0):
@@ -21,8 +21,12 @@ def drawn(size=5, teachers=3, classes=4, seed=0):
 def losses(name, teachers, logits, progress, **settings):
     batch = {'inputs': jnp.array(logits, jnp.float32), 'teachers': jnp.array(teachers, jnp.float32),
              'weight': jnp.ones(len(logits))}
-    return OBJECTIVES[name].fn().losses(lambda params, x: x, None, Columns(batch, name), (), Settings(settings),
-                                        progress, None)
+    return made(name).losses(lambda params, x: x, None, Columns(batch, 'evidential'), (), Settings(settings), progress,
+                             None)
+
+
+def made(evidence='softplus'):
+    return OBJECTIVES['evidential'].fn(Settings(evidence=evidence))
 
 
 def by_class(alpha, k):
@@ -58,8 +62,8 @@ def test_the_divergence_is_that_of_a_beta_distribution_from_an_even_one():
 
 def test_it_predicts_the_mean_of_the_distribution_and_the_order_of_logits():
     _, logits = drawn()
-    found = jax.nn.softmax(OBJECTIVES['evidential'].fn().predict(lambda params, x: x, None, jnp.array(logits)), axis=-1)
-    alpha = EVIDENCE['evidential'](logits) + 1
+    found = jax.nn.softmax(made().predict(lambda params, x: x, None, jnp.array(logits)), axis=-1)
+    alpha = EVIDENCE['softplus'](logits) + 1
     np.testing.assert_allclose(found, alpha / alpha.sum(-1, keepdims=True), rtol=1e-5)
     np.testing.assert_array_equal(found.argmax(-1), logits.argmax(-1))
 
@@ -70,11 +74,11 @@ def test_teachers_that_disagree_leave_less_evidence():
     logits = jnp.zeros((2, 2))
 
     def total(x):
-        return losses('evidential', teachers, x, 1., gamma=0., spread=1.)[0].sum()
+        return losses('softplus', teachers, x, 1., gamma=0., spread=1.)[0].sum()
     slope = jax.jit(jax.grad(total))
     for _ in range(200):
         logits = logits - .5 * slope(logits)
-    alpha = EVIDENCE['evidential'](np.array(logits)) + 1
+    alpha = EVIDENCE['softplus'](np.array(logits)) + 1
     assert alpha[0].sum() > 2 * alpha[1].sum() and alpha[0, 0] > 3 * alpha[0, 1]
     assert alpha[1, 0] == pytest.approx(alpha[1, 1], abs=1e-3)
 
@@ -85,11 +89,10 @@ def test_a_head_of_zeros_learns_by_softplus_alone():
     for name in EVIDENCE:
         slope = jax.grad(lambda z, name=name: losses(name, teachers, z, 0., gamma=0., spread=0.)[0].sum())
         slopes[name] = float(jnp.abs(slope(jnp.zeros((1, 2)))).max())
-    assert slopes['evidential'] > .1 and slopes['evidential_relu'] == 0
+    assert slopes['softplus'] > .1 and slopes['relu'] == 0
 
 
 def test_without_teachers_it_says_what_is_missing():
     with pytest.raises(ConfigError, match="objective 'evidential': reads column 'teachers'"):
         batch = Columns({'inputs': jnp.zeros((2, 2))}, 'evidential')
-        OBJECTIVES['evidential'].fn().losses(lambda params, x: x, None, batch, (), Settings(gamma=0., spread=0.), 0.,
-                                             None)
+        made().losses(lambda params, x: x, None, batch, (), Settings(gamma=0., spread=0.), 0., None)

@@ -1,6 +1,5 @@
 """Evidence of several teachers (Bayesian weak-to-strong: Cui et al. 2024, arXiv 2406.03199; evidential deep learning:
 Sensoy et al. 2018, arXiv 1806.01768)."""
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,33 +8,27 @@ from jax.scipy.special import digamma, gammaln
 
 from w2s_jax.losses import weighted_mean
 from w2s_jax.objectives import OBJECTIVES, Objective
-from w2s_jax.registry import Setting
+from w2s_jax.registry import Setting, Settings
 
+EVIDENCE = {'softplus': jax.nn.softplus, 'relu': jax.nn.relu}
 SETTINGS: dict[str, Any] = {
+    'evidence': Setting('softplus', choices=tuple(EVIDENCE), doc='of a logit; relu: as published, which a head that '
+                        'begins at zero never leaves'),
     'gamma': Setting(.5, 0, 1, traced=True, doc="weight of the student's own answer"),
     'spread': Setting(1., 0, 1e3, traced=True, doc='weight, at the end of training, of the divergence of evidence for '
                       'other classes from none')}
 
 
 @OBJECTIVES.register('evidential', **SETTINGS)
-def evidential() -> Objective:
+def evidential(how: Settings) -> Objective:
     """(1 - gamma) mean_t sum_k P_tk L(k) + gamma L(the student's answer), L of a Dirichlet distribution over labels by
-    softplus evidence (after arXiv 2406.03199, with even weights of teachers). Reads the column `teachers` `[B, T, K]`
+    the evidence of a logit (after arXiv 2406.03199, with even weights of teachers). Reads the column `teachers` `[B, T, K]`
     (methods `ensemble` and `raven`); with hard labels (`method.labels`) it is what RAVEN's code compares with.
 
     It predicts the mean of the distribution, alpha / S, and logs `uncertainty`, the mean of K / S.
     """
-    return of_evidence(jax.nn.softplus)
+    evidence = EVIDENCE[how.evidence]
 
-
-@OBJECTIVES.register('evidential_relu', **SETTINGS)
-def evidential_relu() -> Objective:
-    """`evidential` by relu evidence, as published, which a head that begins at zero never leaves."""
-    return of_evidence(jax.nn.relu)
-
-
-def of_evidence(evidence: Callable) -> Objective:
-    """The objective. evidence: logits -> numbers that are not negative."""
     def alphas(logits):  # [B, K] float32: the parameters of a Dirichlet distribution
         return evidence(logits.astype(jnp.float32)) + 1
 
