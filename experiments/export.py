@@ -33,7 +33,8 @@ def main() -> None:
     """Exports the model that the flags name."""
     workdir, out = (folder(f.name, f.value) for f in (WORKDIR, OUT))
     export.write(workdir, KIND.value, LOSS.value, SEED.value, out, PHASE.value, OVERWRITE.value)
-    print(f'{out}: model, config, tokenizer and {export.HEAD}; with transformers and PyTorch:\n')
+    head = f' and {export.HEAD}' if (out / export.HEAD).exists() else ''
+    print(f'{out}: model, config, tokenizer{head}; with transformers and PyTorch:\n')
     print(export.snippet(out))
 
 

@@ -9,7 +9,7 @@ import tiny
 from words import own, sentences
 
 from w2s_jax import config as configs
-from w2s_jax.engine import experiment, grid, plan, sweep
+from w2s_jax.engine import experiment, export, grid, plan, sweep
 from w2s_jax.errors import ConfigError
 from w2s_jax.store.artifacts import Artifact
 
@@ -111,6 +111,22 @@ def test_references_are_computed_once_for_a_grid_and_adapters_go_with_it(folder,
     assert len(artifacts(tmp_path, 'score')) == 2  # the pool and the test set, teacher and student being one model
     assert {json.loads((a.path / 'config.json').read_text())['section']['objective']['name']
             for a in artifacts(tmp_path, 'fit')} == {'dpo'}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('mode', ['full', 'lora'])
+def test_an_exported_student_says_of_texts_what_it_said_here(folder, tmp_path, mode):
+    c = config(folder, **{'student.mode': mode, 'seeds': (0,), 'student.loss.beta': 1.})
+    found = experiment.run(c, tmp_path / 'w', io.StringIO())
+    export.write(tmp_path / 'w', 'student', 'dpo', 0, tmp_path / 'out')
+    assert 'AutoModelForCausalLM' in export.snippet(tmp_path / 'out')
+    scored = next(a.arrays for a in artifacts(tmp_path / 'w', 'score') if len(a.arrays['tokens']) == 32)
+    tuned = prepared(config(folder, **{'student.model': str(tmp_path / 'out')})).models['student'].policy()
+    params = tuned.init(jax.random.key(0), tuned.load(None))
+    logits = jax.jit(tuned.apply)(params, {k: scored[k] for k in ('tokens', 'length', 'begins')}) - scored['reference']
+    fit = Artifact(tmp_path / 'w' / 'store' / f'fit-{found["students"][0]["ids"][0]}').arrays
+    assert np.abs(np.asarray(logits)).max() > .1  # it has learned something
+    np.testing.assert_allclose(np.sort(jax.nn.softmax(logits), axis=1)[:, ::-1], fit['test.top_probability'], atol=1e-4)
 
 
 def test_who_cannot_be_tuned_on_pairs(folder):

@@ -87,7 +87,7 @@ def source(workdir: pathlib.Path, role: str, section: dict) -> pathlib.Path:
             with _whole(path):
                 content = reading.read(path)
                 names[str((content if path.parent == workdir else content['config'])[f'{part}.model'])] = None
-    if 'read_out' not in section['model']:
+    if 'read_out' not in section['model'] and not predicts_tokens(section):
         raise ConfigError(f'{part}.model: {section["model"]["model"]!r} is no language model, expected one to export')
     folders = [language.find(name, f'{part}.model') for name in names if '/' in name or paths.is_folder(name)]
     same = [folder for folder in folders if hf.fingerprint(folder) == section['model']['weights']]
@@ -102,7 +102,8 @@ def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.P
     """Writes the model of a phase to folder `out`: LoRA's factors merged into the kernels, its head beside it.
 
     The head (`w2s_head.safetensors`: `classes` `[D, K]` or `reward` `[D, 1]`, and `bias` `[K]` or `[1]`) reads the
-    hidden states as `read_out` in its metadata says; of a probe, what its features were scaled by is folded in.
+    hidden states as `read_out` in its metadata says; of a probe, what its features were scaled by is folded in. One
+    that was tuned as a language model has its next-token head where transformers expects it, and none beside it.
     Raises UserError for what is not there or is no language model, and for a folder with something in it, unless that
     is to be overwritten.
     """
@@ -115,6 +116,11 @@ def write(workdir: pathlib.Path, kind: str, loss: str, seed: int, out: pathlib.P
         folder = source(workdir, kind, section)
     with aside(out, folder, overwrite) as part:
         _write(part, artifact, section, folder)
+
+
+def predicts_tokens(section: dict) -> bool:
+    """Whether a phase trained a language model with its next-token head."""
+    return section['model'].get('head') == 'next token'
 
 
 def _check_backbone(artifact: Artifact) -> None:
@@ -134,6 +140,9 @@ def _write(out: pathlib.Path, artifact: Artifact, section: dict, folder: pathlib
     if ADAPTERS in params:
         factors = section['model']['lora']
         backbone = lora.merge(backbone, params[ADAPTERS], factors['alpha'] / factors['rank'])
+    if predicts_tokens(section):
+        hf.export(out, backbone, hf.read(folder, layers), params.get('head', {}).get('table'))
+        return
     hf.export(out, backbone, hf.read(folder, layers))
     trees.save(out / HEAD, head_of(params, artifact.arrays),
                metadata={'read_out': section['model']['read_out'], 'phase': digest(section)})
@@ -186,7 +195,20 @@ def head_of(params: dict, arrays: Mapping) -> dict[str, np.ndarray]:
 
 
 def snippet(out: pathlib.Path) -> str:
-    """Python that gives an exported model's logits with transformers and PyTorch alone."""
+    """Python that gives an exported model's logits with transformers and PyTorch alone; a language model's texts."""
+    if not (out / HEAD).exists():
+        return f'''\
+import torch, transformers
+
+folder = {str(out)!r}
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+def continued(text, tokens=50):
+    with torch.no_grad():
+        found = model.generate(**tokenizer(text, return_tensors='pt'), max_new_tokens=tokens)
+    return tokenizer.decode(found[0])
+'''
     head, metadata = trees.load(out / HEAD), trees.metadata(out / HEAD)
     name = next(k for k in head if k != 'bias')
     read = {'last': 'hidden[torch.arange(len(hidden)), mask.sum(1) - 1]', 'first': 'hidden[:, 0]',

@@ -21,9 +21,10 @@ SETTINGS: dict[str, Any] = {
 
 @OBJECTIVES.register('evidential', **SETTINGS)
 def evidential(how: Settings) -> Objective:
-    """(1 - gamma) mean_t sum_k P_tk L(k) + gamma L(the student's answer), L of a Dirichlet distribution over labels by
-    the evidence of a logit (after arXiv 2406.03199, with even weights of teachers). Reads the column `teachers` `[B, T, K]`
-    (methods `ensemble` and `raven`); with hard labels (`method.labels`) it is what RAVEN's code compares with.
+    """(1 - gamma) mean_t sum_k P_tk L(k) + gamma L(the student's answer), L of a Dirichlet distribution over labels
+    by the evidence of a logit (after arXiv 2406.03199, with even weights of teachers). Reads the column `teachers`
+    `[B, T, K]` (methods `ensemble` and `raven`); with hard labels (`method.labels`) it is what RAVEN's code compares
+    with.
 
     It predicts the mean of the distribution, alpha / S, and logs `uncertainty`, the mean of K / S.
     """
