@@ -173,3 +173,9 @@ def test_few_things_lie_at_the_top():
 def test_what_is_known_is_of_a_rule_and_has_a_reason():
     rules = {*RULES, *ONLY, *PLACES, 'private', 'method name', 'lines'}
     assert all(rule in rules and reason for (rule, _), reason in KNOWN.items())
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / 'tests').rglob('*.py')]
+    assert sorted({name for name in names if names.count(name) > 1 and name != '__init__.py'}) == []
