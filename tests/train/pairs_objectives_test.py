@@ -7,6 +7,7 @@ from scipy import special
 
 from w2s_jax import objectives
 from w2s_jax.phases.score import begins
+from w2s_jax.train import preference
 
 RNG = np.random.default_rng(0)
 B = 6
@@ -56,6 +57,7 @@ def test_losses_are_their_formulas(beta, y):
     np.testing.assert_allclose(value('simpo', y, beta=beta, traced={'margin': .7})[0], pairwise(beta * M, y, .7),
                                **close)
     odds = special.logit(np.exp(M))
+    np.testing.assert_allclose(preference.log_odds(M), odds, **close)
     np.testing.assert_allclose(value('orpo', y, traced={'weight': .3})[0], -(y * M).sum(1) + .3 * pairwise(odds, y),
                                **close)
     np.testing.assert_allclose(value('sft', y)[0], -(y * M).sum(1), **close)
