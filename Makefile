@@ -51,7 +51,7 @@ parity-run: $(VENV)/.installed-core
 
 # Small experiments in a checkout of openai/weak-to-strong and here, every loss and every answer: CODE=checkout
 # MODEL=folder of SmolLM2-135M-Instruct DATA=folder of datasets. Nothing of the checkout is installed or kept.
-TASKS ?= sst2,sciq
+TASKS ?= sst2,rotten_tomatoes
 SEEDS ?= 5
 WORK ?= runs/reproduce
 reproduce:

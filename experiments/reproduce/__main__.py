@@ -1,6 +1,6 @@
 """Small weak-to-strong experiments in the code of openai/weak-to-strong and in this package, number by number.
 
-COMMAND: make reproduce CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER [TASKS=sst2,sciq] [SEEDS=5] [WORK=runs/reproduce]
+COMMAND: make reproduce CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER [TASKS=sst2,rotten_tomatoes] [SEEDS=5] [WORK=runs/reproduce]
 Needs PyTorch, and some minutes for each task and seed; what is done is kept in WORK and not done again.
 
 MODEL cut to 4 layers teaches MODEL cut to 6 layers a task of DATA (a folder with a folder of parquet files for each),
@@ -154,6 +154,6 @@ if __name__ == '__main__':
     for flag, default, said in (('code', None, 'a checkout of openai/weak-to-strong'), ('model', None, 'a folder'),
                                 ('data', None, 'a folder of datasets'), ('workdir', 'runs/reproduce', 'a folder')):
         flags.DEFINE_string(flag, default, said)
-    flags.DEFINE_list('tasks', ['sst2', 'sciq'], 'names of tasks')
+    flags.DEFINE_list('tasks', ['sst2', 'rotten_tomatoes'], 'names of tasks')
     flags.DEFINE_integer('seeds', 5, 'how many, from 0 up', lower_bound=1)
     cli.run(main)
