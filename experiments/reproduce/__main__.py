@@ -1,6 +1,6 @@
 """Small weak-to-strong experiments in the code of openai/weak-to-strong and in this package, number by number.
 
-COMMAND: make reproduce CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER [TASKS=sst2,rotten_tomatoes] [SEEDS=5] [WORK=runs/reproduce]
+COMMAND: make reproduce CODE=CHECKOUT MODEL=FOLDER DATA=FOLDER [TASKS=sst2,rotten_tomatoes] [SEEDS=5] [WORK=FOLDER]
 Needs PyTorch, and some minutes for each task and seed; what is done is kept in WORK and not done again.
 
 MODEL cut to 4 layers teaches MODEL cut to 6 layers a task of DATA (a folder with a folder of parquet files for each),
