@@ -15,6 +15,7 @@ from w2s_jax.labels import changes
 MEASURES = {'top5': ('top-5 accuracy %', 100, 1), 'auroc': ('AUROC', 1, 3), 'ece': ('calibration error (ECE)', 1, 3),
             'legal': ('legal answers %', 100, 1), 'labels': ('right labels given to students %', 100, 1),
             'perplexity': ('perplexity of the test inputs', 1, 1),
+            'preferred': ("texts that the judge prefers to the untuned student's %", 100, 1),
             'question_accuracy': ('questions answered right, of all options %', 100, 1)}
 
 
@@ -49,7 +50,7 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
       'target/I': artifacts, or given labels
         `[., K]`; 'attack/T/I': what target I answers test set T in an artifact of its own;
         per seed 'labels/S' and, unless they say so themselves, of which rows of the pool: 'labels_rows/S';
-        'labels_truth', of the pool; 'zero_shot'.
+        'labels_truth', of the pool; 'zero_shot'; 'judged/I': how likely a judge prefers the texts of target I.
     Returns: {'results': ..., 'curves': [...], 'examples': [...]}.
     """
     main = Answers(section, needs)
@@ -92,6 +93,8 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
             taught = answers.of('student', row['supervisor'])
             found['measures'] |= direct(section['diagnostics'], student, taught, ceiling, truth)
         found |= {k: more[k] for k in ('series', 'notes') if more.get(k)}
+        if answers.test == 'test' and (told := preferred(answers, label)):
+            found['measures'] |= {'preferred': described('preferred', told)}
         out['students'].append(found | learned(answers.needs_of('student', label)))
     if 'untuned' in needs and answers.test == 'test':
         out['perplexity'] = told = perplexities(needs, section['seeds'])
@@ -107,6 +110,20 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                 student = answers.of('student', row['label'])
                 row['beyond_zero_shot'] = versus(student, [found] * len(student), truth, how)
     return out
+
+
+def preferred(answers: Answers, label: str) -> dict | None:
+    """How often a judge prefers what a student writes, `judged/I` `[n, 2]` probabilities of its text and of another's:
+    their mean, over seeds, with an interval over prompts; None of students that nobody judged."""
+    found = {t['seed']: answers.needs[f'judged/{i}'].arrays['labels'][:, 0]
+             for i, t in enumerate(answers.section['targets'])
+             if t['role'] == 'student' and t['label'] == label and f'judged/{i}' in answers.needs}
+    runs = [found[seed] for seed in answers.section['seeds'] if seed in found]
+    if not runs:
+        return None
+    each = np.stack(runs).astype(np.float64)
+    return metrics.summarise(each.mean(1).tolist()) | metrics.accuracy_interval(
+        each, resamples=answers.section['resamples'])
 
 
 def perplexities(needs: Mapping, seeds) -> dict:

@@ -102,6 +102,9 @@ def operations(phase: Phase, models: dict[str, Model], positions: float) -> floa
         return 2.0 * model.read * positions * _count(phase.needs['inputs'])
     if phase.kind == 'score':
         return 2.0 * model.work * positions * _count(phase.needs['inputs'])
+    if phase.kind == 'generate':
+        return 2.0 * model.work * (positions + phase.section['steps']) * _count(phase.needs['inputs']) * (
+            phase.section['samples'])
     one = (model.work or model.num_params) * (1 if model.featurize else positions)
     tests = {k: _count(v) for k, v in phase.needs.items() if k.startswith('predict/')}
     if not kinds.KINDS[phase.kind].trains:

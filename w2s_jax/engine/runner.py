@@ -23,7 +23,7 @@ def finished(phases: Iterable[graph.Phase], store: Store) -> set[str]:
 def execute(plans: list[Plan], store: Store, log: Log, more: Iterable[graph.Phase] = ()) -> dict:
     """Runs what is missing of all plans, and of `more` phases. Returns outcomes by phase id, as `execute.execute`."""
     cost = Cost(plans, store)
-    runner = Runner(plans, log.progress, cost)
+    runner = Runner(plans, log.progress, cost, log.line)
     if cost.left:
         log.line(cost.text())
     return execution.execute([*(p.target for p in plans), *more], store, runner.run,
@@ -57,8 +57,9 @@ def _agree(plans: list[Plan], store: Store) -> None:
 class Runner:
     """Runs phases of any of several plans, each in the context of a plan that has it."""
 
-    def __init__(self, plans: list[Plan], log: Callable, cost: Cost | None = None):
-        contexts = [(p, make_context(p.config, p.models, log, p.dataset.render)) for p in plans]
+    def __init__(self, plans: list[Plan], log: Callable, cost: Cost | None = None,
+                 say: Callable[[str], None] = lambda line: None):
+        contexts = [(p, make_context(p.config, p.models, log, p.dataset.render, say)) for p in plans]
         self.contexts = {phase.id: context for plan, context in reversed(contexts) for phase in plan.phases}
         self.any, self.cost = contexts[0][1], cost
 

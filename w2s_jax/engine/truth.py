@@ -10,6 +10,7 @@ from w2s_jax.methods.parts import Halves, Target
 from w2s_jax.phases.kinds import KINDS
 
 FEWEST = 20  # rows below which labels may equal the truth by chance
+MAKES_TEXTS = ('table', 'generate', 'tokens', 'score', 'features')  # whose rows may be those of the pool
 
 
 def check(target: Phase, targets: list[Target], dataset: Dataset, halves: dict[int, Halves]) -> None:
@@ -90,8 +91,11 @@ def _apart(found: Target, learner: Phase) -> None:
 
 
 def learned(phase: Phase) -> np.ndarray:
-    """The rows of the pool that a phase learns from, or chooses from."""
+    """The rows of the pool that a phase learns from, or chooses from; of texts that were made of some rows, those."""
     rows = phase.needs.get('rows')
+    if rows is None:
+        made = [learned(p) for p in phase.before() if p.kind in MAKES_TEXTS]
+        return np.unique(np.concatenate([np.arange(0), *made]))
     if isinstance(rows, Phase):  # a filter, of the rows that it was given, or those of the filter before
         return learned(rows) if 'rows' in rows.needs else learned(rows.needs['labels'])
     return rows.value if isinstance(rows, Source) else np.arange(0)

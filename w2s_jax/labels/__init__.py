@@ -1,5 +1,16 @@
 """Where weak labels come from (sources), and what is done to them before a student learns them (transforms)."""
-from w2s_jax.labels import ensembles, errors, filters, passwords, sources, specialists, texts, transforms, unsupervised
+from w2s_jax.labels import (
+    continuations,
+    ensembles,
+    errors,
+    filters,
+    passwords,
+    sources,
+    specialists,
+    texts,
+    transforms,
+    unsupervised,
+)
 
-__all__ = ['ensembles', 'errors', 'filters', 'passwords', 'sources', 'specialists', 'texts', 'transforms',
-           'unsupervised']
+__all__ = ['continuations', 'ensembles', 'errors', 'filters', 'passwords', 'sources', 'specialists', 'texts',
+           'transforms', 'unsupervised']

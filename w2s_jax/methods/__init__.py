@@ -3,6 +3,7 @@ from w2s_jax.methods import (
     adversarial,
     bootstrap,
     conflict,
+    cong,
     cosupervised,
     ensemble,
     generative,
@@ -15,5 +16,5 @@ from w2s_jax.methods import (
 )
 from w2s_jax.methods.registry import METHODS
 
-__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'cosupervised', 'ensemble', 'generative', 'hint', 'naive',
-           'prompted', 'saliency', 'sandbagging', 'simulated']
+__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'cong', 'cosupervised', 'ensemble', 'generative', 'hint',
+           'naive', 'prompted', 'saliency', 'sandbagging', 'simulated']

@@ -19,7 +19,8 @@ from w2s_jax.labels.ensembles import COMBINERS
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.losses import LOSSES
 from w2s_jax.methods.bootstrap import equal_slices
-from w2s_jax.methods.parts import Labels, Parts, loss_of
+from w2s_jax.methods.inputs import loss_of
+from w2s_jax.methods.parts import Labels, Parts
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Setting, Settings

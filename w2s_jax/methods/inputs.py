@@ -1,11 +1,16 @@
 """What models read: the task's inputs, as they are, as tokens, or as features of a frozen backbone."""
 import functools
 
+import numpy as np
+
+from w2s_jax import config as configs
 from w2s_jax.data import Dataset
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, Rows, Source, source
+from w2s_jax.models import chat
 from w2s_jax.models.modes import Model
 from w2s_jax.objectives import entry
+from w2s_jax.registry import Settings
 
 _TITLES = {'inputs': 'pool', 'test': 'test set'}
 
@@ -21,8 +26,8 @@ class Inputs:
     def prepared(self, model: Model, name: str, raw: Phase | Source | None = None,
                  backbone: Phase | None = None) -> Phase | Source:
         """Inputs as a model takes them: as they are, or tokens, or (probe) cached features. name: 'inputs' (the pool),
-        a test set, or whatever `raw` is called.  backbone: the phase whose backbone makes the features, if it is not
-        the pretrained one."""
+        a test set, or whatever `raw` is called.  backbone: the phase whose backbone makes the features, or whose
+        model says how likely texts are, if it is not the pretrained one."""
         key = (model.key, name, (raw or self.raw[name]).id, backbone and backbone.id)
         if key not in self._prepared:
             self._prepared[key] = self._prepare(model, name, raw or self.raw[name], backbone)
@@ -34,7 +39,8 @@ class Inputs:
             need = Phase('tokens', self.tokens(model), {'inputs': need}, f'tokens of the {title}', 'tokens')
         if model.scored:
             section = {'model': model.identity, 'num_classes': self.dataset.num_classes}
-            return Phase('score', section, {'inputs': need}, f'{model.name}: likelihoods of the {title}', 'score')
+            needs = {'inputs': need} | ({'model': backbone} if backbone else {})
+            return Phase('score', section, needs, f'{model.name}: likelihoods of the {title}', 'score')
         if model.featurize is not None:
             section = {'model': model.identity, 'num_classes': self.dataset.num_classes, **_adapted(backbone)}
             need = Phase('features', section, {'inputs': need} | ({'backbone': backbone} if backbone else {}),
@@ -53,8 +59,9 @@ class Inputs:
         """The section of a phase that makes tokens for a model."""
         task, tokenizer = self.config.task, model.tokenizer
         assert tokenizer is not None
+        chatting = {'chat': chat.identity(model.name, tokenizer.template)} if task.get('chat') else {}
         return {'tokenizer': tokenizer.fingerprint, 'truncate': task.truncate or self.dataset.truncate,
-                'max_length': min(task.max_length, model.max_length)}
+                'max_length': min(task.max_length, model.max_length), **chatting}
 
     def whole_tokens(self, model: Model, inputs: Phase) -> Phase:
         """Token ids of texts that may not be cut."""
@@ -95,9 +102,46 @@ def policy(model: Model, loss: str) -> Model:
 
 
 def tuned(phase: Phase) -> Phase | None:
-    """The phase whose backbone made the features that a phase learned from; None for a pretrained one."""
+    """The phase whose backbone made the features, or likelihoods, that a phase learned from; None for a pretrained one.
+    """
     inputs = phase.needs.get('inputs')
-    return inputs.needs.get('backbone') if isinstance(inputs, Phase) else None
+    if not isinstance(inputs, Phase):
+        return None
+    return inputs.needs.get('model' if inputs.kind == 'score' else 'backbone')
+
+
+def begun(phase: Phase) -> bool:
+    """Whether a phase went on from a model that had learned the task's texts."""
+    start = phase.needs.get('start', tuned(phase))
+    return start is not None and start.role == 'tuned'
+
+
+def related(group: np.ndarray) -> bool:
+    """Whether some rows belong together."""
+    return len(np.unique(group)) < len(group)
+
+
+def loss_of(config, role: str, name: str):
+    """The loss or objective of that name and its settings: those of the config if it is the role's own, else its
+    defaults."""
+    own, values = configs.chosen(config, f'{role}.loss')
+    if name == own.name:
+        return own, values
+    entry = configs.AIMS[configs.known(f'{role}.loss.name', name, configs.AIMS)]
+    return entry, Settings({k: s.default for k, s in entry.settings.items()})
+
+
+def mode_of(phase: Phase) -> dict:
+    """The mode of a phase's model, where it has one."""
+    mode = phase.section.get('model', {}).get('mode')
+    return {'mode': mode} if mode else {}
+
+
+def shown(phase: Phase) -> dict:
+    """The settings of a phase's objective, for the tables."""
+    static = {k: v for k, v in phase.section.get('objective', {}).items() if k not in ('name', 'version')}
+    found = static | phase.section.get('hyper', {}).get('loss', {})
+    return found | ({'settings': found} if found else {})
 
 
 def _adapted(backbone: Phase | None) -> dict:

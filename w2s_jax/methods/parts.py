@@ -18,7 +18,7 @@ from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.graph import Phase, Rows, Source, Truth, source
 from w2s_jax.labels.prompts import check_template
 from w2s_jax.labels.texts import TABLES
-from w2s_jax.methods.inputs import Inputs, default_loss, policy, tuned
+from w2s_jax.methods.inputs import Inputs, begun, default_loss, loss_of, mode_of, policy, related, shown, tuned
 from w2s_jax.methods.robust import ROBUST, attacked
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Settings
@@ -46,12 +46,14 @@ class Labels:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
     """A model that is evaluated. role: weak, ceiling, student ...; label: unique among those of a role.  need: its
-    phase, or given labels.  row: what results.json says of it before it is measured."""
+    phase, or given labels.  row: what results.json says of it before it is measured.  judged: a phase with the
+    probabilities `[n, 2]` that a judge prefers its texts to others."""
     role: str
     label: str
     seed: int | None
     need: Phase | Source
     row: dict = dataclasses.field(default_factory=dict)
+    judged: Phase | None = None
 
 
 class Parts(Inputs):
@@ -111,7 +113,7 @@ class Parts(Inputs):
         if aim.get('shows'):
             model, untrained = self._showing(model, loss, needs, inputs)
             columns = {'features': untrained} | (columns or {})
-        needs |= self.inputs_of(model, inputs, backbone, tests or {})
+        needs |= self.inputs_of(model, inputs, backbone or (start if model.scored else None), tests or {})
         needs |= {f'columns/{k}': v.need if isinstance(v, Labels) else v for k, v in (columns or {}).items()}
         section = self._fit_section(part, model, loss, seed, values or {})
         section['epochs'] = section['epochs'] if epochs is None else epochs
@@ -228,17 +230,18 @@ class Parts(Inputs):
         self._target(Target('ceiling', 'ceiling', phase.seed, phase, {'model': self.model_of(phase).name}))
 
     def students(self, phases: Iterable[Phase], *, method: str = '', label: str = '', oracle: bool = False,
-                 supervisor: str = '') -> None:
+                 supervisor: str = '', judged: Phase | None = None) -> None:
         """Says who is evaluated as a student. label: '': the name of the loss.  oracle: it was chosen by truth: it is
         marked, and never ranked.  supervisor: the label of the student whose answers it learned; '': the weak model's.
+          judged: what a judge says of their texts (methods/written.py).
         """
         for phase in phases:
             aim = phase.section.get('objective', {'name': 'none'})
             row = {'method': method or self.config.method.name, 'label': label or aim['name'], 'loss': aim['name'],
-                   'model': self.model_of(phase).name, **mode_of(phase), **_shown(phase),
+                   'model': self.model_of(phase).name, **mode_of(phase), **shown(phase),
                    **({'oracle': True} if oracle else {}), **({'tuned': True} if begun(phase) else {}),
                    **({'supervisor': supervisor} if supervisor else {})}
-            self._target(Target('student', row['label'], phase.seed, phase, row))
+            self._target(Target('student', row['label'], phase.seed, phase, row, judged))
 
     def _target(self, target: Target) -> None:
         key = (target.role, target.label, target.seed)
@@ -258,6 +261,7 @@ class Parts(Inputs):
         if student.answers:
             needs['zero_shot'] = self.zero_shot(student)
         needs |= {f'target/{i}': t.need for i, t in enumerate(self.targets)}
+        needs |= {f'judged/{i}': t.judged for i, t in enumerate(self.targets) if t.judged is not None}
         if any(t.role == 'weak' and isinstance(t.need, Source) for t in self.targets):
             needs |= {f'given/{k}': source(v.given) for k, v in self.dataset.tests.items() if v.given is not None}
         for seed, phase in self.tuned.items():
@@ -361,37 +365,3 @@ class Parts(Inputs):
                 'epochs': config.train.epochs if part.epochs is None else part.epochs,
                 'watch': config.train.watch or (MOST_WATCHED if model.featurize else WATCHED),
                 **{k: config.train[k] for k in ('batch_size', 'evaluations', 'window')}, 'hyper': hyper}
-
-
-def begun(phase: Phase) -> bool:
-    """Whether a phase went on from a model that had learned the task's texts."""
-    start = phase.needs.get('start', tuned(phase))
-    return start is not None and start.role == 'tuned'
-
-
-def related(group: np.ndarray) -> bool:
-    """Whether some rows belong together."""
-    return len(np.unique(group)) < len(group)
-
-
-def loss_of(config, role: str, name: str):
-    """The loss or objective of that name and its settings: those of the config if it is the role's own, else its
-    defaults."""
-    own, values = configs.chosen(config, f'{role}.loss')
-    if name == own.name:
-        return own, values
-    entry = configs.AIMS[configs.known(f'{role}.loss.name', name, configs.AIMS)]
-    return entry, Settings({k: s.default for k, s in entry.settings.items()})
-
-
-def mode_of(phase: Phase) -> dict:
-    """The mode of a phase's model, where it has one."""
-    mode = phase.section.get('model', {}).get('mode')
-    return {'mode': mode} if mode else {}
-
-
-def _shown(phase: Phase) -> dict:
-    """The settings of a phase's objective, for the tables."""
-    static = {k: v for k, v in phase.section.get('objective', {}).items() if k not in ('name', 'version')}
-    found = static | phase.section.get('hyper', {}).get('loss', {})
-    return found | ({'settings': found} if found else {})

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from w2s_jax.data import Inputs
-from w2s_jax.errors import DataError, WeightsError
+from w2s_jax.errors import ConfigError, DataError, WeightsError
+from w2s_jax.models import chat
 from w2s_jax.store import arrays
 
 _FILES = ('tokenizer.json', 'vocab.txt', 'vocab.json', 'tokenizer.model', 'spiece.model')
@@ -20,9 +21,16 @@ _CHUNK = 2000  # texts at a time: bounds what is held as Python objects
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A fast tokenizer and the identity of what it does (SHA-256 of its rules without truncation and padding)."""
+    """A fast tokenizer and the identity of what it does (SHA-256 of its rules without truncation and padding).
+
+    ends: tokens that end what its model writes.  template: of a chat, as it was published (Jinja, which transformers
+    runs in its sandbox), '' without one.  render: (messages, add_generation_prompt) -> text in that template.
+    """
     backend: Any
     fingerprint: str
+    ends: tuple[int, ...] = ()
+    template: str = ''
+    render: Any = None
 
 
 @functools.lru_cache(maxsize=4)
@@ -47,12 +55,47 @@ def load(folder: pathlib.Path) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     rules = json.dumps(json.loads(backend.to_str()), sort_keys=True)
-    return Tokenizer(backend, hashlib.sha256(rules.encode()).hexdigest())
+    template = found.chat_template if isinstance(found.chat_template, str) else ''
+    return Tokenizer(backend, hashlib.sha256(rules.encode()).hexdigest(), _ends(folder, found.eos_token_id), template,
+                     functools.partial(found.apply_chat_template, tokenize=False))
+
+
+def _ends(folder: pathlib.Path, end: int | None) -> tuple[int, ...]:
+    """The tokenizer's own end of a text, and those that a model's generation_config.json names."""
+    path = folder / 'generation_config.json'
+    try:
+        more = json.loads(path.read_text()).get('eos_token_id') if path.exists() else None
+    except (OSError, ValueError, AttributeError) as e:
+        raise WeightsError(f'{path}: unreadable ({type(e).__name__})') from None
+    ids = [end, *(more if isinstance(more, list) else [more])]
+    return tuple(sorted({i for i in ids if isinstance(i, int)}))
+
+
+def token_id(tokenizer: Tokenizer, token: str, field: str) -> int:
+    """The number of a token by its name, or of the one token that a string is. Raises ConfigError."""
+    known = tokenizer.backend.token_to_id(token)
+    if known is not None:
+        return known
+    ids = tokenizer.backend.encode(token, add_special_tokens=False).ids
+    if len(ids) != 1:
+        raise ConfigError(f'{field}: {token!r} is {len(ids)} tokens of this tokenizer, expected one')
+    return ids[0]
+
+
+def continued(tokenizer: Tokenizer, prompts: list[list[int]], drawn: list[list[list[int]]]) -> list[list[str]]:
+    """What was written after each prompt, as text. A tokenizer may write the first token of a text in another way (less
+    the space before it), so that prompt and continuation are decoded together and the prompt is taken off."""
+    decode, out = tokenizer.backend.decode_batch, []
+    for prompt, before, texts in zip(prompts, decode(prompts), drawn, strict=True):
+        whole = decode([prompt + text for text in texts])
+        out.append([text[len(before):] if text.startswith(before) else alone
+                    for text, alone in zip(whole, decode(texts), strict=True)])
+    return out
 
 
 def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int, truncate: str,
-           folder: pathlib.Path | None = None, vocab_size: int = 0) -> tuple[Inputs, dict]:
-    """Token ids with the tokenizer's own special tokens, padded at the right with 0.
+           folder: pathlib.Path | None = None, vocab_size: int = 0, special: bool = True) -> tuple[Inputs, dict]:
+    """Token ids with the tokenizer's own special tokens (`special`), padded at the right with 0.
 
     Where a text ends is kept as a number, so a token that happens to have the padding's id changes nothing. The ids are
     written to files without a name in `folder` as they come, and mapped: memory holds a chunk of them.
@@ -65,7 +108,7 @@ def encode(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: i
       truncated ones and tokens. Raises DataError for a text without tokens, or with one that has no row.
     """
     ids, length, truncated = arrays.Growing(np.int32, folder), [], 0
-    for start, encodings in _encoded(tokenizer.backend, texts, max_length, truncate):
+    for start, encodings in _encoded(tokenizer.backend, texts, max_length, truncate, special):
         length.append(np.array([len(e) for e in encodings], np.int32))
         if not length[-1].all():
             row, column = divmod(int(np.flatnonzero(length[-1] == 0)[0]), texts.shape[1])
@@ -88,14 +131,31 @@ def _refuse(tokenizer: Tokenizer, token: int, vocab_size: int, start: int, encod
                     'after the model')
 
 
-def _encoded(backend, texts, max_length: int, truncate: str):
+def in_chat(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int) -> np.ndarray:
+    """Texts `[N, S]` in the tokenizer's chat template (chat.py): of S = 2, a pair of answers, each with its answer; of
+    S = 1 prompts. Raises DataError, naming the row."""
+    def count(text: str) -> int:
+        return len(tokenizer.backend.encode(text, add_special_tokens=False).ids)
+
+    out = np.empty(texts.shape, object)
+    for row in range(len(texts)):
+        for column, text in enumerate(texts[row]):
+            try:
+                out[row, column] = chat.rendered(tokenizer.render, count, str(text), max_length, texts.shape[1] > 1)
+            except DataError as e:
+                raise DataError(f'text of example {row}: {e}') from None
+    return out
+
+
+def _encoded(backend, texts, max_length: int, truncate: str, special: bool = True):
     """(number of the first row, encodings) of so many rows at a time that they have about _CHUNK texts."""
     backend.enable_truncation(max_length, strategy='longest_first',
                               direction={'end': 'right', 'start': 'left'}[truncate])
     try:
         step = max(1, _CHUNK // texts.shape[1])
         for start in range(0, len(texts), step):
-            yield start, backend.encode_batch(texts[start:start + step].ravel().tolist())
+            yield start, backend.encode_batch(texts[start:start + step].ravel().tolist(),
+                                              add_special_tokens=special)
     finally:
         backend.no_truncation()
 

@@ -22,18 +22,20 @@ class Context:
     """What a phase runs in; none of it changes what the phase means.
 
     models: by role.  execution: the config's `train` section.  log: (label, step, steps, metrics).  render: a row of a
-    test set as HTML (data.Dataset).
+    test set as HTML (data.Dataset).  say: a line for people.
     """
     models: dict[str, Model]
     mesh: jax.sharding.Mesh
     execution: Any
     log: Callable
     render: Callable | None = None
+    say: Callable[[str], None] = lambda line: None
 
 
-def make_context(config, models: dict[str, Model], log: Callable, render: Callable | None = None) -> Context:
+def make_context(config, models: dict[str, Model], log: Callable, render: Callable | None = None,
+                 say: Callable[[str], None] = lambda line: None) -> Context:
     """The context that a config describes, on the devices there are."""
-    return Context(models, sharding.make_mesh(**config.mesh), config.train, log, render)
+    return Context(models, sharding.make_mesh(**config.mesh), config.train, log, render, say)
 
 
 def model_of(section: dict, models: dict[str, Model]) -> Model:

@@ -24,6 +24,7 @@ from w2s_jax.train import prefetch
 from w2s_jax.train.program import Program
 
 PART = 16  # batches of features that are saved together
+SHOWN = 3  # texts in a chat template that are shown
 
 
 def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -38,14 +39,21 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
         every = common.arrays(needs['inputs'])['text']
         if 'packed' in section:
             every = texts.one_each(every[common.rows(needs)], texts.BETWEEN)
-        arrays, counts = texts.encode(tokenizer, every, section['max_length'], section['truncate'], folder, vocab_size)
+        shown = {}
+        if 'chat' in section:
+            every = texts.in_chat(tokenizer, every, section['max_length'])
+            shown = {'shown': [str(row[0]) for row in every[:SHOWN]]}
+            for text in shown['shown']:
+                context.say(f'{phase.label}: {text!r}')
+        arrays, counts = texts.encode(tokenizer, every, section['max_length'], section['truncate'], folder, vocab_size,
+                                      'chat' not in section)
         if section.get('whole') and counts['truncated']:
             raise DataError(f'{phase.label}: {counts["truncated"]} of {counts["texts"]} are longer than '
-                            f'{section["max_length"]} tokens, expected whole prompts; fewer method.shots or a larger '
-                            'task.max_length')
+                            f'{section["max_length"]} tokens, expected whole prompts; a larger '
+                            'task.max_length, or of prompts that show examples fewer method.shots')
         if 'packed' in section:
             arrays = texts.packed(arrays, section['packed'])
-        out.append((counts | {'seconds': time.perf_counter() - began}, arrays, None))
+        out.append((counts | shown | {'seconds': time.perf_counter() - began}, arrays, None))
     return out
 
 
@@ -80,8 +88,7 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
     batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
     assert model.featurize is not None
-    step = Program(sharding.traced_on(context.mesh, model.featurize),
-                         out_shardings=sharding.replicated(context.mesh))
+    step = _program(model.featurize, context.mesh)
     everywhere = sharding.replicated(context.mesh)
     frozen = model.frozen(lambda path, shape: everywhere) if tuned is None else jax.tree.map(
         lambda x: sharding.put(x, everywhere), tuned)
@@ -101,6 +108,12 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
                 _keep_part(path, np.concatenate(rows))
             log(min((number + 1) * PART, len(batches)), len(batches), {})
     return in_order(list(parts), order, folder) if multihost.is_coordinator() else np.zeros(0)
+
+
+@functools.lru_cache(maxsize=16)
+def _program(featurize: Callable, mesh) -> Program:
+    """One for all phases that ask the same of a model: the pool, every test set, all seeds."""
+    return Program(sharding.traced_on(mesh, featurize), out_shardings=sharding.replicated(mesh))
 
 
 def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path) -> np.ndarray:

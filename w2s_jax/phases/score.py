@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -31,16 +32,16 @@ def begins(tokens: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
     """The inputs `tokens` and `length`, and beside them `begins` and `reference`, both `[N, 2]`: the log-likelihood of
-    each text from there on, of the pretrained model."""
+    each text from there on, of the pretrained model, or of the one that is gone on from (the need `model`)."""
     out = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, rows = time.perf_counter(), dict(common.arrays(needs['inputs']))
         rows['begins'] = begins(np.asarray(rows['tokens']), np.asarray(rows['length']))
         model = common.model_of(phase.section, context.models)
         common.check_vocabulary(model, rows)
-        scorer = dataclasses.replace(model, featurize=lambda both, x, apply=model.apply: apply(
-            both['params'], x, both['frozen']))
-        both = {'params': model.init(jax.random.key(0), model.load(None)), 'frozen': model.frozen(None)}
+        scorer = dataclasses.replace(model, featurize=_likelihoods(model.apply))
+        params = needs['model'].params() if 'model' in needs else model.init(jax.random.key(0), model.load(None))
+        both = {'params': params, 'frozen': model.frozen(None)}
         shapes = common.shapes(phase.section, context, rows)
         found = featurize(scorer, rows, shapes, context, folder / phase.id, functools.partial(context.log, phase.label),
                           both)
@@ -48,3 +49,9 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
                     'apart_from_the_start': int((rows['begins'][:, 0] == 1).sum())}
         out.append((measured, rows | {'reference': found}, None))
     return out
+
+
+@functools.lru_cache(maxsize=16)
+def _likelihoods(apply: Callable) -> Callable:
+    """A model's `apply` as `featurize` calls it; one for all phases, so that it is compiled once."""
+    return lambda both, inputs: apply(both['params'], inputs, both['frozen'])

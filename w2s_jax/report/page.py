@@ -34,7 +34,7 @@ OPEN = 24  # rows of a table that is not folded away
 TOO_MANY = .1  # the share of truncated texts above which the report warns
 KINDS = {'teacher': 'teachers', 'label': 'weak labels', 'student': 'students', 'ceiling': 'ceilings',
          'zero_shot': 'before fine-tuning', 'tokens': 'tokens of texts', 'features': 'cached features',
-         'score': 'likelihoods of texts',
+         'score': 'likelihoods of texts', 'generate': 'written texts', 'verdict': 'judged texts',
          'evaluate': 'evaluations', 'compare': 'comparisons'}
 
 

@@ -72,8 +72,9 @@ TASKS.register('images', path=Setting('', doc='a .parquet file, a folder of them
                label=Setting('label', doc='column or array of classes'),
                size=Setting(0, 0, 4096, doc='the side in pixels that images are resized and cut to; 0: as they are'),
                )(images.load)
-TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP)(preference.load)
-TASKS.register('anthropic_hh', **TEXTS)(preference.load_hh)
+CHAT: dict[str, Any] = {'chat': Setting(False, doc="whether conversations are written in the model's chat template")}
+TASKS.register('preference', **TEXTS, **TEMPLATE, **PAIRS, **GROUP, **CHAT)(preference.load)
+TASKS.register('anthropic_hh', **TEXTS, **CHAT)(preference.load_hh)
 TASKS.register('linear_features', width=Setting(20, 2, 10**4, doc='features, which all count alike'))(synthetic.linear)
 TASKS.register('harmless_helpful', correlation=Setting(-.6, -1, 1, doc='of how harmless and how helpful an answer is'),
                visible=Setting(True, doc='whether features show the part of helpful that is not harmless')

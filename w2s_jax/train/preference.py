@@ -98,3 +98,16 @@ def orpo(settings: Settings) -> Objective:
 def sft(settings: Settings) -> Objective:
     """Likelihood of the preferred text alone, nothing before its first own token: -sum_k y_k m_k."""
     return tuning(lambda score, m, y, traced: -jnp.sum(y * m, axis=-1), lambda change, m: change)
+
+
+@OBJECTIVES.register('wspo', pairs=True, beta=Setting(.1, **BETA, doc='gamma: what l - r counts against the weak'))
+def wspo(settings: Settings) -> Objective:
+    """The weak model's implicit reward as it is, not only its sign (weak-to-strong preference optimisation, arXiv
+    2410.18640, which compares (gamma (l - r) - weak reward)^2 text by text; here it is the difference of a pair's two
+    texts, in which what depends on the prompt alone cancels): (h - log y_0 / y_1)^2, h the difference of gamma (l - r).
+    y: soft labels, of a teacher that was tuned by `dpo`: softmax of its implicit reward."""
+    def loss(score, m, y, traced):
+        weak = jnp.log(jnp.maximum(y, 1e-6))
+        return (score[:, 0] - score[:, 1] - weak[:, 0] + weak[:, 1]) ** 2
+
+    return tuning(loss, lambda change, m: settings.beta * change)

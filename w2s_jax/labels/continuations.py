@@ -1,0 +1,72 @@
+"""Tables of texts that models write: what is asked, and what was written, put together as pairs to learn from."""
+import itertools
+
+import numpy as np
+
+from w2s_jax.errors import DataError
+from w2s_jax.labels.texts import TABLES
+from w2s_jax.registry import Setting, Settings
+
+ANSWER = '\n\nAssistant:'
+
+
+@TABLES.register('openings', words=Setting(0, 0, 10**6, doc='of a text, its first so many'),
+                 most=Setting(0, 0, 10**9, doc='rows, the first so many; 0: all'))
+def openings(columns: dict, settings: Settings, rng) -> dict:
+    """Prompts `[n, 1]`: what the two texts of a pair begin with, a transcript up to its last answer; of one text its
+    first words. columns: `texts/text` `[N, S]`, of the rows `rows/values` if they are there. Raises DataError for a row
+    without a beginning."""
+    texts, rows = columns.get('texts/text', columns.get('text')), columns.get('rows/values')
+    rows = np.arange(len(texts)) if rows is None else rows
+    out = np.empty((len(rows[:settings.most or None]), 1), object)
+    for i, row in enumerate(rows[:len(out)]):
+        out[i, 0] = beginning([str(text) for text in texts[row]], settings.words)
+        if not out[i, 0].strip():
+            raise DataError(f'text of example {row}: nothing to ask with, expected texts that begin alike, or '
+                            'method.words above 0 and one text a row')
+    return {'text': out}
+
+
+def beginning(texts: list[str], words: int = 0) -> str:
+    """The prompt of texts of one row."""
+    if len(texts) == 1:
+        return ' '.join(texts[0].split()[:words])
+    same = ''.join(x[0] for x in itertools.takewhile(lambda x: len(set(x)) == 1, zip(*texts, strict=False)))
+    if ANSWER in same:
+        return same[:same.rindex(ANSWER) + len(ANSWER)]
+    return same if all(len(text) == len(same) or text[len(same)].isspace() for text in texts) else (
+        same[:len(same) - len(same.split(' ')[-1])])
+
+
+@TABLES.register('continuations', end=Setting('', doc='put behind texts that came to their end'),
+                 between=Setting('', doc='a prompt and what follows it'),
+                 every=Setting(False, doc='keeps also pairs of equal or empty texts'))
+def continuations(columns: dict, settings: Settings, rng) -> dict:
+    """Pairs `[m, 2]` of prompts with two continuations, the preferred one first, and their `labels` `[m, 2]`.
+
+    columns: `prompts/text` `[n, 1]`; `chosen/text` and `rejected/text` `[n, S]` with `.../ended`, sample i against
+    sample i. Pairs of equal texts, and with an empty one, are left out. Raises DataError if none is left.
+    """
+    prompts = [str(text) for text in columns['prompts/text'][:, 0]]
+    chosen, rejected = (continued(prompts, columns, name, settings) for name in ('chosen', 'rejected'))
+    text = np.stack([chosen, rejected], axis=-1).reshape(-1, 2)
+    bare = np.repeat(np.array(prompts, object), chosen.shape[1])
+    keep = (text[:, 0] != text[:, 1]) & (text[:, 0] != bare) & (text[:, 1] != bare)
+    if not settings.every:
+        if not keep.any():
+            raise DataError(f'{len(text)} pairs of texts that models wrote: all equal, or one of them empty; expected '
+                            'models that differ, or more method.steps')
+        text = text[keep]
+    return {'text': text, 'labels': np.tile(np.array([1, 0], np.float32), (len(text), 1))}
+
+
+def continued(prompts: list[str], columns: dict, name: str, settings: Settings) -> np.ndarray:
+    """`[n, S]`: prompts with what was written after them; a bare prompt where that is nothing."""
+    texts, ended = columns[f'{name}/text'], columns[f'{name}/ended']
+    if len(texts) != len(prompts):
+        raise DataError(f'{name}: {len(texts)} texts for {len(prompts)} prompts, expected as many')
+    out = np.empty(texts.shape, object)
+    for (i, j), text in np.ndenumerate(texts):
+        more = str(text) + (settings.end if ended[i, j] else '')
+        out[i, j] = prompts[i] + settings.between + more if more.strip() else prompts[i]
+    return out
