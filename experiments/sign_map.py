@@ -32,7 +32,7 @@ def probes(task: str, models: str, data: str, student: str = 'SmolLM2-135M-Instr
     c = published.probes(task if task != 'amazon' else 'sst2', 'mean', models, data)
     if task == 'amazon':
         c = probe.get_config('files')
-        c.task.update(path=f'{data}/amazon_multidomain', text='text', label='label')
+        c.task.update(path=f'{data}/amazon_multidomain', text='text', label='label', train_size=3200)  # all of them
         published.ladder(c, models, 'mean')
     c.task.max_length = 64 if task == 'amazon' else 128  # reviews are long: their beginnings
     c.student.model, c.student.layers = f'{models}/{student}', layers
@@ -120,10 +120,14 @@ def differences(name: str, one: Grid) -> pd.DataFrame:
 
 
 def whole(workdir: pathlib.Path) -> pd.DataFrame:
-    """The map of all rows that are there; `holm`: p values adjusted for all of its comparisons."""
-    parts = [differences(name, tables.load(workdir / name)) for name in ROWS
-             if (workdir / name / 'grid.json').exists()]
-    found = pd.concat(parts, ignore_index=True)
+    """The map of all rows that are in a work directory, and what docs/sign_map.csv says of others; `holm`: p values
+    adjusted for all of its comparisons."""
+    told = pd.read_csv(CSV, dtype={'length': str}) if CSV.exists() else pd.DataFrame({'row': []})
+    parts = []
+    for name in ROWS:
+        there = (workdir / name / 'grid.json').exists()
+        parts.append(differences(name, tables.load(workdir / name)) if there else told[told['row'] == name])
+    found = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return found.assign(holm=metrics.holm(found['p'].tolist()))
 
 

@@ -16,7 +16,8 @@ def openings(columns: dict, settings: Settings, rng) -> dict:
     """Prompts `[n, 1]`: what the two texts of a pair begin with, a transcript up to its last answer; of one text its
     first words. columns: `texts/text` `[N, S]`, of the rows `rows/values` if they are there. Raises DataError for a row
     without a beginning."""
-    texts, rows = columns.get('texts/text', columns.get('text')), columns.get('rows/values')
+    texts = columns['texts/text'] if 'texts/text' in columns else columns['text']
+    rows = columns.get('rows/values')
     rows = np.arange(len(texts)) if rows is None else rows
     out = np.empty((len(rows[:settings.most or None]), 1), object)
     for i, row in enumerate(rows[:len(out)]):

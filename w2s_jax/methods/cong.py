@@ -46,7 +46,7 @@ def cong(b: Parts) -> None:
 
 def texts(b: Parts, seed: int, before: Phase, after: Phase) -> dict[str, Phase]:
     """Students of what the weak models write, by name."""
-    how, model = b.settings, written.model_of(b, b.student)
+    how, (model, _) = b.settings, written.model_of(b, b.student)
     asked = written.prompts(b, b.halves[seed].student)
     plain = written.write(b, Writer(after), asked, seed, 'texts of the aligned weak model')
     contrast = written.write(b, Writer(after, before, how.alpha, how.head), asked, seed, 'contrastive texts')

@@ -1,5 +1,6 @@
 """What methods need that have models write: prompts, texts, pairs of them, and who judges them."""
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from w2s_jax.models import tokens
 from w2s_jax.models.modes import Model
 from w2s_jax.registry import Setting, Settings
 
-SETTINGS = {  # of every method that has models write
+SETTINGS: dict[str, Any] = {  # of every method that has models write
     'steps': Setting(64, 1, 10**5, doc='tokens that a text may have'),
     'sampling_temperature': Setting(1., 0, 1e3, doc='of drawing texts; 0: the most probable token'),
     'top_p': Setting(1., 0, 1, '(]', doc='share of probability that tokens are drawn from'),
@@ -43,8 +44,8 @@ def prompts(b: Parts, rows: Rows | None = None, words: int = 0) -> Phase:
     return b.table(TABLES['openings'], Settings(words=words, most=most), needs, label)
 
 
-def model_of(b: Parts, who: Phase | Model) -> Model:
-    """A writer's model. Raises ConfigError for one that predicts no tokens."""
+def model_of(b: Parts, who: Phase | Model) -> tuple[Model, tokens.Tokenizer]:
+    """A writer's model and its tokenizer. Raises ConfigError for one that predicts no tokens."""
     if isinstance(who, Phase):
         model = b.model_of(who)
     elif who.generative is None:
@@ -55,23 +56,23 @@ def model_of(b: Parts, who: Phase | Model) -> Model:
     if model.language is None or model.tokenizer is None:
         raise ConfigError(f'method {b.config.method.name!r}: {model.name!r} writes no texts, expected a causal '
                           'language model, pretrained or tuned on texts')
-    return model
+    return model, model.tokenizer
 
 
 def write(b: Parts, who: Writer, asked: Phase, seed: int, label: str) -> Phase:
     """The texts (`phases/generate.py`) that a writer puts after prompts."""
-    how, model = b.settings, model_of(b, who.after)
+    how, (model, tokenizer) = b.settings, model_of(b, who.after)
     check_pick(b)
     pick = {k: how[k] for k in ('top_k', 'top_p', 'min_p')} | {
         'temperature': how.sampling_temperature, 'alpha': who.alpha, 'head': who.head}
-    ends = [tokens.token_id(model.tokenizer, stop, 'method.stops') for stop in how.stops]
+    ends = [tokens.token_id(tokenizer, stop, 'method.stops') for stop in how.stops]
     section = {'model': model.identity, 'pick': pick, 'steps': how.steps, 'samples': how.samples,
-               'stops': sorted({*model.tokenizer.ends, *ends}), 'cut': list(how.cut), 'hyper': {'seed': seed}}
+               'stops': sorted({*tokenizer.ends, *ends}), 'cut': list(how.cut), 'hyper': {'seed': seed}}
     needs: dict = {'inputs': asking(b, model, asked)}
     needs |= {'model': who.after} if isinstance(who.after, Phase) else {}
     if who.before is not None:
-        before = model_of(b, who.before)
-        if before.tokenizer.fingerprint != model.tokenizer.fingerprint:
+        before, theirs = model_of(b, who.before)
+        if theirs.fingerprint != tokenizer.fingerprint:
             raise ConfigError(f'method {b.config.method.name!r}: {before.name!r} and {model.name!r} have two '
                               'tokenizers, expected the same for a contrast')
         section['before'] = before.identity

@@ -3,6 +3,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ NAMES = ('tokens', 'logprobs', 'stopped', 'length')
 def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
     """Of N prompts and S samples of each: `text` `[N, S]`, what was written without the prompt; `tokens`, `logprobs`
     `[N, S, T]`, `length` and `stopped` `[N, S]` (sampling.Texts); `ended` `[N, S]`, whether a text came to its end."""
-    out = []
+    out: list[tuple] = []
     for phase, needs in zip(phases, inputs, strict=True):
         began, section = time.perf_counter(), phase.section
         prompts = common.arrays(needs['inputs'])
@@ -31,7 +32,7 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
         found = drawn(np.asarray(prompts['tokens']).reshape(size[0], -1), length, writer(section, needs, context),
                       section, context, folder / phase.id, functools.partial(context.log, phase.label))
         if not multihost.is_coordinator():
-            out.append(({}, None, None))
+            out.append(({}, {}, None))
             continue
         found |= written(model.tokenizer, prompts, found, tuple(section['cut']))
         measured = {'seconds': time.perf_counter() - began, 'texts': int(found['length'].size),
@@ -101,7 +102,7 @@ def row_keys(seed: int, prompt: np.ndarray, sample: np.ndarray):
     return each(np.asarray(prompt, np.uint32), np.asarray(sample, np.uint32))
 
 
-def _keep(path: pathlib.Path, part: dict[str, np.ndarray]) -> None:
+def _keep(path: pathlib.Path, part: dict[str, Any]) -> None:
     if multihost.is_coordinator():
         with open(path.with_suffix('.part'), 'wb') as file:
             np.savez(file, **part)
