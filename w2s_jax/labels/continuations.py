@@ -61,6 +61,21 @@ def continuations(columns: dict, settings: Settings, rng) -> dict:
     return {'text': text, 'labels': np.tile(np.array([1, 0], np.float32), (len(text), 1))}
 
 
+@TABLES.register('first')
+def first(columns: dict, settings: Settings, rng) -> dict:
+    """`text` and `ended` `[n, S]` with the first of each row in every place."""
+    return {name: np.repeat(columns[name][:, :1], columns[name].shape[1], axis=1) for name in ('text', 'ended')}
+
+
+@TABLES.register('ranked', best=Setting(True, doc='whether the best is taken, or the worst'))
+def ranked(columns: dict, settings: Settings, rng) -> dict:
+    """Of each prompt's texts, `texts/text` and `texts/ended` `[n, S]`, the one that a judge likes best, or least, `[n,
+    1]`. columns: `scores/labels` `[n S, 2]`, the probability that it is better than one and the same other text."""
+    scores = columns['scores/labels'][:, 0].reshape(columns['texts/ended'].shape)
+    at = (scores.argmax(1) if settings.best else scores.argmin(1))[:, None]
+    return {name: np.take_along_axis(columns[f'texts/{name}'], at, axis=1) for name in ('text', 'ended')}
+
+
 def continued(prompts: list[str], columns: dict, name: str, settings: Settings) -> np.ndarray:
     """`[n, S]`: prompts with what was written after them; a bare prompt where that is nothing."""
     texts, ended = columns[f'{name}/text'], columns[f'{name}/ended']

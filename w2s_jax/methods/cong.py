@@ -9,7 +9,7 @@ from w2s_jax.graph import Phase
 from w2s_jax.methods import written
 from w2s_jax.methods.parts import Parts
 from w2s_jax.methods.registry import METHODS
-from w2s_jax.methods.written import Writer
+from w2s_jax.methods.written import Judged, Writer
 from w2s_jax.registry import Setting
 
 
@@ -28,15 +28,12 @@ def cong(b: Parts) -> None:
     how = b.settings
     for seed in b.seeds:
         halves = b.halves[seed]
-        before = b.fit('teacher', b.teacher, halves.teacher, b.truth, 'sft', label='weak, tuned on preferred texts',
-                       rate=how.tuning_rate, epochs=how.tuning_epochs, stopping=False)
-        after = b.fit('teacher', b.teacher, halves.teacher, b.truth, 'dpo', label='weak, aligned', start=before,
-                      rate=how.preference_rate, epochs=how.preference_epochs, values={'beta': how.weak_beta},
-                      stopping=False)
+        before, after = written.aligned(b, seed, how.tuning_rate, how.tuning_epochs, how.preference_rate,
+                                        how.preference_epochs, how.weak_beta)
         labels = b.transformed(b.label(after, halves.student))
         b.weak(after, labels)
         b.ceiling(b.fit('ceiling', b.student, halves.student, b.truth))
-        judged = _Judged(b, seed)
+        judged = Judged(b, seed)
         for loss in b.losses:
             phase = b.fit('student', b.student, halves.student, labels, loss)
             b.students([phase], method='naive', label=loss, judged=judged.of(phase, loss))
@@ -61,20 +58,3 @@ def texts(b: Parts, seed: int, before: Phase, after: Phase) -> dict[str, Phase]:
                           start=found['ConG-S'], label='student ConG', rate=how.preference_rate,
                           epochs=how.preference_epochs, values={'beta': how.beta})
     return found
-
-
-class _Judged:
-    """What the judge of a seed says of students' texts after prompts of the test set."""
-
-    def __init__(self, b: Parts, seed: int):
-        self.b, self.seed = b, seed
-        if b.settings.judged:
-            self.judge, self.asked = written.judge(b, seed), written.prompts(b)
-            self.untuned = written.write(b, Writer(b.student), self.asked, seed, 'texts of the untuned student')
-
-    def of(self, student: Phase, name: str) -> Phase | None:
-        """Of a student; None of one that writes no texts, or if nothing is to be judged."""
-        if not self.b.settings.judged or self.b.model_of(student).language is None:
-            return None
-        mine = written.write(self.b, Writer(student), self.asked, self.seed, f'texts of {name}')
-        return written.verdict(self.b, self.judge, self.asked, mine, self.untuned)

@@ -59,15 +59,29 @@ def model_of(b: Parts, who: Phase | Model) -> tuple[Model, tokens.Tokenizer]:
     return model, model.tokenizer
 
 
-def write(b: Parts, who: Writer, asked: Phase, seed: int, label: str) -> Phase:
-    """The texts (`phases/generate.py`) that a writer puts after prompts."""
+def aligned(b: Parts, seed: int, tuning_rate: float | None, tuning_epochs: int, rate: float | None, epochs: int,
+            beta: float) -> tuple[Phase, Phase]:
+    """The weak model before its alignment (tuned on the preferred texts of its half) and after it (`dpo`)."""
+    half = b.halves[seed].teacher
+    before = b.fit('teacher', b.teacher, half, b.truth, 'sft', label='weak, tuned on preferred texts',
+                   rate=tuning_rate, epochs=tuning_epochs, stopping=False)
+    return before, b.fit('teacher', b.teacher, half, b.truth, 'dpo', label='weak, aligned', start=before, rate=rate,
+                         epochs=epochs, values={'beta': beta}, stopping=False)
+
+
+def stops(b: Parts, tokenizer: tokens.Tokenizer) -> list[int]:
+    """The tokens that end a text: a model's own, and those of the settings."""
+    return sorted({*tokenizer.ends, *(tokens.token_id(tokenizer, stop, 'method.stops') for stop in b.settings.stops)})
+
+
+def write(b: Parts, who: Writer, asked: Phase, seed: int, label: str, samples: int = 0) -> Phase:
+    """The texts (`phases/generate.py`) that a writer puts after prompts. samples: of each; 0: as the settings say."""
     how, (model, tokenizer) = b.settings, model_of(b, who.after)
     check_pick(b)
     pick = {k: how[k] for k in ('top_k', 'top_p', 'min_p')} | {
         'temperature': how.sampling_temperature, 'alpha': who.alpha, 'head': who.head}
-    ends = [tokens.token_id(tokenizer, stop, 'method.stops') for stop in how.stops]
-    section = {'model': model.identity, 'pick': pick, 'steps': how.steps, 'samples': how.samples,
-               'stops': sorted({*tokenizer.ends, *ends}), 'cut': list(how.cut), 'hyper': {'seed': seed}}
+    section = {'model': model.identity, 'pick': pick, 'steps': how.steps, 'samples': samples or how.samples,
+               'stops': stops(b, tokenizer), 'cut': list(how.cut), 'hyper': {'seed': seed}}
     needs: dict = {'inputs': asking(b, model, asked)}
     needs |= {'model': who.after} if isinstance(who.after, Phase) else {}
     if who.before is not None:
@@ -117,14 +131,32 @@ def judge(b: Parts, seed: int) -> Phase:
     return b.fit('ceiling', b.student, Rows(seed, rows), b.truth, 'xent', label='judge')
 
 
-def verdict(b: Parts, judge: Phase, asked: Phase, mine: Phase, theirs: Phase) -> Phase:
+def verdict(b: Parts, judge: Phase, asked: Phase, mine: Phase, theirs: Phase, n: int) -> Phase:
     """How likely a judge finds it that the first of two texts after a prompt is the better one: `labels` `[n, 2]`."""
     model = b.model_of(judge)
     every = pairs(b, model, asked, mine, theirs, f'{mine.label} or {theirs.label}', every=True)
     section = {'model': model.identity, 'num_classes': b.dataset.num_classes, 'labels': 'soft',
                'objective': judge.section['objective'],
                'hyper': {'seed': judge.seed, 'temperature': 1.0, 'noise': 0.0}}
-    n = min(b.settings.judged, len(b.dataset.test)) * b.settings.samples
     rows: Source = source(np.arange(n))
     needs = {'inputs': b.prepared(model, every.label, every), 'rows': rows, 'model': judge}
     return Phase('predict', section, needs, f'judge: {mine.label}', 'verdict')
+
+
+class Judged:
+    """What the judge of a seed says of students' texts after prompts of the test set; nothing if `judged` is 0."""
+
+    def __init__(self, b: Parts, seed: int):
+        self.b, self.seed = b, seed
+        if b.settings.judged:
+            self.judge, self.asked = judge(b, seed), prompts(b)
+            self.untuned = write(b, Writer(b.student), self.asked, seed, 'texts of the untuned student')
+
+    def of(self, student: Phase, name: str) -> Phase | None:
+        """Of a student; None of one that writes no texts."""
+        how = self.b.settings
+        if not how.judged or self.b.model_of(student).language is None:
+            return None
+        mine = write(self.b, Writer(student), self.asked, self.seed, f'texts of {name}')
+        n = min(how.judged, len(self.b.dataset.test)) * how.samples
+        return verdict(self.b, self.judge, self.asked, mine, self.untuned, n)

@@ -15,7 +15,7 @@ from w2s_jax.train.trainer import stack
 
 
 def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
-    """Labels, if the needs say of which rows; else the answers of a pretrained model on the test sets."""
+    """Labels, if the needs say of which rows; else answers on the test sets."""
     return (label if 'rows' in inputs[0] else zero_shot)(phases, inputs, context)
 
 
@@ -58,19 +58,24 @@ def worded(labels: np.ndarray, section: dict) -> np.ndarray:
 
 
 def zero_shot(phases: list[Phase], inputs: list[dict], context: Context) -> list[tuple]:
-    """What a pretrained model answers on the test sets before any fine-tuning; as likely on the whole as `prior` says,
-    where there is one. The test sets of phases of one group are the same."""
+    """What a pretrained model answers on the test sets before any fine-tuning, or one that learned elsewhere (the need
+    `model`); as likely on the whole as `prior` says, where there is one. The test sets of phases of one group are the
+    same."""
     began, section, names = time.perf_counter(), phases[0].section, common.tests(inputs[0])
     tests = [common.arrays(inputs[0][name]) for name in names]
     trainer = common.predictor(section, context, *tests)
-    params = untrained(trainer, context)
+    if 'model' in inputs[0]:
+        params = trainer.put(stack([i['model'].params() for i in inputs]))
+    else:
+        params = untrained(trainer, context)
     priors = [i['prior'].arrays['prior'] if 'prior' in i else None for i in inputs]
     reduce = metrics.best if priors[0] is None else np.asarray
     found = [trainer.predict(params, test, reduce=reduce) for test in tests]
     out = []
-    for prior in priors:
+    for i, prior in enumerate(priors):
+        run = i if 'model' in inputs[0] else 0
         answers = found if prior is None else [metrics.best(calibrated(f, prior)) for f in found]
-        arrays = {f'{name.removeprefix("predict/")}.{k}': v[0]
+        arrays = {f'{name.removeprefix("predict/")}.{k}': v[run]
                   for name, one in zip(names, answers, strict=True) for k, v in one.items()}
         out.append(({'seconds': time.perf_counter() - began}, arrays, None))
     return out
