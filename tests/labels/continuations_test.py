@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from w2s_jax.errors import DataError
-from w2s_jax.labels.continuations import beginning, continuations, openings
+from w2s_jax.labels.continuations import beginning, continuations, first, openings, ranked
 from w2s_jax.registry import Settings
 
 
@@ -61,3 +61,14 @@ def test_nothing_to_learn_is_refused():
     with pytest.raises(DataError, match='chosen: 2 texts for 1 prompts, expected as many'):
         continuations(written([['a'], ['']], [['a'], ['d']]) | {'prompts/text': np.array([['p']], object)},
                       Settings(HOW), None)
+
+
+def test_the_best_and_the_worst_text_of_each_prompt():
+    texts = {'texts/text': np.array([['a', 'b', 'c'], ['d', 'e', 'f']], object),
+             'texts/ended': np.array([[True, False, False], [False, True, False]]),
+             'scores/labels': np.array([[.5, .5], [.9, .1], [.2, .8], [.5, .5], [.4, .6], [.6, .4]])}
+    best, worst = (ranked(texts, Settings(best=one), None) for one in (True, False))
+    assert best['text'].tolist() == [['b'], ['f']] and worst['text'].tolist() == [['c'], ['e']]
+    assert best['ended'].tolist() == [[False], [False]] and worst['ended'].tolist() == [[False], [True]]
+    same = first({'text': texts['texts/text'], 'ended': texts['texts/ended']}, Settings(), None)
+    assert same['text'].tolist() == [['a'] * 3, ['d'] * 3] and same['ended'].tolist() == [[True] * 3, [False] * 3]
