@@ -137,7 +137,7 @@ def test_bad_settings(folder, changes, says):
 
 
 def test_prompts_longer_than_the_context(folder, tmp_path):
-    with pytest.raises(DataError, match=r'are longer than 128 tokens, expected whole prompts; a larger task\.max_length'):
+    with pytest.raises(DataError, match=r'longer than 128 tokens, expected whole prompts; a larger task\.max_length'):
         experiment.run(config(folder, **{'method.shots': 30}), tmp_path, io.StringIO())
 
 
