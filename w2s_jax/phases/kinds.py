@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from w2s_jax import evaluation
 from w2s_jax.graph import Phase
-from w2s_jax.phases import attack, encode, fit, predict, score, simulated, tables
+from w2s_jax.phases import attack, encode, fit, policy, predict, score, simulated, tables
 from w2s_jax.phases.context import Context
 from w2s_jax.runtime import process
 
@@ -42,6 +42,7 @@ KINDS: dict[str, Kind] = {
     'score': Kind(score.run, on_devices=True),
     'table': Kind(tables.table),
     'fit': Kind(fit.run, on_devices=True, trains=True, choose=fit.choose),
+    'policy': Kind(policy.run, on_devices=True, trains=True),
     'predict': Kind(predict.run, on_devices=True),
     'inverse': Kind(attack.inverse, on_devices=True),
     'attack': Kind(attack.attack, on_devices=True, measures=True),
