@@ -37,16 +37,16 @@ def one(phase: Phase, needs: dict, context: Context, folder: pathlib.Path) -> tu
     section, seed, began = phase.section, phase.section['hyper']['seed'], time.perf_counter()
     static, model = static_of(section), common.model_of(section, context.models)
     check(section, model, static)
+    rows, reward = prompts(needs, model, section), reward_of(section, needs, context, model)
+    after, before = (teacher(name, section, needs, context, model) for name in ('after', 'before'))
     start = needs['start'].params() if 'start' in needs else None
     shardings = functools.partial(sharding.sharding, context.mesh)
     hyper = jax.tree.map(np.float32, {k: v for k, v in section['hyper'].items() if k != 'seed'})
     state = compiled_init(model, static, context.mesh)(hyper, np.uint32(seed), model.load(shardings), start)
     reference = jax.tree.map(jnp.copy, state.params['policy'])  # the state's own are given away at every step
-    after, before = (teacher(name, section, needs, context, model) for name in ('after', 'before'))
     weights = Weights(model.frozen(shardings), reference, after[1], before[1])
-    rows = prompts(needs, model, section)
     play = Round(Cast(model, after[0], before[0]), static, weights, rows, section['prompts'], section['steps'], hyper,
-                 seed, context.mesh, reward_of(section, needs, context, model), tuple(section['stops']))
+                 seed, context.mesh, reward, tuple(section['stops']))
     checkpoint = Checkpoint(folder / 'checkpoint', check=lease.check)
     try:
         state, history = train(play, state, checkpoint, functools.partial(context.log, describe([phase])))
