@@ -246,3 +246,23 @@ def test_grpo_and_ppo_are_made_of_these_parts():
     each, _ = policy.clipped(rows['logprob'], rows['old'], want, MASK, .2)
     error = .1 * (rows['now'] - want - rows['value']) ** 2 / 2
     np.testing.assert_allclose(found, ((each + error) * MASK).sum(1) / LENGTH.mean(), rtol=1e-4)
+
+
+def test_what_reinforce_ends_at_is_the_closed_form():
+    """Of all distributions over texts the one with the most reward less kl times KL is reference exp(reward / kl) / Z;
+    a policy that follows the expected loss of its own texts, as its weights change, ends there."""
+    reference, worth = jnp.asarray(numbers(2, (4, 3))), jnp.asarray(numbers(3, (9,)))
+    algorithm, mask, use = ALGORITHMS['reinforce'].fn(), np.ones((9, 2), bool), settings('reinforce', baseline='mean',
+                                                                                         kl=.5)
+
+    def slope(logits):
+        old = jax.lax.stop_gradient(said(logits, TEXTS))
+        columns = {'mask': mask, 'reward': worth, 'old': old, 'reference': said(reference, TEXTS)}
+        columns |= algorithm.judge(columns, 9, use)
+        return jax.grad(lambda x: jnp.sum(jnp.exp(old.sum(1)) * algorithm.losses(
+            {'logprob': said(x, TEXTS)}, columns, use)[0]))(logits)
+    end = jax.jit(lambda: jax.lax.fori_loop(0, 2000, lambda _, x: x - .3 * slope(x), jnp.zeros((4, 3))))()
+    want = jax.nn.softmax(said(reference, TEXTS).sum(1) + worth / .5)
+    apart = jnp.abs(jnp.exp(said(end, TEXTS).sum(1)) - want).sum() / 2
+    before = jnp.abs(jnp.exp(said(reference, TEXTS).sum(1)) - want).sum() / 2
+    assert apart < .005 < .1 < before

@@ -106,6 +106,11 @@ def check(section: dict, model: Model, static: Static) -> None:
         if name not in given:
             raise ConfigError(f'algorithm.{name}: not given, expected a number or word as {setting.default!r}')
         setting.check(f'algorithm.{name}', given[name])
+    group = jax.ShapeDtypeStruct((section['samples'], 1), jnp.float32)
+    drawn = dict.fromkeys(('old', 'reference', 'value'), group) | {
+        'mask': jax.ShapeDtypeStruct(group.shape, bool), 'reward': jax.ShapeDtypeStruct(group.shape[:1], jnp.float32)}
+    jax.eval_shape(lambda x: static.functions.judge(x, section['samples'], static.all_settings(section['hyper'])),
+                   drawn)  # raises if texts of a prompt are too few to be compared
 
 
 def prompts(needs: dict, model: Model, section: dict) -> data.Inputs:

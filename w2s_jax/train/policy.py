@@ -90,7 +90,7 @@ def k1(logprob, reference):
 
 def k3(logprob, reference):
     """q / p - 1 - log(q / p) of tokens drawn from p: its mean, too, is KL(p || q), it is never negative and varies
-    less where q is near p (the same; arXiv 2402.03300, eq. 4). What its gradient as a loss makes smaller is KL(q || p)."""
+    less where q is near p (the same; arXiv 2402.03300, eq. 4). As a loss its gradient makes KL(q || p) smaller."""
     return jnp.expm1(reference - logprob) - (reference - logprob)
 
 
