@@ -110,6 +110,9 @@ def operations(phase: Phase, models: dict[str, Model], positions: float) -> floa
     if not kinds.KINDS[phase.kind].trains:
         return 2.0 * one * (sum(tests.values()) or rows(phase))
     section = phase.section
+    if phase.kind == 'policy':  # drawn, read twice, and learned from; a reward model and teachers are left out
+        texts = section['rounds'] * section['prompts'] * section['samples']
+        return one * (1 + section['steps'] / positions) * texts * (6.0 + 6.0 * section['passes'])
     steps = num_steps(max(rows(phase), section['batch_size']), section['batch_size'], section['epochs'])
     stops = section.get('stopping')
     looks = len(evaluated(steps, fit.looks(section), bool(stops and stops['holdout'])))

@@ -23,6 +23,7 @@ REGISTRIES = {
     'diagnostics': ('w2s_jax.diagnostics', 'DIAGNOSTICS'),
     'tables': ('w2s_jax.phases.tables', 'TABLES'),
     'optimizers': ('w2s_jax.train.optimizers', 'OPTIMIZERS'),
+    'algorithms': ('w2s_jax.train.policy', 'ALGORITHMS'),
     'sinks': ('w2s_jax.report.sinks', 'SINKS'),
 }
 

@@ -9,6 +9,7 @@ from w2s_jax.methods import (
     generative,
     hint,
     naive,
+    on_policy,
     prompted,
     saliency,
     sandbagging,
@@ -17,4 +18,4 @@ from w2s_jax.methods import (
 from w2s_jax.methods.registry import METHODS
 
 __all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'cong', 'cosupervised', 'ensemble', 'generative', 'hint',
-           'naive', 'prompted', 'saliency', 'sandbagging', 'simulated']
+           'naive', 'on_policy', 'prompted', 'saliency', 'sandbagging', 'simulated']

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from w2s_jax import evaluation
 from w2s_jax.graph import Phase
-from w2s_jax.phases import attack, encode, fit, generate, predict, score, simulated, tables
+from w2s_jax.phases import attack, encode, fit, generate, policy, predict, score, simulated, tables
 from w2s_jax.phases.context import Context
 from w2s_jax.runtime import process
 
@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     'table': Kind(tables.table),
     'generate': Kind(generate.run, on_devices=True),
     'fit': Kind(fit.run, on_devices=True, trains=True, choose=fit.choose),
+    'policy': Kind(policy.run, on_devices=True, trains=True),
     'predict': Kind(predict.run, on_devices=True),
     'inverse': Kind(attack.inverse, on_devices=True),
     'attack': Kind(attack.attack, on_devices=True, measures=True),
