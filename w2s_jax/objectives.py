@@ -23,6 +23,9 @@ from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 # both `[B, 2]` (phases/score.py)
 # shows: forward gives (logits, what the head read), and the column `features` is what a frozen backbone makes of a row
 OBJECTIVES = Registry('objective', options=('pairs', 'shows'), traces=True)
+# How a language model learns from texts of its own (train/policy.py). critic: it wants a value of every token, a head
+# that is trained beside the policy.  teacher: its target is a distribution of tokens, other models', and no reward.
+ALGORITHMS = Registry('algorithm', options=('critic', 'teacher'), traces=True)
 
 
 def init_params(model: Callable, key, start):

@@ -15,9 +15,8 @@ from w2s_jax.methods import written
 from w2s_jax.methods.parts import Parts
 from w2s_jax.methods.registry import METHODS
 from w2s_jax.methods.written import Judged, Writer
-from w2s_jax.objectives import OBJECTIVES
+from w2s_jax.objectives import ALGORITHMS, OBJECTIVES
 from w2s_jax.registry import Setting, Settings
-from w2s_jax.train.policy import ALGORITHMS
 
 ROUNDS: dict[str, Any] = {
     'rounds': Setting(50, 1, 10**6, doc='of drawing texts and learning from them'),
@@ -145,9 +144,9 @@ def best_of_n(b: Parts, seed: int, tuned: Phase, reward: Phase, asked: Phase, ju
     first = b.table(TABLES['first'], Settings(), {'texts': drawn}, 'the first text of each prompt')
     n = min(how.prompts or 10**9, len(b.halves[seed].student)) * how.best_of
     scores = written.verdict(b, reward, asked, drawn, first, n)
-    parts = [b.table(TABLES['ranked'], Settings(best=best), {'texts': drawn, 'scores': scores},
-                     f'{"best" if best else "worst"} of {how.best_of}') for best in (True, False)]
-    learned = written.pairs(b, model, asked, *parts, f'best of {how.best_of}: pairs of seed {seed}')
+    best, worst = (b.table(TABLES['ranked'], Settings(best=best), {'texts': drawn, 'scores': scores},
+                           f'{"best" if best else "worst"} of {how.best_of}') for best in (True, False))
+    learned = written.pairs(b, model, asked, best, worst, f'best of {how.best_of}: pairs of seed {seed}')
     for loss in ('sft', 'dpo'):
         phase = b.fit('student', b.student, None, learned, loss, inputs=learned, seed=seed, stopping=False, start=tuned,
                       label=f'student best of n, {loss}', **_tuning(b))

@@ -13,6 +13,7 @@ from w2s_jax import data
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase, describe
 from w2s_jax.models.modes import Model
+from w2s_jax.objectives import ALGORITHMS
 from w2s_jax.phases import context as common
 from w2s_jax.phases.context import Context
 from w2s_jax.runtime import multihost, sharding
@@ -21,7 +22,6 @@ from w2s_jax.store import lease
 from w2s_jax.store.artifacts import Artifact
 from w2s_jax.train.checkpoint import Checkpoint
 from w2s_jax.train.optimizers import OPTIMIZERS
-from w2s_jax.train.policy import ALGORITHMS
 from w2s_jax.train.rounds import Cast, Round, Static, Weights, compiled_init, joined, train
 from w2s_jax.train.step import overlay
 

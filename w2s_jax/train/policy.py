@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from w2s_jax.errors import ConfigError
-from w2s_jax.registry import Registry, Setting
+from w2s_jax.objectives import ALGORITHMS
+from w2s_jax.registry import Setting
 
-# critic: it wants a value of every token (a head that is trained beside the policy)
-# teacher: its target is a distribution of tokens, other models', and no reward
-ALGORITHMS = Registry('algorithm', options=('critic', 'teacher'), traces=True)
 LEAST = 1e-4  # deviation that advantages are divided by at least
 
 

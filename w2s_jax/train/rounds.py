@@ -19,10 +19,11 @@ from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.models.generative import CHUNK
 from w2s_jax.models.modes import Model
 from w2s_jax.models.transformer import language_logits
+from w2s_jax.objectives import ALGORITHMS
 from w2s_jax.registry import Settings
 from w2s_jax.runtime import multihost, preemption, sharding
 from w2s_jax.train import optimizers
-from w2s_jax.train.policy import ALGORITHMS, Algorithm, mean_over, reverse_kl, shifted
+from w2s_jax.train.policy import Algorithm, mean_over, reverse_kl, shifted
 from w2s_jax.train.step import overlay
 
 INIT, DRAWS, ORDER = 0, 1, 2  # what a seed is used for
