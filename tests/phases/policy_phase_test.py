@@ -177,6 +177,14 @@ def test_a_policy_learns_what_a_reward_model_likes(folder, tmp_path):  # noqa: F
     assert reward[-4:].mean() > reward[:4].mean() + 2 * reward[:4].std()
 
 
+def test_a_run_that_diverged_says_where():
+    history = {'loss': np.float32([1, np.nan]), 'length': np.float32([3, 2.5])}
+    metrics, arrays, params = policy.result(
+        Phase('policy', {'prompts': 4, 'samples': 2}, {}, 'policy'), None, history, 2.)
+    assert metrics['failed'].startswith('loss is nan in round 2, expected a finite number')
+    assert (metrics['tokens'], metrics['rounds'], arrays, params) == (44, 2, None, None)
+
+
 def test_a_table_rewards_tokens_or_steps():
     tokens, length = np.array([[1, 2, 0], [2, 2, 1]]), np.array([2, 3])
     prompts, begins = np.array([[0, 2], [1, 0]]), np.array([2, 1])
@@ -220,6 +228,7 @@ def test_what_cannot_be_run_is_said_in_one_line(folder, tmp_path, changes, needs
         asked(model(folder), model(folder, texts=2), dict(changes), needs, tmp_path)
 
 
+@pytest.mark.long
 def test_who_cannot_be_a_policy_or_its_reward(folder, tmp_path):  # noqa: F811
     one, pairs = model(folder), model(folder, texts=2)
     with pytest.raises(ConfigError, match='reward: none, expected a phase or a table'):

@@ -12,7 +12,7 @@ import tiny
 from configs import own_data
 from w2s_jax import sampling
 from w2s_jax.data import Dataset, Examples
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, Preempted
 from w2s_jax.models import zoo
 from w2s_jax.runtime import sharding
 from w2s_jax.train import policy, rounds
@@ -185,6 +185,17 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(folder, tmp_path, name
     chex.assert_trees_all_equal(got, want)
     chex.assert_trees_all_equal(found, whole)
     assert len(found['loss']) == 5
+
+
+@pytest.mark.long
+def test_a_process_that_is_to_stop_saves_the_round_first(folder, tmp_path, monkeypatch):
+    asked = iter([False, True])
+    monkeypatch.setattr(rounds.preemption, 'due', lambda: next(asked))
+    checkpoint = Checkpoint(tmp_path / 'c')
+    with pytest.raises(Preempted, match='after round 2 of 5'):
+        rounds.train(*made(folder, 'reinforce', 5), checkpoint)
+    checkpoint.close()
+    assert Checkpoint(tmp_path / 'c').manager.latest_step() == 2
 
 
 @pytest.mark.long
