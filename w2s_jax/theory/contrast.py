@@ -1,9 +1,9 @@
 """Contrast between a weak model before (0) and after (1) its alignment (ConG, code published as jianghoucheng/ConG).
 
 On the Markov language (markov.py) all is a table. Model 0 is the reference; model 1 is its alignment to a noisy reward,
-gold + noise on each transition: p1 = p0 exp(noisy / beta) / Z, so that the implicit reward beta log(p1 / p0) is the noisy
-one up to a constant of the prompt. A step of contrastive decoding draws from softmax of log p1 - (1 - alpha) log p0
-within the tokens with p1 >= head max p1: the tables are made by `Pick.scores`, the one that samples texts.
+gold + noise on each transition: p1 = p0 exp(noisy / beta) / Z, so that the implicit reward beta log(p1 / p0) is the
+noisy one up to a constant of the prompt. A step of contrastive decoding draws from softmax of log p1 - (1 - alpha)
+log p0 within the tokens with p1 >= head max p1: the tables are made by `Pick.scores`, the one that samples texts.
 
 Of whole texts, p_l ~ p1 (p1 / p0)^l, with r = log(p1 / p0), is an exponential family, hence
 
@@ -12,12 +12,13 @@ Of whole texts, p_l ~ p1 (p1 / p0)^l, with r = log(p1 / p0), is an exponential f
 Tilted token by token, without what follows, it is none, and this need not hold (control).
 
 Students have a table by position and the last two tokens, twelve times as many numbers as the aligned weak model, and
-start from the reference. WeakSFT learns texts of model 1, ConG-S texts of the contrast; ConG goes on from ConG-S by DPO,
-chosen: a text of the contrast, rejected: the student's own to the same prompt. If texts come from p and the student draws
-from q, the optimum of DPO is q (p / q)^(1 / beta) (derived): at beta .5 as far beyond p as q falls short of it, so that
-ConG gains what ConG-S has not learned, and nothing once it has.
+start from the reference. WeakSFT learns texts of model 1, ConG-S texts of the contrast; ConG goes on from ConG-S by
+DPO, chosen: a text of the contrast, rejected: the student's own to the same prompt. If texts come from p and the
+student draws from q, the optimum of DPO is q (p / q)^(1 / beta) (derived): at beta .5 as far beyond p as q falls short
+of it. So ConG gains what ConG-S has not learned. Of a student that has learned its texts by heart log(p / q) is noise.
 """
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -67,8 +68,8 @@ def fitted(policy: jax.Array, tokens: jax.Array, steps: int, rate: float) -> jax
     return jax.nn.log_softmax(descent(lambda x: -jnp.sum(counts * jax.nn.log_softmax(x)), policy, steps, rate))
 
 
-def descent(loss, params: jax.Array, steps: int, rate: float) -> jax.Array:
-    """Parameters after so many steps of Adam."""
+def descent(loss: Callable, params: jax.Array, steps: int, rate: float | Callable) -> jax.Array:
+    """Parameters after so many steps of Adam; rate: a number, or a schedule of optax."""
     optimizer = optax.adam(rate)
 
     def step(state, _):
@@ -78,26 +79,21 @@ def descent(loss, params: jax.Array, steps: int, rate: float) -> jax.Array:
     return jax.lax.scan(step, (params, optimizer.init(params)), None, steps)[0][0]
 
 
-def dpo(logits: jax.Array, reference: jax.Array, pairs: jax.Array, targets: jax.Array, beta: float) -> jax.Array:
-    """Losses `[N]` of the objective `dpo` (train/preference.py), of a table's logits.
-
-    reference: log-probabilities, in the shape of logits.  pairs: texts `[N, 2, T + 1]`.  targets: which of them is
-    preferred, `[N, 2]`.
-    """
-    each = lambda table: jax.vmap(lambda tokens: markov.total(table, tokens))(pairs)
-    length = pairs.shape[-1] * jnp.ones(pairs.shape[:2])
-    inputs = {'reference': each(reference), 'begins': jnp.ones(pairs.shape[:2]), 'length': length}
-    objective = preference.dpo(Settings(beta=beta, confident=False))
-    forward = lambda params, inputs: each(jax.nn.log_softmax(params))
-    return objective.losses(forward, logits, {'inputs': inputs, 'targets': targets}, (), Settings(smoothing=0.), 1.,
-                            None)[0]
+def dpo(found: jax.Array, reference: jax.Array, targets: jax.Array, beta: float) -> jax.Array:
+    """Losses `[N]` of the objective `dpo` (train/preference.py), of log-likelihoods of two texts `[N, 2]`, now and
+    before, and the probabilities `[N, 2]` that each is preferred."""
+    inputs = {'reference': reference, 'begins': jnp.zeros(found.shape), 'length': jnp.ones(found.shape)}
+    losses = preference.dpo(Settings(beta=beta, confident=False)).losses
+    batch = {'inputs': inputs, 'targets': targets}
+    return losses(lambda params, inputs: params, found, batch, (), Settings(smoothing=0.), 1., None)[0]
 
 
 def preferring(policy: jax.Array, chosen: jax.Array, rejected: jax.Array, steps: int, rate: float) -> jax.Array:
     """The policy after DPO on texts `[N, T + 1]`, with what it was as the reference."""
-    pairs = jnp.stack([chosen, rejected], axis=1)
-    first = jnp.broadcast_to(jnp.array([1., 0.]), pairs.shape[:2])
-    return jax.nn.log_softmax(descent(lambda x: dpo(x, policy, pairs, first, TUNED).mean(), policy, steps, rate))
+    both = lambda table: jnp.stack([markov.total(table, tokens) for tokens in (chosen, rejected)], axis=1)
+    first, reference = jnp.broadcast_to(jnp.array([1., 0.]), (len(chosen), 2)), both(policy)
+    loss = lambda x: dpo(both(jax.nn.log_softmax(x)), reference, first, TUNED).mean()
+    return jax.nn.log_softmax(descent(loss, policy, steps, rate))
 
 
 @functools.partial(jax.jit, static_argnames='states')
@@ -115,8 +111,8 @@ def decoded(every: jax.Array, noise: float, states: int = 12) -> dict[str, jax.A
         found = {'implicit': jnp.stack([markov.expected(p, start, BETA * ratio) for p in policies]),
                  'gold': jnp.stack([markov.expected(p, start, language.gold) for p in policies])}
         both = (tilted, by_token)
-        spread = lambda tilt: jax.vmap(lambda l: markov.variance(tilt(after, ratio, l), start, ratio))(nodes)
-        mean = lambda tilt, l: markov.expected(tilt(after, ratio, l), start, ratio)
+        spread = lambda tilt: jax.vmap(lambda size: markov.variance(tilt(after, ratio, size), start, ratio))(nodes)
+        mean = lambda tilt, size: markov.expected(tilt(after, ratio, size), start, ratio)
         return found | {'integral': jnp.stack([spread(tilt) @ weights / 2 for tilt in both]),
                         'gain': jnp.stack([mean(tilt, 1.) - mean(tilt, 0.) for tilt in both])}
     return jax.vmap(one)(every)
@@ -145,7 +141,7 @@ class Students(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('number', 'steps', 'states'))
 def students(every: jax.Array, noise: float, number: int, steps: int, rate: float, states: int = 12) -> Students:
-    """Students of each key's weak models, of `number` texts in `steps` steps of fitting, and so of DPO as SLOWER says."""
+    """Students of each key's weak models, of `number` texts in `steps` steps of fitting; of DPO see SLOWER."""
     rates, lengths = (rate, SLOWER[0] * rate), (steps, max(1, int(SLOWER[1] * steps)))
 
     def one(key):
@@ -173,7 +169,7 @@ def compared(cell: str, low: np.ndarray, high: np.ndarray, students: int = 0, co
 
 
 def rewards(found: dict[str, np.ndarray], seeds: int) -> list[Row]:
-    """How rewards rise as alpha falls, and fall with the models exchanged; `predicted` is that which is to be exceeded."""
+    """How rewards rise as alpha falls, and fall with the models exchanged; `predicted` is to be exceeded."""
     rows, last = list[Row](), len(ALPHAS)
     for what in ('implicit', 'gold'):
         values = found[what]

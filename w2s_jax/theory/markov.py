@@ -1,9 +1,9 @@
 """A language that is a Markov chain, in which what is asked of a policy is a sum and not an estimate.
 
-A text is a start state, its prompt, and T further tokens, each one of S states. A policy is a table of log-probabilities
-of the next token: `[T, S, S]`, by position and last token, or `[T, S, S, S]`, by position and the last two tokens (of the
-first token both are the prompt). A reward is a sum over transitions of a table `[S, S]`, or `[T, S, S]` by position.
-Whatever is a sum over transitions has its expectation, its variance and its best policy from one pass over positions:
+A text is a start state, its prompt, and T further tokens, each one of S states. A policy is a table of
+log-probabilities of the next token: `[T, S, S]`, by position and last token, or `[T, S, S, S]`, by position and the
+last two tokens (of the first token both are the prompt). A reward is a sum over transitions of a table `[S, S]`, or
+`[T, S, S]` by position. Such a sum has its expectation, its variance and its best policy from one pass over positions:
 
     max_p E_p r - beta KL(p || q)   at   p(y | x) = q(y | x) exp(r(y) / beta) / Z(x),
 
@@ -48,12 +48,13 @@ def optimum(reference: ArrayLike, reward: ArrayLike, beta: ArrayLike) -> jax.Arr
     """
     reference = jnp.asarray(reference)
     gain = by_position(jnp.asarray(reward) / beta, reference)
-    ahead, tables = jnp.zeros(reference.shape[2:]), []  # ahead: log Z of what follows, by what it is told of
-    for step, now in zip(reference[::-1], gain[::-1], strict=True):
-        score = step + now + ahead
+
+    def back(ahead, at):  # ahead: log Z of what follows, by what it is told of
+        score = at[0] + at[1] + ahead[None]
         ahead = jax.nn.logsumexp(score, axis=-1)
-        tables.append(score - ahead[..., None])
-    return jnp.stack(tables[::-1])
+        return ahead, score - ahead[..., None]
+    ahead = jnp.zeros(reference.shape[2:], jnp.result_type(reference, gain))
+    return jax.lax.scan(back, ahead, (reference, gain), reverse=True)[1]
 
 
 def by_position(reward: ArrayLike, policy: jax.Array) -> jax.Array:
@@ -67,12 +68,12 @@ def by_position(reward: ArrayLike, policy: jax.Array) -> jax.Array:
 def occupancy(policy: ArrayLike, start: ArrayLike) -> jax.Array:
     """How probable each transition is in its context, in the shape of the policy: `[T, S, S]` or `[T, S, S, S]`."""
     policy = jnp.asarray(policy)
-    here = jnp.diag(jnp.asarray(start)) if policy.ndim == 4 else jnp.asarray(start)
-    found = []
-    for step in jnp.exp(policy):
-        found.append(here[..., None] * step)
-        here = found[-1].sum(0)
-    return jnp.stack(found)
+    here = jnp.asarray(start).astype(policy.dtype)
+
+    def ahead(here, step):
+        found = here[..., None] * jnp.exp(step)
+        return found.sum(0), found
+    return jax.lax.scan(ahead, jnp.diag(here) if policy.ndim == 4 else here, policy)[1]
 
 
 def expected(policy: ArrayLike, start: ArrayLike, reward: ArrayLike) -> jax.Array:
@@ -91,10 +92,14 @@ def variance(policy: ArrayLike, start: ArrayLike, reward: ArrayLike) -> jax.Arra
     """E Var(r | prompt) `[]`: what differs between prompts is no part of it."""
     policy = jnp.asarray(policy)
     reward = by_position(reward, policy)
-    mean = square = jnp.zeros(policy.shape[2:])  # of what is still to come
-    for step, now in zip(jnp.exp(policy)[::-1], reward[::-1], strict=True):
-        mean, square = (jnp.sum(step * (now + mean), axis=-1),
-                        jnp.sum(step * (now ** 2 + 2 * now * mean + square), axis=-1))
+
+    def back(later, at):  # later: mean and square of what is still to come
+        mean, square = (x[None] for x in later)
+        step, now = jnp.exp(at[0]), at[1]
+        return (jnp.sum(step * (now + mean), axis=-1),
+                jnp.sum(step * (now ** 2 + 2 * now * mean + square), axis=-1)), None
+    zero = jnp.zeros(policy.shape[2:], jnp.result_type(policy, reward))
+    mean, square = jax.lax.scan(back, (zero, zero), (policy, reward), reverse=True)[0]
     spread = square - mean ** 2
     return jnp.sum(start * (jnp.diag(spread) if policy.ndim == 4 else spread))
 
@@ -127,7 +132,7 @@ def transitions(tokens: ArrayLike, states: int) -> jax.Array:
     """How often each transition comes in texts `[N, T + 1]`: `[N, S S]`, whose product with a reward is `total`."""
     tokens = jnp.asarray(tokens)
     which = tokens[:, :-1] * states + tokens[:, 1:]
-    return jax.vmap(lambda w: jnp.bincount(w, length=states ** 2))(which).astype(float)
+    return sum(jax.nn.one_hot(at, states ** 2) for at in which.T)
 
 
 def every(states: int, length: int) -> np.ndarray:
