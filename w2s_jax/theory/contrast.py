@@ -31,7 +31,7 @@ from w2s_jax.sampling.pick import Pick
 from w2s_jax.theory import markov
 from w2s_jax.theory.bounds import upper
 from w2s_jax.theory.registry import TESTBEDS, Row, in_float64, keys
-from w2s_jax.train import preference
+from w2s_jax.train.preference import dpo as objective
 
 BETA = 3.  # of the alignment
 ALPHAS = (1., .7, .4, .1)
@@ -83,7 +83,7 @@ def dpo(found: jax.Array, reference: jax.Array, targets: jax.Array, beta: float)
     """Losses `[N]` of the objective `dpo` (train/preference.py), of log-likelihoods of two texts `[N, 2]`, now and
     before, and the probabilities `[N, 2]` that each is preferred."""
     inputs = {'reference': reference, 'begins': jnp.zeros(found.shape), 'length': jnp.ones(found.shape)}
-    losses = preference.dpo(Settings(beta=beta, confident=False)).losses
+    losses = objective(Settings(beta=beta, confident=False)).losses
     batch = {'inputs': inputs, 'targets': targets}
     return losses(lambda params, inputs: params, found, batch, (), Settings(smoothing=0.), 1., None)[0]
 

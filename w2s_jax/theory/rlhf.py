@@ -5,8 +5,8 @@ r(b)) (Bradley, Terry 1952), in the class that the truth is in: a number a trans
 
 The optimum of E r - beta KL is known. On a small language, of which all texts can be listed, it must be reached by
 policy gradient, whose return per token is r_t - beta log(p_t / q_t): at the optimum what is left of it is the same on
-all ways from a state, so that advantages vanish and with them the noise of what is sampled; and by DPO on how often each
-text is preferred to each other (arXiv 2305.18290), whose minimum it is.
+all ways from a state, so that advantages vanish and with them the noise of what is sampled; and by DPO on how often
+each text is preferred to each other (arXiv 2305.18290), whose minimum it is.
 
 The best of n texts of p has, with F the probability of texts that earn no more, the probabilities F^n - (F - p)^n, and
 KL to p at most log n - (n - 1) / n, attained where each text is improbable (Beirami et al. 2024, arXiv 2401.01879).
@@ -279,7 +279,7 @@ def over_optimised(seeds: int) -> list[Row]:
             Row(cell('gold reward, at each peak to the end'), float(gold[:, -1].mean()), float(peak.mean()),
                 upper(gold[:, -1] - peak), '95 % upper end of predicted - measured', fall, 0, control=control),
             Row(cell(f'gold reward, at {found["kl"][:, common].mean():.1f} nats to {found["kl"][:, -1].mean():.1f}'),
-                float(end.mean()), float(middle.mean()), upper(end - middle), 'as above', None, 0)]
+                float(end.mean()), float(middle.mean()), upper(end - middle), 'as above', fall, 0, control=control)]
     least = float(np.diff(gold).min())
     return [*rows, Row('gold, least step of gold reward', 0, least, -least, '-measured', 1e-9, 0)]
 
