@@ -132,7 +132,7 @@ def transitions(tokens: ArrayLike, states: int) -> jax.Array:
     """How often each transition comes in texts `[N, T + 1]`: `[N, S S]`, whose product with a reward is `total`."""
     tokens = jnp.asarray(tokens)
     which = tokens[:, :-1] * states + tokens[:, 1:]
-    return sum(jax.nn.one_hot(at, states ** 2) for at in which.T)
+    return jnp.stack([jax.nn.one_hot(at, states ** 2) for at in which.T]).sum(0)
 
 
 def every(states: int, length: int) -> np.ndarray:
@@ -149,6 +149,7 @@ def likelihoods(policy: ArrayLike, tokens: ArrayLike) -> jax.Array:
 
 def total_variation(policy: ArrayLike, other: ArrayLike, start: ArrayLike) -> jax.Array:
     """Half the sum over all texts of how much the probabilities of two policies differ, `[]`; of small languages."""
-    tokens = every(jnp.shape(policy)[-1], len(policy))
+    shape = jnp.shape(policy)
+    tokens = every(shape[-1], shape[0])
     apart = jnp.abs(jnp.exp(likelihoods(policy, tokens)) - jnp.exp(likelihoods(other, tokens)))
     return .5 * jnp.sum(jnp.asarray(start)[:, None] * apart)

@@ -178,7 +178,8 @@ def models(every: jax.Array, number: int, flipped: float, tokens: bool = False,
     def one(key):
         k = jax.random.split(key)
         language = markov.drawn(k[0], states)
-        return language, reward_model(*judged(k[1], language, number, flipped), states, tokens)
+        first, second, wins = judged(k[1], language, number, flipped)
+        return language, reward_model(first, second, wins, states, tokens)
     return jax.lax.map(one, every)
 
 
