@@ -15,7 +15,7 @@ Students have a table by position and the last two tokens, twelve times as many 
 start from the reference. WeakSFT learns texts of model 1, ConG-S texts of the contrast; ConG goes on from ConG-S by
 DPO, chosen: a text of the contrast, rejected: the student's own to the same prompt. If texts come from p and the
 student draws from q, the optimum of DPO is q (p / q)^(1 / beta) (derived): at beta .5 as far beyond p as q falls short
-of it. So ConG gains what ConG-S has not learned; of a student that was trained long that optimum may be worse (control).
+of it. ConG gains what ConG-S has not learned; of a student that was trained long that optimum may be worse (control).
 """
 import functools
 from collections.abc import Callable
