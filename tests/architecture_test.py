@@ -24,7 +24,8 @@ RULES = {
     'registry errors text paths': 'jax data graph store engine config phases methods report train models tasks labels',
 }
 # Who -> all of ours that it may import beside itself.
-ONLY = {'store runtime': 'errors paths registry text', 'theory': 'errors registry losses metrics'}
+ONLY = {'store runtime': 'errors paths registry text',
+        'theory': 'errors registry losses metrics sampling.pick train.preference'}
 # Package -> the one file or folder that imports it.
 PLACES = {'jax._src': 'w2s_jax/runtime/multihost.py', 'ray': 'w2s_jax/engine/ray_executor.py',
           'chess': 'w2s_jax/tasks/chess/', 'torch': 'experiments/benchmark/'}

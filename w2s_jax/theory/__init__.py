@@ -1,9 +1,11 @@
 """Theorems as checks: formulas, and testbeds that hold what they predict against simulated students.
 
-A file a topic, each with pure functions and a testbed (registry.py says what that is). The command is
-`python -m experiments.theory`; a topic is added by a file here that registers a testbed, and its import below.
+A file a topic, each with pure functions and a testbed (registry.py says what that is); markov.py is the language
+of two of them. The command is `python -m experiments.theory`; a topic is added by a file here that registers a testbed,
+and its import below.
 """
-from w2s_jax.theory import bounds, bregman, dimension, misfit, overlap, variance, warm_start
+from w2s_jax.theory import bounds, bregman, contrast, dimension, markov, misfit, overlap, rlhf, variance, warm_start
 from w2s_jax.theory.registry import TESTBEDS
 
-__all__ = ['TESTBEDS', 'bounds', 'bregman', 'dimension', 'misfit', 'overlap', 'variance', 'warm_start']
+__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'rlhf',
+           'variance', 'warm_start']
