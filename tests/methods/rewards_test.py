@@ -76,7 +76,8 @@ def test_bad_settings_are_one_line(folder, changes, words):
 
 @pytest.mark.long
 @pytest.mark.parametrize(('method', 'changes', 'labels'), [
-    ('rlhf', {'method.best_of': 3, 'train.epochs': 4}, {'reward model', 'sft', 'dpo', 'grpo', 'best of 3, sft', 'best of 3, dpo'}),
+    ('rlhf', {'method.best_of': 3, 'train.epochs': 4},
+     {'reward model', 'sft', 'dpo', 'grpo', 'best of 3, sft', 'best of 3, dpo'}),
     ('on_policy_distillation', {}, {'dpo', 'distilled'})])
 def test_a_whole_experiment(folder, tmp_path, method, changes, labels):
     experiment.run(made(folder, method, **changes), tmp_path, io.StringIO())

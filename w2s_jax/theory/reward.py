@@ -285,11 +285,11 @@ def over_optimised(seeds: int) -> list[Row]:
     return [*rows, Row('gold, least step of gold reward', 0, least, -least, '-measured', 1e-9, 0)]
 
 
-@TESTBEDS.register('rlhf', seeds=200,
+@TESTBEDS.register('reward', seeds=200,
                    runs=Setting(10, 2, 10**4, doc='languages with policies that are trained'),
                    steps=Setting(1000, 1, 10**6, doc='batches of policy gradients; steps of DPO'))
 @in_float64
-def rlhf(seeds: int, settings: Settings) -> list[Row]:
+def reward(seeds: int, settings: Settings) -> list[Row]:
     """Reward models against Bayes, policies against closed forms, and what is gained on the way to a wrong reward."""
     return [*agreement(settings.runs), *reached(settings.runs, settings.steps), *chosen_best(settings.runs),
             *over_optimised(seeds)]

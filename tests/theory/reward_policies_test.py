@@ -8,7 +8,7 @@ import pytest
 from scipy import special
 
 from w2s_jax.theory import markov
-from w2s_jax.theory import rlhf as r
+from w2s_jax.theory import reward as r
 from w2s_jax.theory.registry import in_float64, keys
 
 RNG = np.random.default_rng(0)
