@@ -125,7 +125,7 @@ def test_a_whole_experiment(folder, tmp_path):
     rows = {s['label']: s['measures'] for s in found['students']}
     assert set(rows) == {'dpo', 'weak SFT', 'ConG-S', 'ConG'}
     for measures in rows.values():
-        assert 0 < measures['preferred']['mean'] < 1 and len(measures['preferred']['values']) == 1
+        assert 0 < measures['preferred']['mean'] < 1 and len(measures['preferred']['seeds']) == 1
     texts = artifacts(tmp_path, 'generate')
     assert texts and all(a.arrays['text'].shape == a.arrays['length'].shape for a in texts)
     again = experiment.run(cong(folder), tmp_path, io.StringIO())
