@@ -52,7 +52,8 @@ def model(folder: pathlib.Path, layers: int, width: int, reference: np.ndarray) 
         tensors |= {f'{at}self_attn.o_proj.weight': np.zeros((width, width)),
                     f'{at}mlp.down_proj.weight': np.zeros((width, 4 * width))}
     folder.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file({k: v.astype(np.float32) for k, v in tensors.items()}, folder / 'model.safetensors')
+    tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+    safetensors.numpy.save_file(tensors, folder / 'model.safetensors')
     (folder / 'config.json').write_text(json.dumps({
         'model_type': 'llama', 'architectures': ['LlamaForCausalLM'], 'vocab_size': states, 'hidden_size': width,
         'intermediate_size': 4 * width, 'num_hidden_layers': layers, 'num_attention_heads': 4,

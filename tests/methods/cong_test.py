@@ -34,10 +34,14 @@ def cong(folder, **changes):
     return c
 
 
+def prompts():
+    tokens = np.random.default_rng(0).integers(3, 20, (7, 9)).astype(np.int32)
+    return tokens, np.array([9, 3, 5, 9, 2, 7, 4], np.int32)
+
+
 def drawn(folder, generate_texts, part, monkeypatch):
     monkeypatch.setattr(generate, 'PART', part)
-    rng = np.random.default_rng(0)
-    rows, length = rng.integers(3, 20, (7, 9)).astype(np.int32), np.array([9, 3, 5, 9, 2, 7, 4], np.int32)
+    rows, length = prompts()
     context = types.SimpleNamespace(execution=types.SimpleNamespace(eval_batch_size=4))
     section = {'samples': 2, 'hyper': {'seed': 3}}
     return generate.drawn(rows, length, generate_texts, section, context, folder, lambda *a: None)
@@ -63,6 +67,9 @@ def test_a_killed_phase_goes_on_with_the_same_bits(folder, tmp_path, monkeypatch
     assert len(calls) == 5  # two before, one that was killed, two after
     for name, value in whole.items():
         np.testing.assert_array_equal(again[name], value)
+    keys = generate.row_keys(3, np.array([4]), np.array([1]))
+    alone = write(*(x[4:5] for x in prompts()), keys)
+    np.testing.assert_array_equal(alone.tokens[0], whole['tokens'][4, 1])
     assert whole['tokens'].shape == (7, 2, 5) and len(np.unique(whole['tokens'][:, 0] - whole['tokens'][:, 1])) > 1
 
 
@@ -78,8 +85,8 @@ def test_texts_end_before_a_string_that_cuts_them():
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({'a': 0, 'b': 1, 'c': 2}, 'c'))
     found = {'tokens': np.array([[[0, 1, 2]], [[0, 0, 0]]]), 'length': np.array([[3], [3]]),
              'stopped': np.array([[False], [False]])}
-    prompts = {'tokens': np.array([[[0]], [[0]]]), 'length': np.array([[1], [1]])}
-    out = generate.written(tokens.Tokenizer(backend, ''), prompts, found, ('b',))
+    asked = {'tokens': np.array([[[0]], [[0]]]), 'length': np.array([[1], [1]])}
+    out = generate.written(tokens.Tokenizer(backend, ''), asked, found, ('b',))
     assert out['text'][0, 0].strip() == 'a' and out['ended'].tolist() == [[True], [False]]
 
 

@@ -61,6 +61,9 @@ def test_losses_are_their_formulas(beta, y):
     np.testing.assert_allclose(value('orpo', y, traced={'weight': .3})[0], -(y * M).sum(1) + .3 * pairwise(odds, y),
                                **close)
     np.testing.assert_allclose(value('sft', y)[0], -(y * M).sum(1), **close)
+    weak = np.log(np.maximum(y, 1e-6))
+    np.testing.assert_allclose(value('wspo', y, beta=beta)[0],
+                               (beta * h[:, 0] - weak[:, 0] + weak[:, 1]) ** 2, **close)
 
 
 def test_confident_pairs_weigh_as_the_loss_of_that_name():
@@ -70,7 +73,7 @@ def test_confident_pairs_weigh_as_the_loss_of_that_name():
     assert np.all(value('dpo', np.full((B, 2), .5), confident=True)[0] == 0)
 
 
-@pytest.mark.parametrize('name', ['dpo', 'ipo', 'simpo', 'orpo', 'sft'])
+@pytest.mark.parametrize('name', ['dpo', 'ipo', 'simpo', 'orpo', 'sft', 'wspo'])
 def test_gradients_are_finite_differences(name):
     def total(logits):
         bound = objectives.bind(name)
@@ -86,7 +89,7 @@ def test_gradients_are_finite_differences(name):
         assert found[at] == pytest.approx(wanted, rel=2e-2, abs=2e-3)
 
 
-@pytest.mark.parametrize('name', ['dpo', 'ipo', 'simpo', 'orpo'])
+@pytest.mark.parametrize('name', ['dpo', 'ipo', 'simpo', 'orpo', 'wspo'])
 def test_what_is_answered_is_what_the_loss_favours(name):
     """A step down the loss makes the labelled text the likelier answer."""
     def total(logits):
