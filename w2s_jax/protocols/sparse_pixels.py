@@ -67,9 +67,11 @@ def greedy(params: dict[str, jax.Array], question: Question, transcript: Transcr
     """The pixel after which a judge with these parameters thinks best of the claim: all of them are tried."""
     pixels = question.private['pixels']
     values, seen = revealed(transcript, len(pixels))
-    one = jnp.eye(len(pixels))
-    after = logits(params, values[None] + one * pixels[None], jnp.maximum(seen[None], one))[:, question.claims]
-    worth = jnp.where(side == 0, 1, -1) * (after[:, 0] - after[:, 1])  # log-odds, which do not saturate
+    # A pixel more adds its own rows of the first layer to what is there: D times cheaper than to judge anew.
+    there = jnp.concatenate([values, seen]) @ params['w1'] + params['b1']
+    one = pixels[:, None] * params['w1'][:len(pixels)] + params['w1'][len(pixels):]
+    odds = jnp.where(side == 0, 1, -1) * (params['w2'][:, question.claims] @ jnp.array([1., -1.]))
+    worth = jax.nn.relu(there[None] + one) @ odds  # log-odds but for a constant: probabilities would saturate
     return message(question, jnp.argmax(jnp.where(may_reveal(question, transcript), worth, NOTHING)))
 
 

@@ -51,8 +51,9 @@ def masks(key: jax.Array, images: jax.Array, most: int) -> jax.Array:
     k = jax.random.split(key)
     worth = jnp.where(images > 0, jax.random.uniform(k[0], images.shape), -1)
     number = jax.random.randint(k[1], (len(images), 1), 0, most + 1)
-    least = jnp.take_along_axis(-jnp.sort(-worth, axis=1), jnp.maximum(number - 1, 0), axis=1)
-    return ((worth >= least) & (worth > 0) & (number > 0)).astype(jnp.float32)
+    worth, at = jax.lax.top_k(worth, most)
+    kept = (jnp.arange(most)[None] < number) & (worth > 0)
+    return (jax.nn.one_hot(at, images.shape[1]) * kept[..., None]).sum(1)
 
 
 def everything(key: jax.Array, images: jax.Array) -> jax.Array:
