@@ -6,6 +6,7 @@ same leading axes or, for `[2, N, 2]` of both seatings (registry.py), by `in_bot
 import numpy as np
 from scipy import optimize, special
 
+from w2s_jax import metrics
 from w2s_jax.errors import DataError
 
 ELO = 400 / np.log(10)  # rating points of odds e
@@ -60,6 +61,21 @@ def agent_score_difference(verdict: np.ndarray, right: np.ndarray, side: np.ndar
     if honest.all() or not honest.any():
         return float('nan')
     return float(log(p[honest]).mean() - log(1 - p[~honest]).mean())
+
+
+def compared(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Accuracy of protocol a minus that of b on the same questions, paired by question.
+
+    Args:
+      a, b: `correct` of both, `[N]` or, of seeds with the same questions, `[S, N]`; of both seatings the mean.
+
+    Returns: {'mean', 'low', 'high', 'detectable', 'p'}, of `metrics.paired_difference` and `metrics.paired_p`.
+    Raises DataError if shapes differ.
+    """
+    if np.shape(a) != np.shape(b):
+        raise DataError(f'correct: shapes {np.shape(a)} and {np.shape(b)}, expected the same questions')
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
+    return metrics.paired_difference(a, b) | {'p': metrics.paired_p(a, b)}
 
 
 def bradley_terry(first: np.ndarray, second: np.ndarray, wins: np.ndarray) -> tuple[np.ndarray, float]:

@@ -27,8 +27,8 @@ def initial(key: jax.Array, pixels: int, hidden: int, classes: int) -> dict[str,
 
 
 def logits(params: dict[str, jax.Array], pixels: jax.Array, seen: jax.Array) -> jax.Array:
-    """Of the classes, `[..., K]`, from pixels `[..., D]` of which those in the mask `seen` (0 or 1) count."""
-    x = jnp.concatenate([pixels * seen, seen], axis=-1)
+    """Of the classes, `[K]`, from the pixels `[D]` of an image, of which those in the mask `seen` (0 or 1) count."""
+    x = jnp.concatenate([pixels * seen, seen])
     return jax.nn.relu(x @ params['w1'] + params['b1']) @ params['w2'] + params['b2']
 
 

@@ -20,5 +20,4 @@ from w2s_jax.theory import (
 from w2s_jax.theory.registry import TESTBEDS
 
 __all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'rlhf',
-           'sparse_pixels',
-           'variance', 'warm_start']
+           'sparse_pixels', 'variance', 'warm_start']
