@@ -68,6 +68,8 @@ def test_protocols_are_paired_by_question():
     found, shuffled = scores.compared(a, b), scores.compared(a, rng.permutation(b))
     assert found['mean'] == pytest.approx(a.mean() - b.mean()) == shuffled['mean']
     assert 0 < found['low'] < found['mean'] < found['high'] and found['p'] < 1e-6 < shuffled['p']
+    width = lambda x: x['high'] - x['low']
+    assert width(found) < .8 * width(shuffled) and width(found) == pytest.approx(4 * np.sqrt(.09 / 400), rel=.15)
     assert scores.compared(a, a)['p'] == 1
     with pytest.raises(DataError, match='expected the same questions'):
         scores.compared(a, b[1:])

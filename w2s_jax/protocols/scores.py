@@ -4,6 +4,7 @@ verdict: `[..., N, 2]`, the judge's probabilities of the claims; right: int `[..
 same leading axes or, for `[2, N, 2]` of both seatings (registry.py), by `in_both`.
 """
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from w2s_jax import metrics
@@ -14,12 +15,12 @@ PRIOR = .01  # ratings of agents that win or lose all are finite: the weight of 
 LEAST = 1e-12  # a probability below counts as this one in logarithms
 
 
-def in_both(right: np.ndarray) -> np.ndarray:
+def in_both(right: ArrayLike) -> np.ndarray:
     """The right claim's seat in both seatings, `[2, N]` of `[N]`."""
-    return np.stack([right, 1 - np.asarray(right)])
+    return np.stack([np.asarray(right), 1 - np.asarray(right)])
 
 
-def of_right(verdict: np.ndarray, right: np.ndarray) -> np.ndarray:
+def of_right(verdict: ArrayLike, right: ArrayLike) -> np.ndarray:
     """The probability of the right claim, `[..., N]`. Raises DataError if shapes differ."""
     verdict, right = np.asarray(verdict, np.float64), np.asarray(right)
     if verdict.shape != (*right.shape, 2):
@@ -27,23 +28,23 @@ def of_right(verdict: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.take_along_axis(verdict, right[..., None], -1)[..., 0]
 
 
-def correct(verdict: np.ndarray, right: np.ndarray) -> np.ndarray:
+def correct(verdict: ArrayLike, right: ArrayLike) -> np.ndarray:
     """Whether the judge found the right claim, `[..., N]`: 1, 0, or 1/2 if both are equally probable."""
     p = of_right(verdict, right)
     return np.where(p == 1 - p, .5, p > .5)
 
 
-def accuracy(verdict: np.ndarray, right: np.ndarray) -> float:
+def accuracy(verdict: ArrayLike, right: ArrayLike) -> float:
     """The share of `correct`, over questions and whatever axes are before them: of both seatings the mean."""
     return float(correct(verdict, right).mean())
 
 
-def brier(verdict: np.ndarray, right: np.ndarray) -> float:
+def brier(verdict: ArrayLike, right: ArrayLike) -> float:
     """Mean squared error of the probability that the judge gives to the right claim: 0 best, 1/4 for even odds."""
     return float(((1 - of_right(verdict, right)) ** 2).mean())
 
 
-def agent_score_difference(verdict: np.ndarray, right: np.ndarray, side: np.ndarray | None = None) -> float:
+def agent_score_difference(verdict: ArrayLike, right: ArrayLike, side: ArrayLike | None = None) -> float:
     """What telling the truth earns more than lying, in nats; an agent's score is the judge's log-probability of its
     claim (Sudhir, Kaunismaa, Panickssery 2025, arXiv 2504.03731).
 
@@ -53,7 +54,7 @@ def agent_score_difference(verdict: np.ndarray, right: np.ndarray, side: np.ndar
 
     Returns: mean score of those for the right claim minus that of those for the wrong one; NaN where either lacks.
     """
-    p = of_right(verdict, right)
+    p, right = of_right(verdict, right), np.asarray(right)
     log = lambda x: np.log(np.maximum(x, LEAST))
     if side is None:
         return float((log(p) - log(1 - p)).mean())
@@ -63,7 +64,7 @@ def agent_score_difference(verdict: np.ndarray, right: np.ndarray, side: np.ndar
     return float(log(p[honest]).mean() - log(1 - p[~honest]).mean())
 
 
-def compared(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+def compared(a: ArrayLike, b: ArrayLike) -> dict[str, float]:
     """Accuracy of protocol a minus that of b on the same questions, paired by question.
 
     Args:
@@ -78,7 +79,7 @@ def compared(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     return metrics.paired_difference(a, b) | {'p': metrics.paired_p(a, b)}
 
 
-def bradley_terry(first: np.ndarray, second: np.ndarray, wins: np.ndarray) -> tuple[np.ndarray, float]:
+def bradley_terry(first: ArrayLike, second: ArrayLike, wins: ArrayLike) -> tuple[np.ndarray, float]:
     """Elo ratings by which games were most likely won as they were (Bradley, Terry 1952; Elo's scale).
 
     P(first wins) = sigmoid((rating[first] - rating[second] + seat) / ELO), with a weak prior (PRIOR).

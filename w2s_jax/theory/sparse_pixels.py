@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from sklearn.datasets import load_digits
 
 from w2s_jax import metrics
@@ -187,7 +188,7 @@ def at_most(cell: str, bar: float, values: np.ndarray, count: int = 0) -> Row:
     return Row(cell, bar, float(np.mean(values)), -least(-np.asarray(values)) - bar, 'upper bound - bar', 0., count)
 
 
-def reported(cell: str, values: np.ndarray) -> Row:
+def reported(cell: str, values: ArrayLike) -> Row:
     """A mean over seeds for which nothing was set."""
     return Row(cell, np.nan, float(np.mean(values)), np.nan, '', None, 0)
 
