@@ -80,6 +80,15 @@ def test_turns_that_did_not_take_place_change_nothing():
     assert (judged(found) != debate().verdict).any()
 
 
+def test_pixels_that_are_masked_change_nothing_whoever_masks_them():
+    """Judges are trained on whole images with a mask, so that it is the network that must not look."""
+    seen = (RNG.random((N, D)) < .4).astype(np.float32)
+    logits = jax.jit(testbed.answers)
+    other = np.where(seen > 0, SHOWN, 1 - SHOWN)
+    assert (logits(PARAMS, SHOWN, seen) == logits(PARAMS, other, seen)).all()
+    assert (logits(PARAMS, SHOWN, seen) != logits(PARAMS, SHOWN, np.ones_like(seen))).any(1).all()
+
+
 def test_who_said_it_and_when_does_not_matter_to_the_judge():
     found = debate()
     turned = found._replace(messages={k: x[:, ::-1] for k, x in found.messages.items()}, seat=1 - found.seat,
