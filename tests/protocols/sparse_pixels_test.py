@@ -150,7 +150,7 @@ def test_an_odd_number_of_pixels_is_refused():
         testbed.sparse_pixels(1, Settings(steps=1, pixels=5, claims='drawn'))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_debate_beats_consultancy_with_a_judge_of_little_training(monkeypatch):
     monkeypatch.setattr(testbed, 'LENGTHS', (100,))
     got = {row.cell: row.measured for row in testbed.sparse_pixels(2, Settings(steps=400, pixels=6, claims='drawn'))}
