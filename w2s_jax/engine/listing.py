@@ -21,6 +21,7 @@ REGISTRIES = {
     'errors': ('w2s_jax.labels.errors', 'STRUCTURES'),
     'stopping': ('w2s_jax.train.stopping', 'STOPPING'),
     'diagnostics': ('w2s_jax.diagnostics', 'DIAGNOSTICS'),
+    'protocols': ('w2s_jax.protocols', 'PROTOCOLS'),
     'tables': ('w2s_jax.phases.tables', 'TABLES'),
     'optimizers': ('w2s_jax.train.optimizers', 'OPTIMIZERS'),
     'algorithms': ('w2s_jax.train.policy', 'ALGORITHMS'),

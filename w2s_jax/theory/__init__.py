@@ -4,8 +4,20 @@ A file a topic, each with pure functions and a testbed (registry.py says what th
 of two of them. The command is `python -m experiments.theory`; a topic is added by a file here that registers a testbed,
 and its import below.
 """
-from w2s_jax.theory import bounds, bregman, contrast, dimension, markov, misfit, overlap, reward, variance, warm_start
+from w2s_jax.theory import (
+    bounds,
+    bregman,
+    contrast,
+    dimension,
+    markov,
+    misfit,
+    overlap,
+    reward,
+    sparse_pixels,
+    variance,
+    warm_start,
+)
 from w2s_jax.theory.registry import TESTBEDS
 
 __all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward',
-           'variance', 'warm_start']
+           'sparse_pixels', 'variance', 'warm_start']
