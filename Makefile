@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 ON_DEVICES := tests/devices tests/train tests/plugins tests/engine/pipeline_test.py
 
-.PHONY: quickstart test test-all test-slow mutations test-ray test-ray-run lint parity parity-run reproduce reproduce-run \
+.PHONY: quickstart test test-all test-ci test-slow mutations test-ray test-ray-run lint parity parity-run reproduce reproduce-run \
         docs clean
 
 quickstart: $(VENV)/.installed-core
@@ -18,6 +18,10 @@ test: $(VENV)/.installed-test
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ON_DEVICES)
+
+# What continuous integration runs: the fast tests, and those of them again that may depend on how many devices there are.
+test-ci: test
+	W2S_TEST_DEVICES=8 $(BIN)/python -m pytest -n 2 --dist worksteal $(ON_DEVICES)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow

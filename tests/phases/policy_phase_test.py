@@ -111,7 +111,7 @@ def test_what_is_kept_is_the_policy_alone(folder, tmp_path, name, mode):  # noqa
     assert set(found.arrays) == {*found.metrics['last']}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_teacher_with_and_without_a_weak_model_before(folder, tmp_path):  # noqa: F811
     """The target of anchor + 1 (after - before) is that of `after` alone, if anchor and before are one model."""
     one = model(folder)

@@ -94,7 +94,7 @@ def test_compared_is_about_the_mean_of_pairs():
     assert c.compared('a', low + .1, low, control=True).holds
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_students_of_a_small_language():
     rows = {r.cell: r for r in c.TESTBEDS['contrast'].fn(4, Settings(noise=1., runs=4, texts=200, steps=10))}
     first = rows['gold reward, 10 steps, WeakSFT to ConG-S']

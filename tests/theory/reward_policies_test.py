@@ -93,7 +93,7 @@ def test_on_the_way_to_gold_it_only_rises_and_the_other_way_falls():
 
 
 @in_float64
-@pytest.mark.long
+@pytest.mark.slow
 def test_policies_reach_the_closed_form_and_without_kl_do_not():
     rows = r.reached(2, 600)
     off = {row.cell.partition('form, ')[2]: row for row in rows}
