@@ -141,7 +141,8 @@ def test_an_algorithm_raises_the_share_of_a_token_that_is_rewarded(folder, name)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', ['reinforce', *(pytest.param(name, marks=pytest.mark.slow) for name in ('grpo', 'ppo'))])
+@pytest.mark.parametrize('name', ['reinforce', *(pytest.param(name, marks=pytest.mark.slow)
+                                                 for name in ('grpo', 'ppo'))])
 def test_a_large_coefficient_of_kl_keeps_the_policy_where_it_was(folder, name):
     def last(kl):
         found = rounds.train(*made(folder, name, 24, rate=1e-3, kl=kl, reward=early))[1]
