@@ -7,27 +7,26 @@ from w2s_jax.labels.continuations import beginning, continuations, first, openin
 from w2s_jax.registry import Settings
 
 
-@pytest.mark.parametrize(('texts', 'words', 'expected'), [
-    (['\n\nHuman: a\n\nAssistant: good', '\n\nHuman: a\n\nAssistant: bad'], 0, '\n\nHuman: a\n\nAssistant:'),
-    ([f'\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: {x}' for x in 'de'], 0,
+@pytest.mark.parametrize(('texts', 'expected'), [
+    (['\n\nHuman: a\n\nAssistant: good', '\n\nHuman: a\n\nAssistant: bad'], '\n\nHuman: a\n\nAssistant:'),
+    ([f'\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: {x}' for x in 'de'],
      '\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:'),
-    (['one two three', 'one two thirty'], 0, 'one two '),
-    (['one two', 'one two three'], 0, 'one two'),
-    (['one  two three'], 2, 'one two'), (['one'], 5, 'one')])
-def test_a_prompt_is_what_texts_begin_with(texts, words, expected):
-    assert beginning(texts, words) == expected
+    (['one two three', 'one two thirty'], 'one two '),
+    (['one two', 'one two three'], 'one two')])
+def test_a_prompt_is_what_texts_begin_with(texts, expected):
+    assert beginning(texts) == expected
 
 
 def test_prompts_are_of_the_rows_that_are_asked_for():
     texts = np.array([[f'{i} same a', f'{i} same b'] for i in range(6)], object)
-    found = openings({'texts/text': texts, 'rows/values': np.array([4, 1, 3])}, Settings(words=0, most=2), None)
+    found = openings({'texts/text': texts, 'rows/values': np.array([4, 1, 3])}, Settings(most=2), None)
     assert found['text'].tolist() == [['4 same '], ['1 same ']]
-    assert openings({'text': texts}, Settings(words=0, most=0), None)['text'].shape == (6, 1)
+    assert openings({'text': texts}, Settings(most=0), None)['text'].shape == (6, 1)
 
 
 def test_texts_that_begin_differently_are_refused():
     with pytest.raises(DataError, match='text of example 1: nothing to ask with'):
-        openings({'text': np.array([['a b', 'a c'], ['x', 'y']], object)}, Settings(words=0, most=0), None)
+        openings({'text': np.array([['a b', 'a c'], ['x', 'y']], object)}, Settings(most=0), None)
 
 
 def written(chosen, rejected, ended=False):

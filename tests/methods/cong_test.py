@@ -39,10 +39,10 @@ def prompts():
     return tokens, np.array([9, 3, 5, 9, 2, 7, 4], np.int32)
 
 
-def drawn(folder, generate_texts, part, monkeypatch):
+def drawn(folder, generate_texts, part, monkeypatch, size=4):
     monkeypatch.setattr(generate, 'PART', part)
     rows, length = prompts()
-    context = types.SimpleNamespace(execution=types.SimpleNamespace(eval_batch_size=4))
+    context = types.SimpleNamespace(execution=types.SimpleNamespace(eval_batch_size=size))
     section = {'samples': 2, 'hyper': {'seed': 3}}
     return generate.drawn(rows, length, generate_texts, section, context, folder, lambda *a: None)
 
@@ -67,6 +67,8 @@ def test_a_killed_phase_goes_on_with_the_same_bits(folder, tmp_path, monkeypatch
     assert len(calls) == 5  # two before, one that was killed, two after
     for name, value in whole.items():
         np.testing.assert_array_equal(again[name], value)
+    other = drawn(tmp_path / 'killed', write, 1, monkeypatch, size=3)
+    np.testing.assert_array_equal(other['tokens'], whole['tokens'])  # parts of other batches are not taken for these
     keys = generate.row_keys(3, np.array([4]), np.array([1]))
     alone = write(*(x[4:5] for x in prompts()), keys)
     np.testing.assert_array_equal(alone.tokens[0], whole['tokens'][4, 1])

@@ -42,6 +42,7 @@ def test_the_oldest_turns_go_first_and_what_the_system_said_stays():
 def test_what_cannot_be_learned_is_refused():
     with pytest.raises(DataError, match='an empty answer'):
         chat.rendered(render, words, 'Human: a\n\nAssistant:', 99, True)
+    assert chat.rendered(render, words, 'Human: a\n\nAssistant:', 99, False) == '<user>a<assistant>'  # for a judge
     with pytest.raises(DataError, match='an empty prompt'):
         chat.rendered(render, words, 'Assistant:', 99, False)
     with pytest.raises(DataError, match=r'tokens in its chat template, expected at most 3 \(task\.max_length\)'):

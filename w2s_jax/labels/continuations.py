@@ -10,28 +10,25 @@ from w2s_jax.registry import Setting, Settings
 ANSWER = '\n\nAssistant:'
 
 
-@TABLES.register('openings', words=Setting(0, 0, 10**6, doc='of a text, its first so many'),
-                 most=Setting(0, 0, 10**9, doc='rows, the first so many; 0: all'))
+@TABLES.register('openings', most=Setting(0, 0, 10**9, doc='rows, the first so many; 0: all'))
 def openings(columns: dict, settings: Settings, rng) -> dict:
-    """Prompts `[n, 1]`: what the two texts of a pair begin with, a transcript up to its last answer; of one text its
-    first words. columns: `texts/text` `[N, S]`, of the rows `rows/values` if they are there. Raises DataError for a row
-    without a beginning."""
+    """Prompts `[n, 1]`: what the two texts of a pair begin with, a transcript up to its last answer. columns:
+    `texts/text` `[N, 2]`, of the rows `rows/values` if they are there. Raises DataError for a row without a beginning.
+    """
     texts = columns['texts/text'] if 'texts/text' in columns else columns['text']
     rows = columns.get('rows/values')
     rows = np.arange(len(texts)) if rows is None else rows
     out = np.empty((len(rows[:settings.most or None]), 1), object)
     for i, row in enumerate(rows[:len(out)]):
-        out[i, 0] = beginning([str(text) for text in texts[row]], settings.words)
+        out[i, 0] = beginning([str(text) for text in texts[row]])
         if not out[i, 0].strip():
-            raise DataError(f'text of example {row}: nothing to ask with, expected texts that begin alike, or '
-                            'method.words above 0 and one text a row')
+            raise DataError(f'text of example {row}: nothing to ask with, expected two texts that begin '
+                            'alike')
     return {'text': out}
 
 
-def beginning(texts: list[str], words: int = 0) -> str:
-    """The prompt of texts of one row."""
-    if len(texts) == 1:
-        return ' '.join(texts[0].split()[:words])
+def beginning(texts: list[str]) -> str:
+    """What texts of one row begin with, whole words."""
     same = ''.join(x[0] for x in itertools.takewhile(lambda x: len(set(x)) == 1, zip(*texts, strict=False)))
     if ANSWER in same:
         return same[:same.rindex(ANSWER) + len(ANSWER)]

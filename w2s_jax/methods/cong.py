@@ -9,7 +9,7 @@ from w2s_jax.graph import Phase
 from w2s_jax.methods import written
 from w2s_jax.methods.parts import Parts
 from w2s_jax.methods.registry import METHODS
-from w2s_jax.methods.written import Judged, Writer
+from w2s_jax.methods.written import Writer
 from w2s_jax.registry import Setting
 
 
@@ -27,16 +27,9 @@ def cong(b: Parts) -> None:
     knows the truth says how often it prefers their texts to those of the untuned student."""
     how = b.settings
     for seed in b.seeds:
-        halves = b.halves[seed]
         before, after = written.aligned(b, seed, how.tuning_rate, how.tuning_epochs, how.preference_rate,
                                         how.preference_epochs, how.weak_beta)
-        labels = b.transformed(b.label(after, halves.student))
-        b.weak(after, labels)
-        b.ceiling(b.fit('ceiling', b.student, halves.student, b.truth))
-        judged = Judged(b, seed)
-        for loss in b.losses:
-            phase = b.fit('student', b.student, halves.student, labels, loss)
-            b.students([phase], method='naive', label=loss, judged=judged.of(phase, loss))
+        judged = written.beside(b, seed, after)
         for name, phase in texts(b, seed, before, after).items():
             b.students([phase], label=name, judged=judged.of(phase, name))
 

@@ -37,7 +37,8 @@ ROUNDS: dict[str, Any] = {
                   best_of=Setting(0, 0, 10**4, doc='texts a prompt, the best of which is learned; 0: none'),
                   true_reward=Setting(False, doc='also policies by the reward of the ceiling, marked as oracles'))
 def rlhf(b: Parts) -> None:
-    """Policies from weak preferences: SFT, DPO, best of n, reinforcement learning; a judge says what they write."""
+    """Policies from weak preferences: SFT, DPO, best of n, reinforcement learning; a judge says what they write. The
+    students are these, whatever `student.loss` and `method.baselines` say."""
     how = b.settings
     for seed in b.seeds:
         half = b.halves[seed].student
@@ -73,17 +74,9 @@ def on_policy_distillation(b: Parts) -> None:
     known from a summary alone), beside students of the weak labels."""
     how = b.settings
     for seed in b.seeds:
-        halves = b.halves[seed]
         before, after = written.aligned(b, seed, how.tuning_rate, how.tuning_epochs, how.tuning_rate,
                                         how.tuning_epochs, how.weak_beta)
-        labels = b.transformed(b.label(after, halves.student))
-        b.weak(after, labels)
-        b.ceiling(b.fit('ceiling', b.student, halves.student, b.truth))
-        judged = Judged(b, seed)
-        for loss in b.losses:
-            phase = b.fit('student', b.student, halves.student, labels, loss)
-            b.students([phase], method='naive', label=loss, judged=judged.of(phase, loss))
-        asked = written.prompts(b, halves.student)
+        judged, asked = written.beside(b, seed, after), written.prompts(b, b.halves[seed].student)
         add(b, policy(b, seed, None, asked, 'distill', teacher=(after, before)), 'distilled', judged)
 
 

@@ -34,14 +34,16 @@ class Writer:
     head: float = .1
 
 
-def prompts(b: Parts, rows: Rows | None = None, words: int = 0) -> Phase:
+def prompts(b: Parts, rows: Rows | None = None) -> Phase:
     """What is asked `[n, 1]`: of rows of the pool, or (None) of the test set, as many as the settings say."""
     most = b.settings.prompts if rows is not None else b.settings.judged
     needs = {'texts': b.raw['test' if rows is None else 'inputs']} | ({} if rows is None else {'rows': rows.source})
-    if b.dataset.pool.inputs.get('text') is None:
-        raise ConfigError(f'method {b.config.method.name!r}: task {b.dataset.name!r} has no texts, expected some')
+    texts = b.dataset.pool.inputs.get('text')
+    if texts is None or texts.shape[1] != 2:
+        raise ConfigError(f'method {b.config.method.name!r}: task {b.dataset.name!r} has no pairs of texts, expected '
+                          'anthropic_hh or preference')
     label = 'prompts of the test set' if rows is None else f'prompts of seed {rows.seed}'
-    return b.table(TABLES['openings'], Settings(words=words, most=most), needs, label)
+    return b.table(TABLES['openings'], Settings(most=most), needs, label)
 
 
 def model_of(b: Parts, who: Phase | Model) -> tuple[Model, tokens.Tokenizer]:
@@ -139,8 +141,24 @@ def verdict(b: Parts, judge: Phase, asked: Phase, mine: Phase, theirs: Phase, n:
                'objective': judge.section['objective'],
                'hyper': {'seed': judge.seed, 'temperature': 1.0, 'noise': 0.0}}
     rows: Source = source(np.arange(n))
+    if b.config.task.get('chat'):  # a judge may see an empty answer, which nobody may learn
+        every = Phase('tokens', b.tokens(model) | {'open': True}, {'inputs': every}, every.label, 'tokens')
     needs = {'inputs': b.prepared(model, every.label, every), 'rows': rows, 'model': judge}
     return Phase('predict', section, needs, f'judge: {mine.label}', 'verdict')
+
+
+def beside(b: Parts, seed: int, after: Phase) -> 'Judged':
+    """Says that an aligned model is the weak one, and trains the ceiling and students of its labels, beside which those
+    of texts stand. Returns: who judges them."""
+    half = b.halves[seed].student
+    labels = b.transformed(b.label(after, half))
+    b.weak(after, labels)
+    b.ceiling(b.fit('ceiling', b.student, half, b.truth))
+    judged = Judged(b, seed)
+    for loss in b.losses:
+        phase = b.fit('student', b.student, half, labels, loss)
+        b.students([phase], method='naive', label=loss, judged=judged.of(phase, loss))
+    return judged
 
 
 class Judged:

@@ -131,9 +131,10 @@ def _refuse(tokenizer: Tokenizer, token: int, vocab_size: int, start: int, encod
                     'after the model')
 
 
-def in_chat(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int) -> np.ndarray:
-    """Texts `[N, S]` in the tokenizer's chat template (chat.py): of S = 2, a pair of answers, each with its answer; of
-    S = 1 prompts. Raises DataError, naming the row."""
+def in_chat(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: int,
+            answered: bool) -> np.ndarray:
+    """Texts `[N, S]` in the tokenizer's chat template (chat.py). answered: whether each must end with an answer. Raises
+    DataError, naming the row."""
     def count(text: str) -> int:
         return len(tokenizer.backend.encode(text, add_special_tokens=False).ids)
 
@@ -141,7 +142,7 @@ def in_chat(tokenizer: Tokenizer, texts: np.ndarray | arrays.Texts, max_length: 
     for row in range(len(texts)):
         for column, text in enumerate(texts[row]):
             try:
-                out[row, column] = chat.rendered(tokenizer.render, count, str(text), max_length, texts.shape[1] > 1)
+                out[row, column] = chat.rendered(tokenizer.render, count, str(text), max_length, answered)
             except DataError as e:
                 raise DataError(f'text of example {row}: {e}') from None
     return out

@@ -1,6 +1,7 @@
 """What phases of all kinds have in common: where they run, their model, their inputs."""
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,15 @@ def model_of(section: dict, models: dict[str, Model]) -> Model:
     if found is None:
         raise ConfigError(f'model {section["model"].get("model")!r}: not among {", ".join(m.name for m in known)}')
     return found
+
+
+def keep_part(path: pathlib.Path, save: Callable) -> None:
+    """A part of what a phase computes, so that a killed run goes on: whole or not at all, by one host. save: (open
+    file) -> None."""
+    if multihost.is_coordinator():
+        with open(path.with_suffix('.part'), 'wb') as file:
+            save(file)
+        path.with_suffix('.part').rename(path)
 
 
 def arrays(need) -> dict:

@@ -41,7 +41,7 @@ def tokens(phases: list[Phase], inputs: list[dict], context: Context, folder: pa
             every = texts.one_each(every[common.rows(needs)], texts.BETWEEN)
         shown = {}
         if 'chat' in section:
-            every = texts.in_chat(tokenizer, every, section['max_length'])
+            every = texts.in_chat(tokenizer, every, section['max_length'], every.shape[1] > 1 and 'open' not in section)
             shown = {'shown': [str(row[0]) for row in every[:SHOWN]]}
             for text in shown['shown']:
                 context.say(f'{phase.label}: {text!r}')
@@ -86,14 +86,15 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
     n = len(next(iter(inputs.values())))
     lengths = data.longest(inputs)
     order = np.arange(n) if lengths is None else np.argsort(lengths, kind='stable')
-    batches = list(data.eval_batches(n, min(context.execution.eval_batch_size, n)))
+    size = min(context.execution.eval_batch_size, n)
+    batches = list(data.eval_batches(n, size))
     assert model.featurize is not None
     step = _program(model.featurize, context.mesh)
     everywhere = sharding.replicated(context.mesh)
     frozen = model.frozen(lambda path, shape: everywhere) if tuned is None else jax.tree.map(
         lambda x: sharding.put(x, everywhere), tuned)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {folder / f'{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
+    parts = {folder / f'{size}-{i}.npy': batches[i:i + PART] for i in range(0, len(batches), PART)}
     missing = multihost.same([path.name for path in parts if not path.exists()])
 
     def place(batch):
@@ -105,7 +106,7 @@ def featurize(model: Model, inputs: dict, shapes: tuple[int, ...], context: Cont
         for number, path in enumerate(parts):
             if path.name in missing:
                 rows = [np.asarray(out)[:real] for (_, real), out in itertools.islice(made, len(parts[path]))]
-                _keep_part(path, np.concatenate(rows))
+                common.keep_part(path, functools.partial(np.save, arr=np.concatenate(rows)))
             log(min((number + 1) * PART, len(batches)), len(batches), {})
     return in_order(list(parts), order, folder) if multihost.is_coordinator() else np.zeros(0)
 
@@ -126,10 +127,3 @@ def in_order(parts: list[pathlib.Path], order: np.ndarray, folder: pathlib.Path)
     for start in range(0, len(back), len(first)):
         sorted_rows.append(found[back[start:start + len(first)]])
     return sorted_rows.array(-1, *first.shape[1:])
-
-
-def _keep_part(path: pathlib.Path, part: np.ndarray) -> None:
-    if multihost.is_coordinator():
-        with open(path.with_suffix('.part'), 'wb') as file:
-            np.save(file, part)
-        path.with_suffix('.part').rename(path)

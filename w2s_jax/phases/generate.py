@@ -26,10 +26,10 @@ def run(phases: list[Phase], inputs: list[dict], context: Context, folder: pathl
     for phase, needs in zip(phases, inputs, strict=True):
         began, section = time.perf_counter(), phase.section
         prompts = common.arrays(needs['inputs'])
-        size, length = prompts['tokens'].shape, np.asarray(prompts['length']).reshape(-1)
+        length = np.asarray(prompts['length']).reshape(-1)
         model = common.model_of(section, context.models)
         common.check_vocabulary(model, prompts)
-        found = drawn(np.asarray(prompts['tokens']).reshape(size[0], -1), length, writer(section, needs, context),
+        found = drawn(np.asarray(prompts['tokens']).reshape(len(length), -1), length, writer(section, needs, context),
                       section, context, folder / phase.id, functools.partial(context.log, phase.label))
         if not multihost.is_coordinator():
             out.append(({}, {}, None))
@@ -68,7 +68,7 @@ def placed(model, trained, context: Context) -> tuple:
         init = jax.jit(lambda pretrained: sharding.constrain(context.mesh, model.init(jax.random.key(0), pretrained)))
         params = init(model.load(place))
     else:
-        params = jax.tree.map(sharding.put, trained.params(), sharding.shardings(context.mesh, trained.params()))
+        params = sharding.put_tree(trained.params(), context.mesh)
     return params, model.frozen(place)
 
 
@@ -79,19 +79,21 @@ def drawn(tokens: np.ndarray, length: np.ndarray, generate: Callable, section: d
     n, samples = len(tokens), section['samples']
     prompt, sample = np.repeat(np.arange(n), samples), np.tile(np.arange(samples), n)
     order = np.argsort(length[prompt], kind='stable')
-    batches = list(data.eval_batches(len(order), min(context.execution.eval_batch_size, len(order))))
-    parts = {folder / f'{i}.npz': batches[i:i + PART] for i in range(0, len(batches), PART)}
+    size = min(context.execution.eval_batch_size, len(order))
+    batches = list(data.eval_batches(len(order), size))
+    parts = {folder / f'{size}-{i}.npz': batches[i:i + PART] for i in range(0, len(batches), PART)}
     folder.mkdir(parents=True, exist_ok=True)
     missing = multihost.same([path.name for path in parts if not path.exists()])
-    for number, (path, part) in enumerate(parts.items()):
+    for number, (path, mine) in enumerate(parts.items()):
         if path.name in missing:
             found = []
-            for index, real in part:
+            for index, real in mine:
                 rows = order[index]
                 keys = row_keys(section['hyper']['seed'], prompt[rows], sample[rows])
                 texts = multihost.fetch(generate(tokens[prompt[rows]], length[prompt[rows]], keys))
                 found.append({name: np.asarray(getattr(texts, name))[:real] for name in NAMES})
-            _keep(path, {name: np.concatenate([f[name] for f in found]) for name in NAMES})
+            part: dict[str, Any] = {name: np.concatenate([f[name] for f in found]) for name in NAMES}
+            common.keep_part(path, functools.partial(np.savez, **part))
         log(min((number + 1) * PART, len(batches)), len(batches), {})
     return _together(list(parts), order, (n, samples)) if multihost.is_coordinator() else {}
 
@@ -100,13 +102,6 @@ def row_keys(seed: int, prompt: np.ndarray, sample: np.ndarray):
     """`[B]` keys, one for each prompt's each sample."""
     each = jax.vmap(lambda p, s: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), p), s))
     return each(np.asarray(prompt, np.uint32), np.asarray(sample, np.uint32))
-
-
-def _keep(path: pathlib.Path, part: dict[str, Any]) -> None:
-    if multihost.is_coordinator():
-        with open(path.with_suffix('.part'), 'wb') as file:
-            np.savez(file, **part)
-        path.with_suffix('.part').rename(path)
 
 
 def _together(paths: list[pathlib.Path], order: np.ndarray, shape: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -143,7 +143,7 @@ def teacher(name: str, section: dict, needs: dict, context: Context, policy: Mod
                           f'model of {policy.vocab_size}')
     params = model.init(jax.random.key(0), model.load(None))
     params = overlay(params, needs[name].params()) if name in needs else params
-    return model, placed((params, model.frozen(None)), context.mesh)
+    return model, sharding.put_tree((params, model.frozen(None)), context.mesh)
 
 
 def same_tokens(field: str, model: Model, policy: Model) -> None:
@@ -152,11 +152,6 @@ def same_tokens(field: str, model: Model, policy: Model) -> None:
     if model.tokenizer is None or model.tokenizer.fingerprint != policy.tokenizer.fingerprint:
         raise ConfigError(f'{field}: {model.name!r} has another tokenizer than {policy.name!r}, expected the same, '
                           'since it reads the tokens that were drawn')
-
-
-def placed(tree, mesh):
-    """Arrays of this host on the devices of a mesh."""
-    return jax.tree.map(sharding.put, tree, sharding.shardings(mesh, tree))
 
 
 def reward_of(section: dict, needs: dict, context: Context, policy: Model) -> Callable | None:
@@ -179,7 +174,7 @@ def reward_of(section: dict, needs: dict, context: Context, policy: Model) -> Ca
         raise ConfigError(f'reward: {model.name!r} reads up to {model.max_length} tokens, expected {longest}, those of '
                           'a prompt and steps')
     stops = () if section['reward']['stop'] else tuple(section['stops'])
-    return functools.partial(judged, model, placed((params, model.frozen(None)), context.mesh), stops,
+    return functools.partial(judged, model, sharding.put_tree((params, model.frozen(None)), context.mesh), stops,
                              context.execution.eval_batch_size)
 
 

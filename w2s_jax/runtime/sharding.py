@@ -177,6 +177,11 @@ def put(x, place: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
 
 
+def put_tree(tree, mesh: Mesh):
+    """Arrays of this host, parameters by their names, on devices where `shardings` says."""
+    return jax.tree.map(put, tree, shardings(mesh, tree))
+
+
 def place_rows(batch, mesh: Mesh):
     """As `place_batch` for one run, for arrays `[B, ...]`."""
     return jax.tree.map(lambda x: x[0], place_batch(jax.tree.map(lambda x: x[None], batch), mesh))

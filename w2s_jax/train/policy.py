@@ -81,14 +81,15 @@ def whitened(advantages, mask):
 
 
 def k1(logprob, reference):
-    """log p - log q of tokens drawn from p: its mean is KL(p || q), its variance large (Schulman 2020, 'Approximating
-    KL divergence')."""
+    """log p - log q `[...]` of tokens drawn from p, of their log-probabilities `[...]`: its mean is KL(p || q), its
+    variance large (Schulman 2020, 'Approximating KL divergence')."""
     return logprob - reference
 
 
 def k3(logprob, reference):
-    """q / p - 1 - log(q / p) of tokens drawn from p: its mean, too, is KL(p || q), it is never negative and varies
-    less where q is near p (the same; arXiv 2402.03300, eq. 4). As a loss its gradient makes KL(q || p) smaller."""
+    """q / p - 1 - log(q / p) `[...]` of tokens drawn from p: its mean, too, is KL(p || q), it is never negative and
+    varies less where q is near p (the same; arXiv 2402.03300, eq. 4). As a loss its gradient makes KL(q || p) smaller.
+    """
     return jnp.expm1(reference - logprob) - (reference - logprob)
 
 
