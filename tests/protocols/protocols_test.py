@@ -9,8 +9,8 @@ from jax.tree_util import Partial
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.protocols import PROTOCOLS, Agent, Judge, Question, both, held, swapped
-from w2s_jax.protocols.protocols import pushing
-from w2s_jax.protocols.registry import JUDGE, NOBODY
+from w2s_jax.protocols.protocols import best_of, pushing
+from w2s_jax.protocols.registry import JUDGE, NOBODY, blank
 from w2s_jax.registry import Settings
 
 N = 12
@@ -44,7 +44,8 @@ QUESTIONS = Question(np.arange(N, dtype=np.int32), np.linspace(.1, 1, N, dtype=n
                      np.stack([np.arange(N), np.arange(N)[::-1] + 20], 1).astype(np.int32))
 judged = jax.jit(jax.vmap(JUDGING.judge))
 CASES = {'answers_only': {}, 'direct': {'turns': 4}, 'consultancy': {'turns': 4}, 'open_consultancy': {'turns': 4},
-         'debate': {'rounds': 2, 'order': 'sequential'}}
+         'debate': {'rounds': 2, 'order': 'sequential'}, 'critique': {'turns': 4}}
+BLANK = blank(JUDGING, jax.tree.map(lambda x: x[3], QUESTIONS), 2)
 
 
 def agents(name, *some):
@@ -170,3 +171,22 @@ def test_what_cannot_be_held_is_said_in_a_line(name, some, given, said):
 def test_a_judge_that_cannot_look_judges_nothing_directly():
     with pytest.raises(ConfigError, match=r'judge.look: None'):
         run('direct', judge=JUDGING._replace(look=None))
+
+
+def test_a_critic_argues_against_what_was_proposed():
+    found = usual('critique')
+    proposed = np.asarray(found.claims).argmax(1)
+    np.testing.assert_array_equal(np.asarray(found.side), np.repeat(1 - proposed[:, None], 4, 1))
+    np.testing.assert_array_equal(np.asarray(found.seat), 1)
+    with pytest.raises(ConfigError, match=r'agent\.choose: None'):
+        held('critique', JUDGING, (Agent(LOUD.speak), QUIET), QUESTIONS, KEY)
+
+
+def test_the_best_of_n_is_the_one_the_judge_likes_most():
+    one, some = (held('consultancy', JUDGING, (best_of(LOUD, JUDGING, n),), QUESTIONS, KEY, turns=3) for n in (1, 8))
+    of_side = lambda found: np.take_along_axis(np.asarray(found.verdict), np.asarray(found.side)[:, :1], 1)[:, 0]
+    assert (of_side(some) >= of_side(one) - 1e-6).all() and (of_side(some) > of_side(one) + 1e-3).mean() > .5
+    drawn = jax.vmap(lambda key: said_so_far(.5, jax.tree.map(lambda x: x[3], QUESTIONS), BLANK, 1, key)['vote'])(
+        jax.random.split(KEY, 8))
+    said = best_of(LOUD, JUDGING, 8).speak(jax.tree.map(lambda x: x[3], QUESTIONS), BLANK, 1, KEY)
+    assert float(said['vote']) == pytest.approx(float(drawn.min()))  # votes for the second claim are negative

@@ -8,9 +8,10 @@ from w2s_jax.labels import (
     sources,
     specialists,
     texts,
+    transcripts,
     transforms,
     unsupervised,
 )
 
 __all__ = ['continuations', 'ensembles', 'errors', 'filters', 'passwords', 'sources', 'specialists', 'texts',
-           'transforms', 'unsupervised']
+           'transcripts', 'transforms', 'unsupervised']

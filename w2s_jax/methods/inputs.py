@@ -1,6 +1,4 @@
 """What models read: the task's inputs, as they are, as tokens, or as features of a frozen backbone."""
-import functools
-
 import numpy as np
 
 from w2s_jax import config as configs
@@ -76,11 +74,15 @@ class Inputs:
 
     def inputs_of(self, model: Model, inputs: Phase | None, backbone: Phase | None, tests: dict) -> dict:
         """What a fit needs: what it learns from, and the test sets. inputs, tests: in place of the task's."""
-        prepared = functools.partial(self.prepared, model, backbone=backbone)
-        needs = {'inputs': prepared(inputs.label if inputs is not None else 'inputs', inputs)}
+        return self.read_by(model, inputs, backbone) | {
+            f'predict/{k}': self.prepared(model, k, tests.get(k), backbone) for k in self.dataset.tests}
+
+    def read_by(self, model: Model, inputs: Phase | None, backbone: Phase | None) -> dict:
+        """The pool's inputs, or those in their place, as a model reads them; a probe's are scaled as the pool's."""
+        needs = {'inputs': self.prepared(model, inputs.label if inputs is not None else 'inputs', inputs, backbone)}
         if inputs is not None and model.featurize is not None:
-            needs['scale'] = prepared('inputs')
-        return needs | {f'predict/{k}': prepared(k, tests.get(k)) for k in self.dataset.tests}
+            needs['scale'] = self.prepared(model, 'inputs', backbone=backbone)
+        return needs
 
 
 def default_loss(config, role: str) -> str:

@@ -147,14 +147,16 @@ class Parts(Inputs):
             return self.column(rows)
         return self.label(weak, rows, noise=self.config.method.label_noise)
 
-    def label(self, phase: Phase, rows: Rows, *, noise: float = 0.0, name: str = 'labels') -> Labels:
-        """What a trained model answers on rows of the pool, as `method.labels` and temperature say."""
+    def label(self, phase: Phase, rows: Rows, *, noise: float = 0.0, name: str = 'labels',
+              inputs: Phase | None = None) -> Labels:
+        """What a trained model answers on rows of the pool, as `method.labels` and temperature say. inputs: of the
+        pool, in place of the task's."""
         method, model = self.config.method, self.model_of(phase)
         temperature = 1.0 if method.labels == 'hard' else method.temperature
         hyper = {'seed': rows.seed, 'temperature': temperature, 'noise': noise}
         section = {'model': model.identity, 'num_classes': self.dataset.num_classes, 'labels': method.labels,
                    'objective': phase.section['objective'], 'hyper': hyper}
-        needs = {'inputs': self.prepared(model, 'inputs', backbone=tuned(phase)), 'rows': rows.source, 'model': phase}
+        needs = self.read_by(model, inputs, tuned(phase)) | {'rows': rows.source, 'model': phase}
         return Labels(Phase('predict', section, needs, name, 'label'), rows)
 
     def column(self, rows: Rows) -> Labels:

@@ -1,9 +1,11 @@
 """Direct judging, consultancy and debate (Irving et al. 2018, arXiv 1805.00899; Khan et al. 2024, arXiv 2402.06782;
 Kenton et al. 2024, arXiv 2407.04622), each of one question: `(judge, agents, question, key, settings) -> Transcript`.
 """
+import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.protocols.registry import JUDGE, NOBODY, PROTOCOLS, Agent, Judge, Question, Transcript, add, blank, decided
@@ -19,7 +21,7 @@ def monologue(judge: Judge, question: Question, key: jax.Array, turns: int, spea
         at, key = now
         return add(transcript, at, speak(question, transcript, side, key), seat, side), None
     keys = jax.random.split(key, turns)
-    return decided(judge, jax.lax.scan(turn, blank(judge, question, turns), (jax.numpy.arange(turns), keys))[0])
+    return decided(judge, jax.lax.scan(turn, blank(judge, question, turns), (jnp.arange(turns), keys))[0])
 
 
 @PROTOCOLS.register('answers_only', agents=0)
@@ -69,7 +71,39 @@ def debate(judge: Judge, agents: tuple[Agent, Agent], question: Question, key: j
         return add(opening, 2 * at + 1, agents[1].speak(question, seen, 1, second), 1, 1), None
     keys = jax.random.split(key, (settings.rounds, 2))
     start = blank(judge, question, 2 * settings.rounds)
-    return decided(judge, jax.lax.scan(turn, start, (jax.numpy.arange(settings.rounds), keys))[0])
+    return decided(judge, jax.lax.scan(turn, start, (jnp.arange(settings.rounds), keys))[0])
+
+
+@PROTOCOLS.register('critique', agents=2, turns=TURNS)
+def critique(judge: Judge, agents: tuple[Agent, Agent], question: Question, key: jax.Array,
+             settings: Settings) -> Transcript:
+    """Seat 0 proposes the claim that it would choose and says no more; seat 1 argues against it (arXiv 2605.27483).
+
+    Raises ConfigError for a proposer that does not choose.
+    """
+    if agents[0].choose is None:
+        raise ConfigError('agent.choose: None, expected a function for the proposer of the protocol critique')
+    choose, speak = jax.random.split(key)
+    against = 1 - agents[0].choose(question, choose)
+    return monologue(judge, question, speak, settings.turns, agents[1].speak, 1, against)
+
+
+def best_of(agent: Agent, judge: Judge, samples: int) -> Agent:
+    """An agent that draws so many messages and says that after which this judge thinks best of its claim, the first of
+    equals (best of n; Khan et al. 2024)."""
+    return Agent(jax.tree_util.Partial(_drawing(samples), agent.speak, judge.judge), agent.choose)
+
+
+@functools.cache
+def _drawing(samples: int) -> Callable:
+    return functools.partial(_best, samples)
+
+
+def _best(samples, speak, verdict, question, transcript, side, key):
+    drawn = jax.vmap(lambda key: speak(question, transcript, side, key))(jax.random.split(key, samples))
+    at = transcript.said.sum()
+    worth = jax.vmap(lambda message: verdict(add(transcript, at, message, 0, side))[side])(drawn)
+    return jax.tree.map(lambda x: x[jnp.argmax(worth)], drawn)
 
 
 def pushing(agent: Agent, side: int) -> Agent:
