@@ -118,6 +118,17 @@ def test_protocols_and_seeds_share_what_agents_say(folder):
     assert one < speeches(**{'method.rounds': 2})
 
 
+def test_a_judge_that_hears_nobody_is_the_teacher_of_naive(folder):
+    direct = prepared(config(folder, **{'method.protocol': 'direct'}))
+    plain = own(folder / 'tiny', folder / 'rows.jsonl', **{'method.name': 'naive'})
+    same = {'method.baselines', 'student.loss.name', 'student.mode', 'teacher.mode', 'task.max_length', 'seeds'}
+    mine = config(folder)
+    plain.update_from_flattened_dict({k: mine[k.split('.')[0]] if k == 'seeds' else mine[k.split('.')[0]][
+        k.split('.')[1]] if k.count('.') == 1 else mine.student.loss.name for k in same})
+    ids = lambda found: {p.id for p in found.phases if p.kind in ('fit', 'predict')}
+    assert ids(direct) == ids(prepared(plain))
+
+
 @pytest.mark.long
 def test_an_experiment(folder, tmp_path):
     results = experiment.run(config(folder, **{'method.rounds': 2, 'report.html': True}), tmp_path)

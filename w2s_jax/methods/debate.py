@@ -2,8 +2,8 @@
 
 The student's model, as it is, argues for either answer of every text. The teacher learns the truth of its half from
 texts with what was said of them, and labels the student's half so; students learn these labels from the plain texts.
-With `consultancy` it hears one side of each text, drawn with even odds (Kenton et al. 2024, arXiv 2407.04622). Students
-of a teacher that heard nobody are those of method `naive`: a grid over method.name has both.
+With `consultancy` it hears one side of each text, drawn with even odds (Kenton et al. 2024, arXiv 2407.04622), with
+`direct` nobody: that is method `naive`.
 """
 from w2s_jax.errors import ConfigError
 from w2s_jax.graph import Phase
@@ -27,7 +27,8 @@ def checked(settings: Settings) -> dict[str, str]:
                   cut=Setting(('\n',), doc='strings that end a speech'),
                   words=Setting(('no', 'yes'), doc='how the two classes are called, in their order'),
                   template=Setting(transcripts.REQUEST, doc='what an agent goes on from, of {text} and {answer}'),
-                  protocol=Setting('debate', choices=transcripts.PROTOCOLS, doc='who is heard'),
+                  protocol=Setting('debate', choices=(*transcripts.PROTOCOLS, 'direct'),
+                                   doc='who is heard: both sides, one that is drawn, or nobody'),
                   rounds=Setting(1, 1, 20, doc='speeches for either answer; none sees another of its round'),
                   own_texts=Setting(False, doc='whether agents speak anew for every seed'))
 def debate(b: Parts) -> None:
@@ -37,8 +38,9 @@ def debate(b: Parts) -> None:
     if texts is None or texts.shape[1] != 1:
         raise ConfigError(f"method.name: 'debate' on task {b.dataset.name!r}, expected one text a row")
     for seed in b.seeds:
-        half, pool = b.halves[seed], heard(b, 'inputs', seed)
-        tests = {name: heard(b, name, seed) for name in b.dataset.tests}
+        half, names = b.halves[seed], ('inputs', *b.dataset.tests) if b.settings.protocol != 'direct' else ()
+        tests = {name: heard(b, name, seed) for name in names}
+        pool = tests.pop('inputs', None)
         judge = b.fit('teacher', b.teacher, half.teacher, b.truth, inputs=pool, tests=tests, label='judge')
         labels = b.transformed(b.label(judge, half.student, noise=b.config.method.label_noise, inputs=pool))
         b.weak(judge, labels)
