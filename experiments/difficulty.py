@@ -6,9 +6,9 @@
       --config.task.text=text --config.task.label=label --config.task.group=group \\
       --config.task.difficulty=difficulty --config.task.cut=.5
 
-Runs the experiment of a config whose student is a probe (its ceiling says how good such models are), and writes every row
-of the pool and the test set with `difficulty`: 1 less the confidence, the largest probability, of probes on the student's
-features that learned the truth of other rows, whole groups apart. Tasks of one text a row, also of the hub.
+Runs the experiment of a config whose student is a probe (its ceiling says how good such models are), and writes every
+row of the pool and the test set with `difficulty`: 1 less the confidence, the largest probability, of probes on the
+student's features that learned the truth of other rows, whole groups apart. Tasks of one text a row, also of the hub.
 """
 import json
 import pathlib

@@ -3,7 +3,7 @@
   python -m experiments.run --config=configs/paper/hint.py --workdir=runs/hint --config.teacher.model=FOLDER \\
       --config.student.model=FOLDER --config.task.path=FOLDER      # paraphrase-MiniLM-L3-v2, SST-2; nothing downloaded
 
-Eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500 test sentences, three epochs, rate 3e-4
+Needs a sentence encoder and SST-2, and eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500 test sentences, three epochs, rate 3e-4
 (nothing tuned), accuracy in per cent with intervals over seeds and test examples:
 
   weak         67.9 [63.3, 72.4]
