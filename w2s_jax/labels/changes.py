@@ -61,7 +61,7 @@ def _of_seed(truth: np.ndarray, old: tuple[np.ndarray, np.ndarray], new: tuple[n
             'relabelled_after': right(after[moved], kept[moved])}
 
 
-def _classes(pairs: list) -> dict[str, dict]:
+def _classes(pairs: list) -> dict[str, list]:
     """The shares of the classes before and after, each a summary over seeds; {} of more than FEW."""
     number = 1 + max(int(classes.max()) for pair in pairs for classes, _ in pair)
     if number > FEW:
