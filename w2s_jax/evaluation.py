@@ -45,7 +45,7 @@ def evaluate(section: dict, needs: Mapping, render: Callable | None) -> dict:
     """Everything that is measured on the test sets.
 
     Args:
-      section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, diagnostics.
+      section: targets (role, label, seed, row), seeds, tests, student, examples, resamples, transforms, diagnostics.
       needs: per test set 'truth/T' `[N]` and 'test/T' inputs, 'group/T' `[N]` if rows belong together, 'extra/...',
       'target/I': artifacts, or given labels
         `[., K]`; 'attack/T/I': what target I answers test set T in an artifact of its own;
@@ -78,7 +78,7 @@ def measured(answers: Answers, rows: dict[str, dict]) -> dict:
                  'majority': majority(needs['labels_truth'], truth, how)}
     if answers.test == 'test':
         out['weak'] |= {'labels': label_quality(needs, section['seeds'])}
-        out['weak'] |= changes.transformed(needs, section['seeds'])
+        out['weak'] |= changes.transformed(needs, section['seeds'], section.get('transforms', ()))
         out['weak']['measures']['labels'] = described('labels', out['weak']['labels'])
     out['students'] = []
     for label, row in rows.items():

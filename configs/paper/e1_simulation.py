@@ -3,8 +3,10 @@
   python -m experiments.run --config=configs/paper/e1_simulation.py --workdir=runs/e1 \\
       --config.teacher.features=10
 
-Needs nothing. Twenty normal features; the truth is the sign of their sum. The teacher is a logistic regression on the
-first of them, so that the student, one on all, can be exactly the teacher. Labels are hard, as in the paper. Students:
+Needs nothing; 20 seconds of CPU time. Measured, ten seeds, per cent: teacher 74.7, its students 74.5, of random errors
+94.7, ceiling 99.0. Twenty normal features; the truth is the sign of their sum. The teacher is a logistic regression on
+the first of them, so that the student, one on all, can be exactly the teacher. Labels are hard, as in the paper.
+Students:
 
   xent                 learns the teacher's labels: hardly any gain, and it agrees with the teacher far more often than
                        the teacher is right

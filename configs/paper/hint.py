@@ -3,8 +3,9 @@
   python -m experiments.run --config=configs/paper/hint.py --workdir=runs/hint --config.teacher.model=FOLDER \\
       --config.student.model=FOLDER --config.task.path=FOLDER      # paraphrase-MiniLM-L3-v2, SST-2; nothing downloaded
 
-Eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500 test sentences, three epochs, rate 3e-4
-(nothing tuned), accuracy in per cent with intervals over seeds and test examples:
+Needs a sentence encoder and SST-2, and eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500
+test sentences, three epochs, rate 3e-4 (nothing tuned), accuracy in per cent with intervals over seeds and test
+examples:
 
   weak         67.9 [63.3, 72.4]
   hint xent    67.9 [63.3, 72.4]   PGR .00 [.00, .00]   agrees with the weak model on every test row of every seed
@@ -14,9 +15,8 @@ Eight minutes of CPU time. Measured, three seeds, 450 sentences a half, 500 test
 A student that is told the answer learns to repeat it, and nothing else. That it does worse than a plain one is not
 shown here: the plain one gains nothing either, and so few rows leave its PGR open.
 
-One epoch (`--config.student.epochs=1`): the hint is followed on all of the weak model's errors again (67.9, as the weak
-model), but the ceiling has not learned enough (65.2 [56.1, 75.0]) for a PGR.
-"""
+One epoch (`--config.student.epochs=1`): the hint is followed on all of the weak model's errors again (67.9, as the
+weak model), but the ceiling has not learned enough (65.2 [56.1, 75.0]) for a PGR."""
 from w2s_jax.config import compose, default_config
 
 

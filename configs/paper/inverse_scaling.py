@@ -2,10 +2,10 @@
 
   python -m experiments.grid --config=configs/paper/inverse_scaling.py --workdir=runs/inverse_scaling
 
-Seven minutes of CPU time. The report's figure "Agreement against the size of the student" has agreement where
-chess-xs is right and where it is wrong (29.6 % right), and, dotted, how often the ceiling gives the same wrong answer.
-Measured, three seeds, 200 puzzles a half, 800 test puzzles, per cent with standard errors over seeds; `imitation` is
-`inheritance_imitation`, student less ceiling, with its interval over seeds (of these test puzzles):
+Needs nothing; seven minutes of CPU time. The report's figure "Agreement against the size of the student" has agreement
+where chess-xs is right and where it is wrong (29.6 % right), and, dotted, how often the ceiling gives the same wrong
+answer. Measured, three seeds, 200 puzzles a half, 800 test puzzles, per cent with standard errors over seeds;
+`imitation` is `inheritance_imitation`, student less ceiling, with its interval over seeds (of these test puzzles):
 
                      two epochs                                      five epochs
   student    right       wrong       imitation              right       wrong       imitation

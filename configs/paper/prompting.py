@@ -4,8 +4,9 @@
   python -m experiments.run --config=configs/paper/prompting.py --workdir=runs/prompting_offline \\
       --config.teacher.model=FOLDER --config.student.model=FOLDER --config.task.path=FOLDER
 
-Needs a causal student. Each test text is read once with each answer behind it, with `shots` examples before it: minutes
-on a CPU for a model of 135 million parameters. `--config.method.teacher=True`: the teacher is prompted as well.
+Needs a causal student. Each test text is read once with each answer behind it, with `shots` examples before it:
+SmolLM2's first 18 layers, taught by 6: 27 TFLOP, some 20 minutes on two cores. `--config.method.teacher=True`: the
+teacher is prompted as well.
 """
 from w2s_jax.config import compose, default_config
 

@@ -7,13 +7,14 @@ on truth, of one model.
   python -m experiments.run --config=configs/paper/saliency.py:full,files ... \
       --config.task.text=COLUMN --config.task.label=COLUMN                                    # data of your own
 
-The paper's order: probe on weak labels < probe on truth < fine-tuned on weak labels < fine-tuned on weak labels, then a
-probe on truth < fine-tuned on truth. In results.json: students `probe xent`, `probe on truth` (oracle), `xent`, `xent,
-then probe on truth` (oracle), and `ceiling`. Models are full or lora; a student that is a probe is refused.
+The paper's order: probe on weak labels < probe on truth < fine-tuned on weak labels < fine-tuned on weak labels, then
+a probe on truth < fine-tuned on truth. In results.json: students `probe xent`, `probe on truth` (oracle), `xent`,
+`xent, then probe on truth` (oracle), and `ceiling`. Models are full or lora; a student that is a probe is refused.
 
-Needs: two models (folders or hub ids) and data (SST-2's parquet files, or any that configs/own_data.py reads).
-`--config.student.layers=18` takes a model's first 18 blocks. 300 rows and one epoch are too
-few: a SmolLM2 of 6 blocks was then at chance on SST-2, and what it taught, too.
+Needs: two models (folders or hub ids), data (SST-2's parquet files, or any that configs/own_data.py reads), and time:
+the whole of SST-2, SmolLM2's first 6 layers teaching 18, is 610 TFLOP, eight hours on two cores. No such run was made.
+`--config.student.layers=18` takes a model's first 18 blocks. 300 rows and one epoch are too few: a SmolLM2 of 6 blocks
+was then at chance on SST-2, and what it taught, too.
 """
 from w2s_jax.config import compose, default_config
 

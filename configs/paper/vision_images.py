@@ -6,8 +6,8 @@
       --config.task.path=FOLDER
 
 Needs images: a .parquet file with a column of encoded images and one of classes, a folder of such files (train, test),
-or a .npz file with `image` `[N, H, W, 3]` uint8 and `label` `[N]` (other names: task.image, task.label). `task.size` is
-the side that they are resized and cut to.
+or a .npz file with `image` `[N, H, W, 3]` uint8 and `label` `[N]` (other names: task.image, task.label). `task.size`
+is the side that they are resized and cut to.
 
 Without a word: linear probes on frozen backbones, whose features are computed once. Models are folders or hub ids with
 safetensors, of ResNet, ViT (DINO) or DINOv2; by default a ResNet-18 trained on ImageNet's labels teaches DINO ViT-B/8.
@@ -15,8 +15,9 @@ Not as in the paper, whose supervisor is AlexNet's own softmax over ImageNet's c
 families, and none with safetensors at hand; what it says of each image can be brought as an array
 (configs/paper/vision.py:given, where the published numbers are). Neither AlexNet nor DINO was run here.
 
-`scratch`: built-in networks for images of about 32 pixels, nothing pretrained, all of both trained: it shows that the
-path works, not how pretrained models generalise. Its numbers on a small part of CIFAR-10: docs/methods.md.
+`scratch`, some ten minutes for 4000 images on two cores (10 TFLOP): built-in networks for images of about 32 pixels,
+nothing pretrained, all of both trained: it shows that the path works, not how pretrained models generalise. Its
+numbers on a small part of CIFAR-10: docs/methods.md.
 """
 from w2s_jax.config import compose, default_config
 from w2s_jax.errors import ConfigError

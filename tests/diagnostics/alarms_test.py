@@ -18,13 +18,15 @@ def results(**changes):
                'pgr': {'defined': changes.get('defined', True)}} | changes.get('more', {})
     return {'weak': {'accuracy': accuracy(means['weak'])}, 'ceiling': {'accuracy': accuracy(means['ceiling'])},
             'majority': {'accuracy': accuracy(means['majority']), 'share_of_pool': means['share']},
-            'zero_shot': {'model': 'm', 'accuracy': accuracy(means['zero_shot'])}, 'students': [student]}
+            'zero_shot': {'model': 'm', 'accuracy': accuracy(means['zero_shot'])},
+            'students': [student, student | {'label': 'rung 1: m', 'parameters': 10, 'supervisor': ''}]}
 
 
 def curve(best, final):
     return {'label': 'xent', 'kind': 'student', 'stops': {'best': {'accuracy': best}, 'final': {'accuracy': final}}}
 
 
+CHAIN = {'supervisor': 'rung 1: m', 'parameters': 9}
 CASES = [
     ('leak', {}, {'leak': {'warning': 'the first word tells'}}, []),
     ('undefined_gap', {'defined': False}, {}, []),
@@ -33,6 +35,7 @@ CASES = [
     ('weak_at_majority', {'weak': .51}, {}, []),
     ('below_zero_shot', {'zero_shot': .75}, {}, []),
     ('below_supervisor', {'more': {'tests': {'books': {'gain': {'mean': -.05, 'low': -.08, 'high': -.01}}}}}, {}, []),
+    ('shrinks', {'more': CHAIN}, {}, []),
     ('fell', {}, {}, [curve(.75, .7)]),
     ('unbalanced', {'share': .7}, {}, []),
     ('one_seed', {'seeds': 1}, {}, []),
@@ -62,6 +65,11 @@ def test_an_alarm_is_raised_until_it_is_accepted(code, changes, task, curves):
 
 def test_every_alarm_is_tried():
     assert {c[0] for c in CASES} == set(alarms.ALARMS)
+
+
+@pytest.mark.parametrize('parameters', [10, 11, None])
+def test_a_chain_that_grows_or_keeps_its_size_does_not_shrink(parameters):
+    assert codes({'more': CHAIN | {'parameters': parameters}}, {}, []) == set()
 
 
 def test_a_student_that_a_rule_has_stopped_has_not_fallen():

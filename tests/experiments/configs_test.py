@@ -1,6 +1,8 @@
 """Every config that ships: it is complete, its sweep fits it, and its head says how to run it."""
+import ast
 import importlib
 import pathlib
+import re
 
 import pytest
 
@@ -35,6 +37,12 @@ def test_a_config_is_complete(file, args):
 def test_the_index_of_figures_names_every_config_beside_it():
     said = (ROOT / 'paper' / 'README.md').read_text()
     assert [path.name for path in sorted((ROOT / 'paper').glob('*.py')) if f'`{path.name}`' not in said] == []
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in (ROOT / 'paper').glob('*.py')))
+def test_the_head_of_a_figure_says_what_it_needs_and_how_long_it_takes(name):
+    head = ast.get_docstring(ast.parse((ROOT / 'paper' / name).read_text())) or ''
+    assert re.search(r'\bneeds\b', head, re.IGNORECASE) and re.search(r'\b(second|minute|hour)s?\b', head)
 
 
 @pytest.mark.parametrize('name', sign_map.ROWS)

@@ -1,4 +1,6 @@
 """Filters and relabelling: by hand, against plain numpy, and by what they do to labels of which a fifth is wrong."""
+import types
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from w2s_jax.phases import tables
 from w2s_jax.registry import Settings
 
 SOFT = np.array([[.9, .1], [.4, .6], [.2, .8], [.55, .45]], np.float32)
+SAID: list[str] = []
 ASKING = ('knn', 'probe', 'small_loss', 'components')
 OFF = [('confident', {'share': 1.}), ('confident', {'share': 1., 'per_class': True}),
        ('confident', {'threshold': 1e-6}), ('small_loss', {'share': 1.}), ('knn', {'agree': 0.})]
@@ -184,7 +187,8 @@ def phase(name, classes=2, **settings):
 def transformed(name, labels, features=None, **settings):
     needs = {'labels': labels, 'rows': np.arange(len(labels))}
     needs |= {} if features is None else {'features': {'features': features}}
-    return tables.transform([phase(name, labels.shape[1], **settings)], [needs], None, None)[0]
+    context = types.SimpleNamespace(say=SAID.append)
+    return tables.transform([phase(name, labels.shape[1], **settings)], [needs], context, None)[0]
 
 
 def test_a_phase_says_the_shares_of_classes():
@@ -192,8 +196,9 @@ def test_a_phase_says_the_shares_of_classes():
     assert metrics['rows'] == 4 and metrics['dropped'] == 2
     assert metrics['shares'] == {'before': [.5, .5], 'after': [.5, .5]}
     assert arrays['rows'].tolist() == [0, 2] and arrays['labels'].dtype == np.float32
+    assert SAID[-1] == 'labels: seed 0: 2 of 4 rows kept; classes per cent 50.0 -> 50.0, 50.0 -> 50.0'
     many = np.eye(21, dtype=np.float32)
-    assert 'shares' not in transformed('harden', many)[0]
+    assert 'shares' not in transformed('harden', many)[0] and SAID[-1] == 'labels: seed 0: 21 of 21 rows kept'
 
 
 def test_a_filter_that_leaves_nothing_names_itself_and_its_settings():

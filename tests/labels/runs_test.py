@@ -25,8 +25,15 @@ def config(*transforms):
 
 
 def test_two_filters_and_a_transform_in_a_run(tmp_path):
-    results = experiment.run(config('smooth', 'probe', 'knn'), tmp_path, io.StringIO())
+    results = experiment.run(config('smooth', 'probe', 'knn'), tmp_path, out := io.StringIO())
     found = results['weak']['transformed']
+    smooth, probe, knn = found['steps']
+    assert [step['name'] for step in found['steps']] == ['smooth', 'probe', 'knn']
+    assert smooth['rows']['mean'] == 1 and smooth['dropped'] is None and smooth['before'] == found['before']
+    assert knn['kept']['mean'] == found['kept']['mean'] and knn['before'] == probe['kept']
+    np.testing.assert_allclose(np.multiply(probe['rows']['seeds'], knn['rows']['seeds']), found['rows']['seeds'])
+    left = probe['rows']['seeds'][1]
+    assert f'labels, probe: seed 1: {400 * left:.0f} of 400 rows kept; classes per cent ' in out.getvalue()
     assert found['before']['mean'] == pytest.approx(.75, abs=.05)
     assert found['kept']['mean'] == results['weak']['labels']['mean'] > .9 > found['before']['mean']
     share, kept, dropped, before = (np.array(found[k]['seeds']) for k in ('rows', 'kept', 'dropped', 'before'))
@@ -68,10 +75,33 @@ def test_changes_by_hand():
     needs = {'labels_truth': truth, 'labels/0': types.SimpleNamespace(arrays=kept),
              'labels_before_rows/0': np.array([3, 5, 7, 9]),
              'labels_before/0': np.array([[.2, .8], [.3, .7], [.9, .1], [.7, .3]])}
-    found = {k: v and v['mean'] for k, v in changes.transformed(needs, [0])['transformed'].items()}
-    assert found == pytest.approx({'before': .25, 'rows': .75, 'kept': 1 / 3, 'dropped': 0, 'relabelled': 1 / 3,
-                                   'relabelled_before': 0, 'relabelled_after': 1})
+    found = changes.transformed(needs, [0])['transformed']
+    shares = {k: [one['mean'] for one in found.pop(f'classes_{k}')] for k in ('before', 'after')}
+    assert found.pop('steps') == []
+    assert {k: v and v['mean'] for k, v in found.items()} == pytest.approx({
+        'before': .25, 'rows': .75, 'kept': 1 / 3, 'dropped': 0, 'relabelled': 1 / 3, 'relabelled_before': 0,
+        'relabelled_after': 1})
+    assert shares == {'before': [.5, .5], 'after': pytest.approx([2 / 3, 1 / 3])}
     assert changes.transformed({}, [0]) == {}
+
+
+def test_every_transform_is_told_by_itself():
+    """The first drops row 5, which was right, the second gives row 7 another answer, and drops row 9."""
+    labels = [(np.array([1, 0, 0, 1]), np.array([3, 5, 7, 9])), (np.array([1, 0, 1]), np.array([3, 7, 9])),
+              (np.array([1, 1]), np.array([3, 7]))]
+    first, second, last = (types.SimpleNamespace(arrays={'labels': a, 'rows': rows}) for a, rows in labels)
+    truth = np.full(10, 7)
+    truth[[3, 5, 7, 9]] = [1, 0, 1, 0]
+    needs = {'labels_truth': truth, 'labels/0': last, 'labels_before/0': first, 'labels_after/a/0': second,
+             'labels_after/b/0': last}
+    found = changes.transformed(needs, [0], ('a', 'b'))['transformed']
+    one, two = found['steps']
+    assert (one['name'], two['name']) == ('a', 'b')
+    told = lambda step, *names: [step[k] and step[k]['mean'] for k in names]
+    assert told(one, 'rows', 'before', 'kept', 'dropped', 'relabelled') == pytest.approx([.75, .5, 1 / 3, 1, 0])
+    assert told(two, 'rows', 'before', 'kept', 'dropped', 'relabelled') == pytest.approx([2 / 3, 1 / 3, .5, 0, .5])
+    assert told(found, 'rows', 'before', 'kept', 'dropped', 'relabelled') == pytest.approx([.5, .5, .5, .5, .5])
+    assert [c['mean'] for c in two['classes_after']] == [0, 1]
 
 
 def test_contrasts_of_texts_with_either_answer(tmp_path):

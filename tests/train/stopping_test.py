@@ -62,7 +62,7 @@ def test_a_fixed_epoch(number):
 
 def config(**changes):
     c = salient_concept.get_config()
-    c.report.html, c.train.epochs = False, 25
+    c.report.html, c.train.epochs, c.seeds = False, 25, tuple(range(10))
     c.student.stopping.name = changes.pop('rule', 'label_wave')
     c = configs.compose(c)
     c.update_from_flattened_dict(changes)

@@ -12,6 +12,7 @@ ALARMS: dict[str, str] = {
     'weak_at_majority': 'the weak model is not surely better than always giving the most frequent answer',
     'below_zero_shot': 'a student is right less often than the same model before any fine-tuning',
     'below_supervisor': 'on a further test set a student is surely right less often than its supervisor',
+    'shrinks': 'a model of a chain has fewer parameters than the one whose answers it learns',
     'fell': 'a student was better during training than at its end, by more than its interval: another length gives '
             'another PGR, and a rule should choose it (student.stopping.name)',
     'unbalanced': 'one class has most of the rows: compare with the majority baseline',
@@ -75,7 +76,18 @@ def _students(measured: dict, curves: list[dict]) -> Iterator[dict]:
             if gain.get('high', 0) < 0:
                 yield _alarm('below_supervisor', f'{label} is surely below its supervisor on the test set {name!r}, by '
                                                  f'{-100 * gain["mean"]:.1f} points', student=label)
+        yield from _shrinks(student, measured['students'])
         yield from _fell(student, curve_of.get(label) or {})
+
+
+def _shrinks(student: dict, students: list[dict]) -> Iterator[dict]:
+    """A student of another student that has more parameters than it has itself."""
+    taught = next((s for s in students if s['label'] == student.get('supervisor')), {})
+    mine, theirs = student.get('parameters'), taught.get('parameters')
+    if mine and theirs and mine < theirs:
+        yield _alarm('shrinks', f'{student["label"]} ({student["model"]}, {mine} parameters) learns the answers of a '
+                                f'larger model ({taught["model"]}, {theirs}): the chain shrinks, expected growing '
+                                'models', student=student['label'])
 
 
 def _fell(student: dict, curve: dict) -> Iterator[dict]:

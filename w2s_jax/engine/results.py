@@ -24,7 +24,7 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
     dataset, target = plan.dataset, plan.target
     if isinstance(failure := outcomes[target.id], Failure):
         raise NonFiniteError(failure.reason)
-    measured = outcomes[target.id].metrics['results']
+    measured = annotated(outcomes[target.id].metrics['results'], plan)
     task = {'name': dataset.name, **dataset.notes, 'classes': dataset.num_classes, **sizes(plan, outcomes),
             'pool_examples': len(dataset.pool), 'test_examples': len(dataset.test), **shares(dataset)}
     timed = [(p, outcomes[p.id].metrics) for p in plan.phases if p is not target]
@@ -32,7 +32,7 @@ def assemble(plan: Plan, outcomes: dict, done: set, seconds: float) -> dict:
               for p, m in timed if p.kind == 'tokens']
     if tokens:
         task['tokens'] = tokens
-    return {'task': task, **annotated(measured, plan),
+    return {'task': task, **measured,
             'timing': {'total_seconds': seconds, 'phases': [
                 {'kind': p.role or p.kind, 'name': p.label, 'seed': p.seed, 'skipped': p.id in done,
                  **{k: m[k] for k in ('seconds', 'compile_seconds', 'programs', 'runs') if k in m}} for p, m in timed]},

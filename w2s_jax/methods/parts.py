@@ -36,11 +36,13 @@ class Halves(NamedTuple):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
     """Labels of rows of the pool. need: the phase or source that has them.  kept: whether that phase also says which of
-    the rows are left (a column `rows`).  before: those that transforms made them of."""
+    the rows are left (a column `rows`).  before: those that transforms made them of.  made: these transforms in order,
+    each by name with its phase."""
     need: Phase | Source
     rows: Rows
     kept: bool = False
     before: 'Labels | None' = None
+    made: tuple[tuple[str, Phase], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,8 +202,8 @@ class Parts(Inputs):
         needs = {'labels': labels.need} | ({} if labels.kept else {'rows': labels.rows.source})
         if of := entry.options.get('features'):
             needs['features'] = self.features(self.student) if of is True else self._asked(of, entry, settings)
-        return Labels(Phase('transform', section, needs, f'labels, {entry.name}', 'label'), labels.rows, True,
-                      labels.before or labels)
+        phase = Phase('transform', section, needs, f'labels, {entry.name}', 'label')
+        return Labels(phase, labels.rows, True, labels.before or labels, (*labels.made, (entry.name, phase)))
 
     def _asked(self, name: str, entry, settings: Settings) -> Phase | Source:
         """Features of what a table makes of the pool's texts. Raises ConfigError for a task or model without texts."""
@@ -276,13 +278,16 @@ class Parts(Inputs):
             if labels.before is not None:
                 needs |= {f'labels_before/{seed}': labels.before.need}
                 needs |= {} if labels.before.kept else {f'labels_before_rows/{seed}': labels.rows.source}
+            needs |= {f'labels_after/{name}/{seed}': phase for name, phase in labels.made}
+        made = [name for labels in self.labels_of.values() for name, _ in labels.made]
         needs |= (more := attacked(self))
         section = {'targets': [{'role': t.role, 'label': t.label, 'seed': t.seed, 'row': t.row} for t in self.targets],
                    'seeds': list(self.seeds), 'tests': [*self.dataset.tests, *([ROBUST] if more else [])],
                    'student': student.name, 'examples': report.examples,
                    'resamples': report.resamples,
                    'diagnostics': [e.identity(s)
-                                   for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')]}
+                                   for e, s in configs.chosen_among(self.config, 'report', 'diagnostics')],
+                   **({'transforms': list(dict.fromkeys(made))} if made else {})}
         needs['labels_truth'] = self.truth[None]
         weak = self.models['teacher'].name if 'teacher' in self.models else 'given'
         return Phase('evaluate', section, needs, f'evaluation of {student.name} taught by {weak}', 'evaluate', True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from w2s_jax.errors import DataError
 from w2s_jax.graph import Phase
+from w2s_jax.labels.changes import FEW
 from w2s_jax.labels.texts import TABLES
 from w2s_jax.labels.transforms import TRANSFORMS
 from w2s_jax.phases import context as common
@@ -13,7 +14,6 @@ from w2s_jax.phases.context import Context
 from w2s_jax.registry import Settings
 
 GONE = .05  # of the rows: a class that had as many may not vanish; rare ones may
-FEW = 20  # classes whose shares are stored
 
 
 def transform(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
@@ -26,6 +26,7 @@ def transform(phases: list[Phase], inputs: list[dict], context: Context, folder:
             before = np.eye(section['num_classes'], dtype=np.float32)[before]
         features = common.arrays(needs['features'])['features'][rows] if 'features' in needs else None
         labels, keep = _transformed(section, before, features)
+        context.say(f'{phase.label}: seed {phase.seed}: {said(before, labels[keep])}')
         out.append(({'seconds': time.perf_counter() - began, 'rows': len(rows), 'dropped': int((~keep).sum()),
                      **_shares(before, labels[keep])}, {'labels': labels[keep], 'rows': rows[keep]}, None))
     return out
@@ -63,6 +64,14 @@ def _shares(before: np.ndarray, after: np.ndarray) -> dict:
     few = before.shape[1] <= FEW
     return {'shares': {'before': (_counts(before) / len(before)).tolist(),
                        'after': (_counts(after) / len(after)).tolist()}} if few else {}
+
+
+def said(before: np.ndarray, after: np.ndarray) -> str:
+    """What a transform did to labels `[n, K]` and left of them `[m, K]`, as a line for people."""
+    found = _shares(before, after).get('shares')
+    told = ', '.join(f'{100 * a:.1f} -> {100 * b:.1f}' for a, b in zip(found['before'], found['after'], strict=True)
+                     ) if found else ''
+    return f'{len(after)} of {len(before)} rows kept' + (f'; classes per cent {told}' if told else '')
 
 
 def table(phases: list[Phase], inputs: list[dict], context: Context, folder: pathlib.Path) -> list[tuple]:
