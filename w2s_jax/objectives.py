@@ -16,7 +16,7 @@ import optax
 
 from w2s_jax.errors import ConfigError
 from w2s_jax.labels.ensembles import STARTS
-from w2s_jax.losses import LOSSES
+from w2s_jax.losses import LOSSES, weighted_mean
 from w2s_jax.registry import Entry, Registry, Setting, Settings, known
 
 # pairs: forward gives the log-likelihoods of a row's two texts, `[B, 2]`, and `inputs` have `begins` and `reference`,
@@ -190,7 +190,7 @@ def next_token() -> Objective:
     def losses(forward, params, batch, state, settings, progress, key):
         found = forward(params, batch['inputs'])
         loss = found[:, 0] / jnp.maximum(found[:, 1], 1)
-        return loss, {'log_perplexity': jnp.mean(loss)}
+        return loss, {'log_perplexity': weighted_mean(loss, batch['weight'])}
 
     def answers(forward, params, inputs):
         found = forward(params, inputs)
@@ -211,7 +211,7 @@ def hidden_squares() -> Objective:
                                                            tokens.shape[-1:]))(batch['row'])
         found = forward(params, {'tokens': tokens, 'hidden': hidden})
         loss = found[:, 0] / jnp.maximum(found[:, 1], 1)
-        return loss, {'log_perplexity': jnp.mean(loss)}
+        return loss, {'log_perplexity': weighted_mean(loss, batch['weight'])}
 
     return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)
 
@@ -227,7 +227,7 @@ def denoising() -> Objective:
         draws = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), clean.shape[1:]))(batch['row'])
         found = forward(params, {'features': clean + settings.noise * draws, 'clean': clean})
         loss = found[:, 0] / found[:, 1]
-        return loss, {'log_perplexity': jnp.mean(loss)}
+        return loss, {'log_perplexity': weighted_mean(loss, batch['weight'])}
 
     return Objective(losses, predict=OBJECTIVES['next_token'].fn().predict, per_example=True)
 
@@ -245,7 +245,7 @@ def anchored() -> Objective:
         apart = read.astype(jnp.float32).reshape(start.shape) - start
         drift = jnp.sum(apart ** 2, axis=-1) / jnp.maximum(jnp.sum(start ** 2, axis=-1), 1e-12)
         loss = optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), batch['targets'])
-        return loss + settings.strength * drift, {'drift': jnp.mean(drift)}
+        return loss + settings.strength * drift, {'drift': weighted_mean(drift, batch['weight'])}
 
     return Objective(losses, predict=lambda forward, params, inputs: forward(params, inputs)[0], per_example=True)
 

@@ -39,7 +39,8 @@ def tuning(loss: Callable, score: Callable) -> Objective:
         change, m = read(forward, params, batch['inputs'])
         y = batch['targets']
         mine, other = jnp.sum(y * change, axis=-1), jnp.sum((1 - y) * change, axis=-1)
-        return loss(score(change, m), m, y, settings), {'preferred': jnp.mean(mine), 'margin': jnp.mean(mine - other)}
+        return loss(score(change, m), m, y, settings), {
+            'preferred': weighted_mean(mine, batch['weight']), 'margin': weighted_mean(mine - other, batch['weight'])}
 
     return Objective(losses, predict=lambda forward, params, inputs: score(*read(forward, params, inputs)),
                      per_example=True)
