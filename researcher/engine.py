@@ -28,10 +28,11 @@ FEW, SECONDS = 2, 90
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """Accuracies by half of what the judge has trained itself: naive students and ceilings by seed, weak labels."""
-    weak: dict[str, float]
-    naive: dict[str, list[float]]
-    ceiling: dict[str, list[float]]
+    """Half -> whether each row is answered right, bool: by the weak labels `[1, N]`, and by what the judge has trained
+    itself, naive students and ceilings, `[S, N]`."""
+    weak: dict[str, np.ndarray]
+    naive: dict[str, np.ndarray]
+    ceiling: dict[str, np.ndarray]
 
 
 class Engine:
@@ -108,8 +109,8 @@ class Engine:
     def judged(self, params: list[dict], final: bool = False) -> dict[str, Any]:
         """Exact numbers of trained parameters: PGR by half and seed, of students and of naive ones."""
         material, forward = self.material(final)
-        base, mine = self.baseline(final), scoring.accuracies(forward, params, material)
-        return {half: {'pgr': scoring.recovered(base.weak[half], mine[half], base.ceiling[half]),
+        base, mine = self.baseline(final), scoring.right(forward, params, material)
+        return {'rows': scoring.packed(mine)} | {half: {'pgr': scoring.recovered(base.weak[half], mine[half], base.ceiling[half]),
                        'naive': scoring.recovered(base.weak[half], base.naive[half], base.ceiling[half])}
                 for half in scoring.HALVES}
 
@@ -153,11 +154,12 @@ class Engine:
         if found is None:
             with tempfile.TemporaryDirectory(dir=self.vault.folder) as folder:
                 trained = api.train(self.config(), material.dataset(), folder, ('student', 'ceiling'))
-            both = {role: scoring.accuracies(forward, [t.params for t in sorted(trained, key=lambda t: t.seed)
+            both = {role: scoring.right(forward, [t.params for t in sorted(trained, key=lambda t: t.seed)
                                                        if t.role == role], material) for role in ('student', 'ceiling')}
-            found = {'weak': scoring.weak(material), 'naive': both['student'], 'ceiling': both['ceiling']}
+            found = {'weak': scoring.packed(scoring.weak(material)), 'naive': scoring.packed(both['student']),
+                     'ceiling': scoring.packed(both['ceiling'])}
             self.vault.write(name, found)
-        return Judged(found['weak'], found['naive'], found['ceiling'])
+        return Judged(*(scoring.unpacked(found[k]) for k in ('weak', 'naive', 'ceiling')))
 
     def fingerprint(self, rows: api.Examples) -> str:
         """Of rows with their truth: keyed, so that nobody can try labels against it."""
@@ -176,12 +178,17 @@ class Engine:
         return found
 
     def private(self, found: Record) -> dict[str, Any]:
-        """The exact numbers of a record: half -> {'pgr', 'naive'}, a list over seeds each. For the judge alone. Raises
-        StoreError."""
+        """The exact numbers of a record: half -> {'pgr', 'naive'}, a list over seeds each; 'rows': see `rows`. For the
+        judge alone. Raises StoreError."""
         value = self.vault.read(f'scores/{found.id}')
         if value is None or value['id'] != found.id:
             raise StoreError(f'{found.path}: its private numbers are gone; score it again')
         return value
+
+    def rows(self, found: Record) -> dict[str, np.ndarray]:
+        """Half -> `[S, N]` bool, which rows the students of a record answer right; beside `baseline()`. For the judge
+        alone. Raises StoreError."""
+        return scoring.unpacked(self.private(found)['rows'])
 
     def final(self, idea: Idea) -> dict[str, Any]:
         """Exact numbers on the third data set, as `private`; for the judge alone, once, at the end. Raises UserError."""
@@ -197,7 +204,7 @@ class Engine:
         idea = parse(found.name, found.all['idea']['text'])
         new, old = self.measure(idea), self.private(found)
         same = [(k, new['public'][k] == found.all[k]) for k in ('id', 'status', 'data', 'public', 'parameters')]
-        same += [(half, new['private'].get(half) == old.get(half)) for half in scoring.HALVES]
+        same += [(k, new['private'].get(k) == old.get(k)) for k in (*scoring.HALVES, 'rows')]
         return [name for name, equal in same if not equal]
 
     def note(self, event: dict[str, Any]) -> None:

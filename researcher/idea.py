@@ -118,7 +118,7 @@ def read_code(name: str, text: str) -> dict[str, Any]:
     try:
         tree = ast.parse(text)
         lines = code_lines(text, tree)
-    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as e:
+    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as e:
         line = f', line {e.lineno}' if isinstance(e, SyntaxError) and e.lineno else ''
         raise ConfigError(f'{name}{line}: no Python ({getattr(e, "msg", None) or e})') from None
     if lines > MOST_LINES:
@@ -200,7 +200,7 @@ def config_of(name: str, tree: ast.Module) -> dict[str, Any]:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == 'CONFIG' for t in node.targets):
             try:
                 found = ast.literal_eval(node.value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError, MemoryError):
                 found = None
             if not isinstance(found, dict):
                 raise ConfigError(f'{name}, line {node.lineno}: CONFIG, expected a dict of fields and plain values')

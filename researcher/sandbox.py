@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).parent
 SYSTEM = ('/lib', '/lib64', '/usr/lib', '/usr/lib64', '/etc/ld.so.cache', '/etc/localtime', '/dev/null', '/dev/zero',
           '/dev/urandom', '/dev/random', '/proc/cpuinfo', '/proc/meminfo', '/proc/sys/vm', '/sys/devices/system/cpu',
           '/sys/fs/cgroup', '/usr/share/zoneinfo')
+PASSED = ('XLA_FLAGS', 'JAX_DISABLE_MOST_OPTIMIZATIONS')  # of the environment: how programs are compiled
 KEPT, LINES = 16_384, 200  # bytes of output, and attempts, that are kept
 FILES, PERIOD = 2_000, .1  # at most in the work folder; seconds between two looks at the process
 
@@ -92,7 +93,7 @@ def environment(work: pathlib.Path) -> dict[str, str]:
     """Nothing of the parent's but what says where its tools are."""
     return {'PATH': '/usr/bin:/bin', 'LANG': 'C.UTF-8', 'HOME': str(work), 'TMPDIR': str(work), 'JAX_PLATFORMS': 'cpu',
             'HF_HUB_OFFLINE': '1', 'MPLCONFIGDIR': str(work), 'XDG_CACHE_HOME': str(work), 'TF_CPP_MIN_LOG_LEVEL': '3',
-            'JAX_COMPILATION_CACHE_DIR': ''} | {k: os.environ[k] for k in ('XLA_FLAGS',) if k in os.environ}
+            'JAX_COMPILATION_CACHE_DIR': ''} | {k: os.environ[k] for k in PASSED if k in os.environ}
 
 
 def run(cell: Cell, trust: bool = False) -> Outcome:

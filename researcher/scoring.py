@@ -1,4 +1,5 @@
 """From parameters that an untrusted process has left to numbers, in the process that has the truth."""
+import base64
 import os
 import pathlib
 import stat
@@ -24,10 +25,11 @@ def parameters(path: pathlib.Path, most: int = MOST_BYTES) -> dict[str, np.ndarr
         raise WeightsError(f'parameters: no {name}, expected one file a seed') from None
     except OSError as e:
         raise WeightsError(f'parameters: {name} is no plain file ({e.strerror})') from None
+    found = os.fstat(number)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size > most:
+        os.close(number)
+        raise WeightsError(f'parameters: {name} is no plain file of at most {most >> 20} MB with one name')
     with open(number, 'rb') as file:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size > most:
-            raise WeightsError(f'parameters: {name} is no plain file of at most {most >> 20} MB with one name')
         raw = file.read(most)
     try:
         return safetensors.numpy.load(raw)
@@ -35,31 +37,44 @@ def parameters(path: pathlib.Path, most: int = MOST_BYTES) -> dict[str, np.ndarr
         raise WeightsError(f'parameters: {name} is no safetensors file ({type(e).__name__})') from None
 
 
-def accuracies(forward: Forward, params: list[dict], material: Material) -> dict[str, list[float]]:
-    """Half -> the share of its rows that each of S models answers right."""
+def right(forward: Forward, params: list[dict], material: Material) -> dict[str, np.ndarray]:
+    """Half -> `[S, N]` bool, whether each of S models answers a row right. Raises WeightsError for answers that are no
+    numbers."""
     out = {}
     for half in HALVES:
         rows = getattr(material, half)
-        out[half] = right(forward.probabilities(params, rows.inputs), rows.truth)
+        probabilities = forward.probabilities(params, rows.inputs)
+        if not np.isfinite(probabilities).all():
+            raise WeightsError('answers on the test rows are not finite')
+        out[half] = probabilities.argmax(-1) == rows.truth
     return out
 
 
-def right(probabilities: np.ndarray, truth: np.ndarray) -> list[float]:
-    """`[S, N, K]` and `[N]` -> the accuracy of each. Raises WeightsError for answers that are no numbers."""
-    if not np.isfinite(probabilities).all():
-        raise WeightsError('answers on the test rows are not finite')
-    return [float(a) for a in (probabilities.argmax(-1) == truth).mean(1)]
+def weak(material: Material) -> dict[str, np.ndarray]:
+    """Half -> `[1, N]` bool, whether the weak label that comes with a row is right."""
+    return {half: (getattr(material, half).given.argmax(-1) == getattr(material, half).truth)[None] for half in HALVES}
 
 
-def weak(material: Material) -> dict[str, float]:
-    """Half -> the accuracy of the weak labels that come with it."""
-    return {half: float((getattr(material, half).given.argmax(-1) == getattr(material, half).truth).mean())
-            for half in HALVES}
+def packed(rows: dict[str, np.ndarray]) -> dict:
+    """Half -> bits as text and their shape; JSON."""
+    return {half: {'shape': list(bits.shape), 'bits': base64.b64encode(np.packbits(bits).tobytes()).decode()}
+            for half, bits in rows.items()}
 
 
-def recovered(weak: float, students: list[float], ceilings: list[float]) -> list[float]:
-    """The PGR of each seed. Raises WeightsError where a seed has no gap."""
-    found = [pgr(weak, a, c) for a, c in zip(students, ceilings, strict=True)]
+def unpacked(value: dict) -> dict[str, np.ndarray]:
+    """What `packed` was given."""
+    out = {}
+    for half, found in value.items():
+        shape = tuple(found['shape'])
+        bits = np.frombuffer(base64.b64decode(found['bits']), np.uint8)
+        out[half] = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+    return out
+
+
+def recovered(weak: np.ndarray, students: np.ndarray, ceilings: np.ndarray) -> list[float]:
+    """The PGR of each seed, of `[1, N]`, `[S, N]`, `[S, N]` bool. Raises WeightsError where a seed has no gap."""
+    found = [pgr(float(weak.mean()), float(a), float(c))
+             for a, c in zip(students.mean(1), ceilings.mean(1), strict=True)]
     if None in found:
         raise WeightsError('the ceiling is as good as the weak labels on this track: no PGR, expected a gap')
     return found
