@@ -5,10 +5,11 @@ ctypes; they are refused all the same.
 """
 import os
 import sys
+import types
 
-NOTED = ('socket.', 'subprocess.', 'os.system', 'os.exec', 'os.fork', 'os.posix_spawn', 'os.spawn', 'os.kill', 'ctypes.dl',
-         'gc.get_', 'sys.addaudithook', 'pty.', 'ftplib.', 'http.', 'urllib.', 'os.chmod', 'os.chown', 'os.link',
-         'os.symlink')
+NOTED = ('socket.', 'subprocess.', 'os.system', 'os.exec', 'os.fork', 'os.posix_spawn', 'os.spawn', 'os.kill',
+         'ctypes.dl', 'gc.get_', 'sys.addaudithook', 'pty.', 'ftplib.', 'http.', 'urllib.', 'os.chmod', 'os.chown',
+         'os.link', 'os.symlink')
 PATHS = ('open', 'os.listdir', 'os.scandir', 'os.remove', 'os.rename', 'os.mkdir', 'os.rmdir', 'os.truncate')
 # What the pipeline itself does when it trains (leases, event loops, malloc): counts only below a frame of the idea.
 USUAL = ('socket.gethostname', 'socket.__new__', 'ctypes.dl')
@@ -56,7 +57,7 @@ def note(number: int, read: list[str], write: list[str], idea: str) -> None:
         return f'{event} {"to write " if changes else ""}{path}'
 
     def by_idea():
-        frame = frames(1)
+        frame: types.FrameType | None = frames(1)
         while frame is not None:
             if frame.f_code.co_filename.endswith(idea):
                 return True

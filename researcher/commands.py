@@ -95,8 +95,8 @@ def check(told) -> tuple[dict, int]:
         try:
             _, _, outcome = engine.students(one)
         except UserError as e:
-            outcome = getattr(e, 'outcome', None)
-            return {'idea': one.name, 'status': 'refused', 'reason': e, 'tried': outcome.attempts if outcome else []}, 1
+            tried = getattr(e, 'outcome', None)
+            return {'idea': one.name, 'status': 'refused', 'reason': e, 'tried': tried.attempts if tried else []}, 1
     return {'idea': one.name, 'hash': one.hash, 'sets': [f'{k} = {v!r}' for k, v in one.delta.items()],
             'status': 'fine', 'tried': outcome.attempts}, 0
 
@@ -104,7 +104,8 @@ def check(told) -> tuple[dict, int]:
 def score(told) -> tuple[dict, int]:
     """Scores an idea, or reads the record that there is."""
     from researcher import idea
-    found = made(told).score(idea.load(told.file))
+    one = idea.load(told.file)
+    found = made(told).score(one)
     if not found.scored:
         return {'idea': found.name, 'id': found.id, 'status': found.status, 'reason': found.reason,
                 'alarm': found.alarms, 'record': found.path}, 1

@@ -45,7 +45,7 @@ class Engine:
     """
 
     def __init__(self, track: str, workdir: str | pathlib.Path, trust: bool = False, seeds: int | None = None,
-                 limits: sandbox.Limits = sandbox.Limits(), small: bool = False):
+                 limits: sandbox.Limits = sandbox.USUAL, small: bool = False):
         sandbox.check(trust)
         self.track, self.workdir, self.trust = tracks.get(track), pathlib.Path(workdir).absolute(), trust
         self.limits, self.small, self.code = limits, small, record.code_hash()
@@ -110,9 +110,9 @@ class Engine:
         """Exact numbers of trained parameters: PGR by half and seed, of students and of naive ones."""
         material, forward = self.material(final)
         base, mine = self.baseline(final), scoring.right(forward, params, material)
-        return {'rows': scoring.packed(mine)} | {half: {'pgr': scoring.recovered(base.weak[half], mine[half], base.ceiling[half]),
-                       'naive': scoring.recovered(base.weak[half], base.naive[half], base.ceiling[half])}
-                for half in scoring.HALVES}
+        found = {half: {name: scoring.recovered(base.weak[half], rows[half], base.ceiling[half])
+                        for name, rows in (('pgr', mine), ('naive', base.naive))} for half in scoring.HALVES}
+        return found | {'rows': scoring.packed(mine)}
 
     def students(self, idea: Idea, final: bool = False) -> tuple[list[dict], str, sandbox.Outcome]:
         """Parameters by seed, checked, their digest, and how the sandbox ended. Raises UserError with its `outcome`."""
@@ -149,7 +149,7 @@ class Engine:
         """Naive students and ceilings, trained here, once for data, seeds and code."""
         material, forward = self.material(final)
         data = [self.fingerprint(getattr(material, k)) for k in ('pool', *scoring.HALVES)]
-        name = f'baseline-{hashlib.sha256(canonical({"of": [data, self.code, len(self.seeds), self.small]})).hexdigest()[:16]}'
+        name = f'baseline-{self.vault.seal(canonical({"of": [data, self.code, len(self.seeds), self.small]}))[:16]}'
         found = self.vault.read(name)
         if found is None:
             with tempfile.TemporaryDirectory(dir=self.vault.folder) as folder:
@@ -191,7 +191,7 @@ class Engine:
         return scoring.unpacked(self.private(found)['rows'])
 
     def final(self, idea: Idea) -> dict[str, Any]:
-        """Exact numbers on the third data set, as `private`; for the judge alone, once, at the end. Raises UserError."""
+        """Exact numbers on the third data set, as `private`; for the judge alone, at the end. Raises UserError."""
         params, _, _ = self.students(idea, final=True)
         return self.judged(params, final=True)
 
@@ -242,7 +242,7 @@ class Job:
         inside = self.folder / 'in'
         inside.mkdir()
         (self.folder / 'work').mkdir()
-        read = {os.path.realpath(p) for p in (*sandbox.readable(), inside)} | {str(inside), *sandbox.SYSTEM}
+        read = {os.path.realpath(str(p)) for p in (*sandbox.readable(), inside)} | {str(inside), *sandbox.SYSTEM}
         (inside / 'job.json').write_text(json.dumps(self.told | {'read': sorted(read)}))
         np.savez(inside / 'pool.npz', **self.pool.inputs, group=self.pool.group, given=self.pool.given)
         if self.text:

@@ -151,7 +151,8 @@ def objection(node: ast.AST) -> str:
     if isinstance(node, ast.ImportFrom):
         if node.level:
             return 'a relative import, expected none'
-        names = [f'{node.module}.{alias.name}' for alias in node.names] if node.module == 'w2s_jax' else [node.module or '']
+        whole = node.module or ''
+        names = [f'{whole}.{alias.name}' for alias in node.names] if whole == 'w2s_jax' else [whole]
         return next((why for name in names if (why := no_import(name))), '')
     if isinstance(node, ast.Name) and node.id in FORBIDDEN:
         return f'{node.id} is not for ideas'
@@ -196,13 +197,14 @@ def registered(name: str, tree: ast.Module) -> dict[str, Any]:
 
 def config_of(name: str, tree: ast.Module) -> dict[str, Any]:
     """The literal that a file calls CONFIG; {}."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == 'CONFIG' for t in node.targets):
-            try:
-                found = ast.literal_eval(node.value)
-            except (ValueError, TypeError, RecursionError, MemoryError):
-                found = None
-            if not isinstance(found, dict):
-                raise ConfigError(f'{name}, line {node.lineno}: CONFIG, expected a dict of fields and plain values')
-            return found
-    return {}
+    found = [node for node in tree.body if isinstance(node, ast.Assign)
+             and any(isinstance(t, ast.Name) and t.id == 'CONFIG' for t in node.targets)]
+    if not found:
+        return {}
+    try:
+        value = ast.literal_eval(found[0].value)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        value = None
+    if len(found) > 1 or not isinstance(value, dict):
+        raise ConfigError(f'{name}, line {found[-1].lineno}: CONFIG, expected one dict of fields and plain values')
+    return value

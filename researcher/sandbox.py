@@ -37,6 +37,9 @@ class Limits:
     mapped: int = 16 << 30
 
 
+USUAL = Limits()
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A process to be run. script, arguments: what it runs.  folder: with `in`, which it may read, and `work`, its
@@ -46,7 +49,7 @@ class Cell:
     folder: pathlib.Path
     hidden: tuple[pathlib.Path, ...] = ()
     read: tuple[pathlib.Path, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = USUAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +79,8 @@ def readable() -> list[str]:
     """What a child may read beside its folder: the interpreter, its libraries, and the two packages; no other file of
     the checkout."""
     places = {sysconfig.get_paths()[k] for k in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
-    places |= {os.path.realpath(sys.executable), os.path.join(sys.prefix, 'pyvenv.cfg'), os.path.dirname(sys.executable),
-               os.path.join(sys.base_prefix, 'lib'), os.path.join(sys.base_prefix, 'bin')}
+    places |= {os.path.realpath(sys.executable), os.path.dirname(sys.executable)}
+    places |= {os.path.join(sys.prefix, 'pyvenv.cfg'), *(os.path.join(sys.base_prefix, name) for name in ('lib', 'bin'))}
     return [*SYSTEM, *sorted(places), str(HERE), str(HERE.parent / 'w2s_jax')]
 
 

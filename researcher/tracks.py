@@ -1,4 +1,4 @@
-"""Tracks: what ideas are scored on. A track makes its data from a secret, so that whoever has the code has not the data.
+"""Tracks: what ideas are scored on. A track makes its data from a secret: whoever has the code has not the data.
 
 T2, the salient concept (w2s_jax/tasks/synthetic.py), takes seconds. Which of its 64 features is the concept and which
 makes the supervisor err is part of the secret, as are all rows.

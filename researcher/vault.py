@@ -3,6 +3,7 @@
 Modes are 700 and 600. That keeps other accounts out, and the sandbox keeps ideas out; an agent that runs outside of
 the sandbox under the same account is kept out by nothing (docs/researcher.md).
 """
+import contextlib
 import hashlib
 import hmac
 import json
@@ -37,10 +38,8 @@ class Vault:
         if not path.exists():
             mine = self.folder / f'.{name}-{os.getpid()}-{secrets.token_hex(4)}'
             self.put(mine, secrets.token_bytes(BYTES))
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(mine, path)
-            except FileExistsError:
-                pass
             mine.unlink()
         found = path.read_bytes()
         if len(found) != BYTES:

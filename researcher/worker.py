@@ -56,7 +56,7 @@ def check_prediction(config) -> None:
 def leave(found: list, seeds: tuple, work: pathlib.Path) -> None:
     """A file of parameters for each seed. Raises ConfigError unless there is one student of each."""
     labels = list(dict.fromkeys(t.label for t in found))
-    if len(labels) > 1:  # a method that trains students on the way names its own last: `bootstrap ...`, not `direct ...`
+    if len(labels) > 1:  # a method may name others beside its own
         found = [t for t in found if t.label == own(labels)]
     by_seed = {t.seed: t for t in found}
     for seed in seeds:

@@ -27,6 +27,11 @@ def told(value):
     return value
 
 
+def read(path, size=8):
+    with open(path, 'rb') as file:
+        return file.read(size)
+
+
 def os_open():
     number = os.open(truth, os.O_RDONLY)
     return os.read(number, 8)
@@ -92,7 +97,7 @@ def change(path):
 
 
 CHEATS = {
-    'open': lambda: open(truth, 'rb').read(8),
+    'open': lambda: read(truth),
     'os.open': os_open,
     'memmap': lambda: bytes(np.memmap(truth, mode='r')[:8]),
     'numpy.load': lambda: np.load(truth)[:3],
@@ -106,8 +111,8 @@ CHEATS = {
     'symlink': by_link,
     'hard link': by_second_name,
     'import': by_import,
-    'memory of the parent': lambda: open(f'/proc/{parent}/mem', 'rb').seek(4096),
-    'environment of the parent': lambda: open(f'/proc/{parent}/environ', 'rb').read(8),
+    'memory of the parent': lambda: read(f'/proc/{parent}/mem', 0),
+    'environment of the parent': lambda: read(f'/proc/{parent}/environ'),
     'descriptors of the parent': lambda: os.listdir(f'/proc/{parent}/fd'),
     'process_vm_readv': vm_read,
     'ptrace': lambda: told(libc.ptrace(0x4206, int(parent), None, None)),

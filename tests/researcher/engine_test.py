@@ -2,15 +2,15 @@
 import base64
 import json
 import os
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
-from researcher import canaries, commands, sandbox, tracks
+from researcher import canaries, commands, sandbox
 from researcher.engine import Engine
 from researcher.idea import Idea, from_delta, parse
-from w2s_jax.errors import ConfigError, StoreError
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(sandbox.missing()), reason=f'no {sandbox.missing()}')]
 
@@ -194,8 +194,7 @@ def test_the_command_checks_scores_and_verifies(tmp_path, capsys, monkeypatch):
     lines = dict(line.split(': ', 1) for line in capsys.readouterr().out.splitlines())
     assert lines['status'] == 'scored' and float(lines['pgr']) == float(lines['naive'])
     assert commands.main(['verify', lines['record'], *where]) == 0
-    text = open(lines['record']).read()
-    with open(lines['record'], 'w') as file:
-        file.write(text.replace('"status": "scored"', '"status": "Scored"'))
+    path = pathlib.Path(lines['record'])
+    path.write_text(path.read_text().replace('"status": "scored"', '"status": "Scored"'))
     assert commands.main(['verify', lines['record'], *where]) == 2
     assert capsys.readouterr().err.startswith('error: ')

@@ -56,9 +56,13 @@ BAD = {
     'a task': (GOOD.replace('LOSSES.reg', 'TASKS.reg'), 'TASKS is not for ideas'),
     'a name that is computed': (GOOD.replace("'mine')", "'mi' + 'ne')"), 'expected a name in quotes'),
     'seeds': (GOOD.replace('train.epochs', 'seeds'), "'seeds' is not for ideas"),
-    'CONFIG that is computed': (GOOD.replace("{'train.epochs': 8}", 'dict(a=1)'), 'CONFIG, expected a dict'),
-    'a null byte': (GOOD + '\0', 'no Python'), 'deep': ('(' * 5000, 'no Python'), 'deeper': ('x = ' + '-' * 19_000 + '1', 'no Python'),
-    'a deep CONFIG': (GOOD + 'CONFIG = {0: ' + '-' * 900 + '1}', 'is not for ideas'), 'unhashable': (GOOD + 'CONFIG = {[]: 1}', 'CONFIG'), 'large': ('#' * 30_000, 'bytes'),
+    'CONFIG that is computed': (GOOD.replace("{'train.epochs': 8}", 'dict(a=1)'), 'CONFIG, expected one dict'),
+    'a null byte': (GOOD + '\0', 'no Python'), 'deep': ('(' * 5000, 'no Python'),
+    'deeper': ('x = ' + '-' * 19_000 + '1', 'no Python'),
+    'two CONFIGs': (GOOD + 'CONFIG = {}', 'expected one dict'),
+    'a deep CONFIG': (GOOD.replace('epochs\': 8', 'epochs\': ' + '-' * 900 + '8'), 'CONFIG, expected'),
+    'large': ('#' * 30_000, 'bytes'),
+    'unhashable': (GOOD.replace("'train.epochs'", '[]'), 'CONFIG, expected'),
 }
 
 

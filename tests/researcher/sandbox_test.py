@@ -73,8 +73,9 @@ def test_without_guards_every_cheat_works(scene, monkeypatch):
 
 
 @needs_kernel
-@pytest.mark.parametrize('guard, works', [('landlock', {'open', 'memmap', 'pyarrow', 'ctypes open', 'import', 'write elsewhere'}),
-                                          ('seccomp', {'fork', 'modes'})])
+@pytest.mark.parametrize('guard, works', [
+    ('landlock', {'open', 'memmap', 'pyarrow', 'ctypes open', 'import', 'write elsewhere'}),
+    ('seccomp', {'fork', 'modes'})])
 def test_each_guard_holds_something_alone(scene, tmp_path, monkeypatch, guard, works):
     """A jail without one of its guards lets pass what that one is there for; and the truth is not hidden by a mount."""
     text = (sandbox.HERE / 'jail.py').read_text()
@@ -82,7 +83,8 @@ def test_each_guard_holds_something_alone(scene, tmp_path, monkeypatch, guard, w
     assert text.count(line) == 1
     (tmp_path / 'open').mkdir()
     off = f"'{guard} is off'"
-    changed = text.replace(line, f', {off}]' if line.startswith(',') else off).replace("namespaces(spec['hidden'])", '[]')
+    changed = text.replace(line, f', {off}]' if line.startswith(',') else off)
+    changed = changed.replace("namespaces(spec['hidden'])", '[]')
     (tmp_path / 'open' / 'jail.py').write_text(changed)
     run = subprocess.Popen
     monkeypatch.setattr(sandbox.subprocess, 'Popen', lambda command, **how: run(
@@ -101,7 +103,7 @@ def test_where_it_can_the_truth_is_absent_and_not_only_unreadable(scene):
 
 def test_a_system_without_guards_is_refused_unless_trusted(cell, monkeypatch):
     monkeypatch.setattr(jail, 'landlock_version', lambda: 0)
-    with pytest.raises(ConfigError, match='no Landlock .* --trust') as e:
+    with pytest.raises(ConfigError, match=r'no Landlock .* --trust') as e:
         sandbox.run(cell('print(1)'))
     assert '\n' not in str(e.value)
     assert sandbox.run(cell('print(1)'), trust=True).reason == ''
@@ -115,7 +117,8 @@ ENDS = {
     'prints megabytes': ('while True: print("x" * 10**6)', {'file_bytes': 5 << 20}, 'printed'),
     'a large file': ('open("x", "wb").write(b"x" * 10**7)', {'file_bytes': 1 << 20}, 'File too large'),
     'many files': ('i = 0\nwhile True:\n open(f"x{i}", "w"); i += 1', {}, 'files, expected at most'),
-    'much in all': ('i = 0\nwhile True:\n open(f"x{i}", "wb").write(b"x" * 10**6); i += 1', {'folder_bytes': 9 << 20}, 'wrote'),
+    'much in all': ('i = 0\nwhile True:\n open(f"x{i}", "wb").write(b"x" * 10**6); i += 1', {'folder_bytes': 9 << 20},
+                    'wrote'),
     'breaks the interpreter': ('import ctypes; ctypes.string_at(0)', {}, 'SIGSEGV'),
     'an exit': ('import sys; sys.exit("I am\\nleaving")', {}, 'leaving'),
     'many lines of error': ('raise ValueError("a\\nb\\nc")', {}, 'c'),
@@ -162,7 +165,8 @@ def test_attempts_are_logged_and_usual_reads_are_not(cell, monkeypatch):
              'lambda: os.listdir("/root"), lambda: __import__("ctypes").CDLL(None)')
     found = sandbox.run(cell(NOTES.format(root=str(sandbox.HERE.parent), calls=calls)), trust=True).attempts
     text = '\n'.join(found)
-    for what in ('open /etc/shadow', 'socket.', 'os.system', 'open to write /usr/nothing', 'os.listdir /root', 'ctypes.dlopen'):
+    for what in ('open /etc/shadow', 'socket.', 'os.system', 'open to write /usr/nothing', 'os.listdir /root',
+                 'ctypes.dlopen'):
         assert what in text
     assert not any(line in found for line in ('open /usr/nothing', 'open to write x'))
 

@@ -66,8 +66,8 @@ def test_only_plain_files_with_one_name_are_read(tmp_path, good):
     (tmp_path / 'large').write_bytes(bytes(100))
     (tmp_path / 'text').write_text('no')
     (tmp_path / 'pickle').write_bytes(b'\x80\x04N.' + bytes(100))
-    for name, most in (('link', 10**9), ('pipe', 10**9), ('folder', 10**9), ('large', 99), ('text', 99), ('pickle', 999),
-                       ('none', 99)):
+    for name, most in (('link', 10**9), ('pipe', 10**9), ('folder', 10**9), ('large', 99), ('text', 99),
+                       ('pickle', 999), ('none', 99)):
         with pytest.raises(WeightsError) as e:
             scoring.parameters(tmp_path / name, most)
         assert '\n' not in str(e.value)

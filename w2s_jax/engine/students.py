@@ -83,8 +83,8 @@ class Forward:
         context = common.make_context(config, {'student': self.model}, quiet)
         section = {'model': self.model.identity, 'num_classes': dataset.num_classes}
         self.trainer = common.predictor(section, context, dataset.pool.inputs)
-        self.expected: dict[str, Any] = flax.traverse_util.flatten_dict(
-            jax.eval_shape(lambda: self.model.init(jax.random.key(0), self.model.load(self.trainer.shardings))), sep='.')
+        shapes = jax.eval_shape(lambda: self.model.init(jax.random.key(0), self.model.load(self.trainer.shardings)))
+        self.expected: dict[str, Any] = flax.traverse_util.flatten_dict(shapes, sep='.')
 
     def check(self, params: dict[str, np.ndarray]) -> dict:
         """Flat parameters, names joined by dots, as a tree. Raises WeightsError, one line, unless they are exactly
