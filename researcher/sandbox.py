@@ -80,7 +80,8 @@ def readable() -> list[str]:
     the checkout."""
     places = {sysconfig.get_paths()[k] for k in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
     places |= {os.path.realpath(sys.executable), os.path.dirname(sys.executable)}
-    places |= {os.path.join(sys.prefix, 'pyvenv.cfg'), *(os.path.join(sys.base_prefix, name) for name in ('lib', 'bin'))}
+    places.add(os.path.join(sys.prefix, 'pyvenv.cfg'))
+    places |= {os.path.join(sys.base_prefix, name) for name in ('lib', 'bin')}
     return [*SYSTEM, *sorted(places), str(HERE), str(HERE.parent / 'w2s_jax')]
 
 
