@@ -2,6 +2,7 @@
 
   python -m researcher check FILE                                      is it an idea, and does it train? 20 s
   python -m researcher score FILE --track=t2 --workdir=runs/researcher  its signed record
+                                                    (--again: also if there is one)
   python -m researcher verify RECORD --workdir=...                     whether a record is this researcher's
   python -m researcher replay RECORD --workdir=...                     the same numbers to the bit, or what differs
   python -m researcher canary --workdir=...                            planted leaks: each must be refused and logged
@@ -66,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
         if name != 'tracks':
             one.add_argument('--track', default='t2')
             one.add_argument('--trust', action='store_true')
+        if name == 'score':
+            one.add_argument('--again', action='store_true')
         if name in ('score', 'verify', 'replay', 'canary'):
             one.add_argument('--workdir', type=pathlib.Path, required=True)
     return every
@@ -105,7 +108,7 @@ def score(told) -> tuple[dict, int]:
     """Scores an idea, or reads the record that there is."""
     from researcher import idea
     one = idea.load(told.file)
-    found = made(told).score(one)
+    found = made(told).score(one, told.again)
     if not found.scored:
         return {'idea': found.name, 'id': found.id, 'status': found.status, 'reason': found.reason,
                 'alarm': found.alarms, 'record': found.path}, 1

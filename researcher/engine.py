@@ -246,7 +246,7 @@ class Job:
         (inside / 'job.json').write_text(json.dumps(self.told | {'read': sorted(read)}))
         np.savez(inside / 'pool.npz', **self.pool.inputs, group=self.pool.group, given=self.pool.given)
         if self.text:
-            (inside / 'idea_of_agent.py').write_text(self.text)
+            (inside / 'idea_of_agent.py').write_text(self.text, encoding='utf-8')
         return self.folder
 
     def __exit__(self, *error) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from w2s_jax.api import ConfigError
 
-MOST_LINES, MOST_BYTES = 30, 20_000
+MOST_LINES, MOST_BYTES, LARGEST = 30, 20_000, 1e15
 IMPORTS = ('chex', 'collections', 'dataclasses', 'flax', 'functools', 'itertools', 'jax', 'math', 'numpy', 'optax',
            'scipy', 'typing', 'w2s_jax')
 OURS = ('graph', 'labels', 'losses', 'methods', 'metrics', 'objectives', 'registry', 'train.stopping')
@@ -106,10 +106,12 @@ def checked(name: str, delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def simple(value) -> bool:
-    """Whether a value of a field is a number, a switch, a word, or a list of these."""
+    """Whether a value of a field is a finite number, a switch, a word, or a list of these."""
     if isinstance(value, list | tuple):
         return len(value) <= 16 and all(simple(v) and not isinstance(v, list | tuple) for v in value)
-    return value is None or isinstance(value, bool | int | float) or (
+    if isinstance(value, int | float):
+        return abs(value) < LARGEST  # false for nan, too
+    return value is None or (
         isinstance(value, str) and len(value) <= 60 and not PLACES.search(value))
 
 

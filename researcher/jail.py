@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import runpy
+import signal
 import struct
 import sys
 
@@ -150,6 +151,7 @@ def main() -> None:
     os.chdir(spec['cwd'])
     limits(spec)
     done = confine(spec) if spec['confined'] else []
+    LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: a judge that is killed leaves nobody behind
     os.write(spec['log'], (json.dumps({'guards': done}) + '\n').encode())
     sys.argv = [spec['script'], *spec['arguments'], str(spec['log'])]
     sys.path[:0] = spec['path']

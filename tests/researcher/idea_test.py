@@ -78,7 +78,9 @@ def test_what_is_no_idea_is_refused_in_one_line(what):
     ('task.seed', 1), ('seeds', [1]), ('labels.source', 'teacher'), ('method.share', .1), ('method.baselines', []),
     ('report.html', False), ('plugins', ['os']), ('student.model', 'mlp-4'), ('teacher.model', 'mlp-4'),
     ('train.driver', 'pmap'), ('method.chain', ['owner/name']), ('method.chain', ['../x']), ('optimizer.name', '/x'),
-    ('student.loss.alpha', {'a': 1}), ('labels.transforms', ['x'] * 99), ('mesh.data', 1), ('method.label_noise', .1)])
+    ('student.loss.alpha', {'a': 1}), ('labels.transforms', ['x'] * 99), ('mesh.data', 1),
+    ('train.epochs', float('nan')), ('train.epochs', float('inf')),
+    ('train.epochs', 10 ** 400), ('method.label_noise', .1)])
 def test_fields_of_data_seeds_paths_and_reports_are_not_for_ideas(field, value):
     with pytest.raises(ConfigError) as e:
         idea.parse('a.json', json.dumps({field: value}))

@@ -4,6 +4,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -145,6 +146,28 @@ def test_threads_go_on_and_limits_of_its_own_are_read(cell):
     outcome = sandbox.run(cell('import threading, resource\nt = threading.Thread(target=print, args=("threaded",))\n'
                                't.start(); t.join(); resource.getrlimit(resource.RLIMIT_NOFILE)'))
     assert outcome.reason == '' and 'threaded' in outcome.output
+
+
+@pytest.mark.parametrize('guarded', [pytest.param(True, marks=needs_kernel), False])
+def test_a_judge_that_is_killed_leaves_nobody_behind(cell, tmp_path, guarded):
+    one = cell('import os, time; open("pid", "w").write(str(os.getpid())); os.rename("pid", "number"); time.sleep(99)')
+    text = (f'import pathlib; from researcher import sandbox; p = pathlib.Path({str(one.folder)!r})\n'
+            f'if not {guarded}: sandbox.missing = lambda: ["a guard"]\n'
+            'sandbox.run(sandbox.Cell(p / "in" / "script.py", (), p), True)')
+    judge = subprocess.Popen([sys.executable, '-c', text], cwd=sandbox.HERE.parent)
+    number = one.folder / 'work' / 'number'
+    wait_for(number.exists)
+    judge.kill()
+    judge.wait()
+    wait_for(lambda: not sandbox.resident(int(number.read_text())))
+
+
+def wait_for(what):
+    for _ in range(300):
+        if what():
+            return
+        time.sleep(.1)
+    raise AssertionError('not in 30 s')
 
 
 NOTES = """
