@@ -52,9 +52,9 @@ setup(
     description='Weak-to-strong generalization (arXiv 2312.09390) in JAX: fast, shardable, swept in one program.',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(include=['w2s_jax', 'w2s_jax.*']),
+    packages=find_packages(include=['w2s_jax', 'w2s_jax.*', 'researcher']),
     package_dir={'': '.'},  # an editable install is then a path, so that a script beside the clone finds the package
-    package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
+    package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*'], 'researcher': ['*.md']},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['w2s=w2s_jax.engine.commands:main']},
