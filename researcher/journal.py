@@ -41,13 +41,13 @@ def append(path: Path, record: dict) -> None:
         line = json.dumps(record, allow_nan=False, sort_keys=True).encode() + b'\n'
     except (TypeError, ValueError) as e:
         raise DataError(f'{path}: {e}, expected a record of finite numbers, texts, lists and dicts') from None
-    new = not path.exists()
     with open(path, 'a+b') as file:
-        os.ftruncate(file.fileno(), _finished(file))
+        size = _finished(file)
+        os.ftruncate(file.fileno(), size)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    if new:
+    if not size:
         _sync_folder(path.parent)
 
 
@@ -80,3 +80,19 @@ def _record(path: str | Path, number: int, line: bytes) -> dict:
     if not isinstance(record, dict):
         raise DataError(f'{path}, line {number}: {line[:60].decode(errors="replace")!r}, expected a JSON object')
     return record
+
+
+def replace(path: str | Path, text: str) -> Path:
+    """Writes a file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
+    path = Path(path)
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, 'w') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as e:
+        raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
+    return path

@@ -107,7 +107,7 @@ def shown(state: State) -> float:
     return round(round(float(mean) / state.rules.unit) * state.rules.unit, 10)
 
 
-def step(state: State, agent: str, round_: int, query: str, rows: np.ndarray) -> tuple[State, dict]:
+def answered(state: State, agent: str, round_: int, query: str, rows: np.ndarray) -> tuple[State, dict]:
     """The state after a new query, and the record of it. Raises SpentError."""
     _check_budget(state, agent, round_)
     mask = deciding(state.key, len(rows), state.rules.share)
@@ -159,7 +159,7 @@ def ask(path: str | Path, agent: str, round_: int, query: str, rows) -> Answer:
         state = replay(journal.read(path))
         record = state.answers.get(query)
         if record is None:
-            state, record = step(state, agent, round_, query, _checked(rows, len(state.best)))
+            state, record = answered(state, agent, round_, query, _checked(rows, len(state.best)))
             journal.append(path, record)
         return Answer(record['answer'], record['improved'], left(state, agent, round_))
 
