@@ -11,7 +11,8 @@ from researcher import journal
 from researcher.leaderboard import Gain, Standing
 
 LINES, DETAILS, DRAWN = 40, 200, 10
-COLUMNS = ['rank', 'idea', 'agent', 'gain', 'low', 'p', 'confirmed gain', 'confirmed low', 'confirmed p', 'why not']
+COLUMNS = ['rank', 'idea', 'agent', 'no rank because', 'gain', 'low', 'p', 'confirmed gain', 'confirmed low',
+           'confirmed p']
 LEFT, RIGHT = 210, 620  # of the figure
 
 
@@ -41,7 +42,7 @@ def html(rows: list[Standing]) -> str:
 def plain(rows: list[Standing]) -> str:
     """At most forty lines of at most 120 characters: a table, the best first, and what was left out."""
     most = LINES - 4
-    cells = [['rank', 'idea', 'agent', 'track', 'gain', 'low', 'p', 'why not'], *(_line(r) for r in rows[:most])]
+    cells = [['rank', 'idea', 'agent', 'track', 'gain', 'low', 'p', 'no rank because'], *(_line(r) for r in rows[:most])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ['  '.join(map(str.ljust, row, widths)).rstrip()[:120] for row in cells]
     left = [f'{len(rows) - most} more: leaderboard.json has them'] * (len(rows) > most)
@@ -91,7 +92,7 @@ def _shown(row: Standing) -> Gain:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    return f'{value:+.{digits}f}'
+    return f'{round(value, digits) + 0.:+.{digits}f}'  # never -0.00
 
 
 def _p(value: float) -> str:
@@ -105,7 +106,7 @@ def _name(row: Standing, width: int) -> str:
 
 def _cells(row: Standing) -> dict[str, str]:
     found = {'rank': str(row.rank or '–'), 'idea': _name(row, 80), 'agent': str(row.record['agent']),
-             'gain': _number(row.gain.mean), 'low': _number(row.gain.low), 'p': _p(row.gain.p), 'why not': row.status}
+             'gain': _number(row.gain.mean), 'low': _number(row.gain.low), 'p': _p(row.gain.p), 'no rank because': row.status}
     if row.confirmed:
         found |= {'confirmed gain': _number(row.confirmed.mean), 'confirmed low': _number(row.confirmed.low),
                   'confirmed p': _p(row.confirmed.p)}

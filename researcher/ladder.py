@@ -109,7 +109,7 @@ def shown(state: State) -> float:
 
 def answered(state: State, agent: str, round_: int, query: str, rows: np.ndarray) -> tuple[State, dict]:
     """The state after a new query, and the record of it. Raises SpentError."""
-    _check_budget(state, agent, round_)
+    check_budget(state, agent, round_)
     mask = deciding(state.key, len(rows), state.rules.share)
     better = improves(rows, state.best, mask, float(_rng(state.key, rows.tobytes()).standard_normal()), state.rules)
     after = state._replace(best=rows if better else state.best)
@@ -176,7 +176,8 @@ def left(state: State, agent: str, round_: int) -> int:
     return max(0, min(state.rules.budget - state.spent.get((round_, agent), 0), state.rules.total - everyone))
 
 
-def _check_budget(state: State, agent: str, round_: int) -> None:
+def check_budget(state: State, agent: str, round_: int) -> None:
+    """Raises SpentError if there is no query left."""
     if not left(state, agent, round_):
         raise SpentError(f'agent {agent!r}, round {round_}: no query left, expected at most {state.rules.budget} per '
                          f'agent and {state.rules.total} of all; the next round has new ones')
