@@ -42,7 +42,8 @@ def html(rows: list[Standing]) -> str:
 def plain(rows: list[Standing]) -> str:
     """At most forty lines of at most 120 characters: a table, the best first, and what was left out."""
     most = LINES - 4
-    cells = [['rank', 'idea', 'agent', 'track', 'gain', 'low', 'p', 'no rank because'], *(_line(r) for r in rows[:most])]
+    cells = [['rank', 'idea', 'agent', 'track', 'gain', 'low', 'p', 'no rank because'],
+             *(_line(r) for r in rows[:most])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ['  '.join(map(str.ljust, row, widths)).rstrip()[:120] for row in cells]
     left = [f'{len(rows) - most} more: leaderboard.json has them'] * (len(rows) > most)
@@ -53,7 +54,8 @@ def headline(rows: list[Standing]) -> str:
     """What was found, in a sentence."""
     ranked = [r for r in rows if r.rank]
     if not ranked:
-        return f'No idea has a rank: of {len(rows)}, none is better than naive beyond noise, with fresh seeds and no alarm.'
+        return (f'No idea has a rank: of {len(rows)}, none is better than naive beyond noise, with fresh '
+                'seeds and no alarm.')
     first = ranked[0]
     return (f'{len(ranked)} of {len(rows)} ideas are better than naive beyond noise, with fresh seeds too. First on '
             f'{first.record["track"]} is {_name(first, 60)}, by {_number(_shown(first).mean)} PGR, at least '
@@ -77,7 +79,8 @@ def _figure(rows: list[Standing]) -> dict[str, list]:
     ends = [2 * _shown(r).mean - _shown(r).low for r in ranked]
     top = max(*ends, .01)
     at = lambda value: round(LEFT + (RIGHT - LEFT) * max(0., value) / top, 1)
-    lines = [{'name': f'{r.rank}. {_name(r, 24)}', 'low': at(_shown(r).low), 'mean': at(_shown(r).mean), 'high': at(end)}
+    lines = [{'name': f'{r.rank}. {_name(r, 24)}', 'low': at(_shown(r).low), 'mean': at(_shown(r).mean),
+              'high': at(end)}
              for r, end in zip(ranked, ends, strict=True)]
     return {'lines': lines, 'ticks': [(at(v), f'{v:.2g}') for v in _ticks(top)]}
 
@@ -106,7 +109,8 @@ def _name(row: Standing, width: int) -> str:
 
 def _cells(row: Standing) -> dict[str, str]:
     found = {'rank': str(row.rank or '–'), 'idea': _name(row, 80), 'agent': str(row.record['agent']),
-             'gain': _number(row.gain.mean), 'low': _number(row.gain.low), 'p': _p(row.gain.p), 'no rank because': row.status}
+             'gain': _number(row.gain.mean), 'low': _number(row.gain.low), 'p': _p(row.gain.p),
+             'no rank because': row.status}
     if row.confirmed:
         found |= {'confirmed gain': _number(row.confirmed.mean), 'confirmed low': _number(row.confirmed.low),
                   'confirmed p': _p(row.confirmed.p)}
@@ -123,7 +127,8 @@ def _line(row: Standing) -> list[str]:
 def _detail(row: Standing) -> tuple[str, dict[str, str]]:
     record = row.record
     numbers = lambda values: ', '.join(f'{v:.3f}' for v in values)
-    provenance = record['provenance'] if isinstance(record['provenance'], dict) else {'provenance': record['provenance']}
+    given = record['provenance']
+    provenance = given if isinstance(given, dict) else {'provenance': given}
     return (f'{row.rank or "–"} · {_name(row, 60)} · {record["agent"]} · {record["track"]}', {
         'idea': str(record['idea']), 'hash': str(record['idea_hash']), 'seeds': ', '.join(map(str, record['seeds'])),
         'private PGR': numbers(record['private']), 'naive': numbers(record['naive']),
@@ -134,9 +139,10 @@ def _detail(row: Standing) -> tuple[str, dict[str, str]]:
 def _plain(row: Standing) -> dict[str, Any]:
     """A standing as JSON, with the interval of the mean over seeds of its private PGR."""
     private = np.asarray(row.record['private'])
+    mean = float(private.mean())
     half = float(stats.t.isf(.025, len(private) - 1) * stats.sem(private))
     keep = ('idea', 'idea_hash', 'agent', 'track', 'seeds', 'private', 'naive', 'provenance')
     return {k: row.record[k] for k in keep} | {
         'rank': row.rank, 'status': row.status, 'alarms': [*row.alarms], 'repeats': row.repeats,
-        'pgr': {'mean': float(private.mean()), 'low': float(private.mean()) - half, 'high': float(private.mean()) + half},
+        'pgr': {'mean': mean, 'low': mean - half, 'high': mean + half},
         'gain': row.gain._asdict(), 'confirmed': row.confirmed._asdict() if row.confirmed else None}

@@ -62,7 +62,8 @@ def grid(space: Space, history: History, rng: np.random.Generator, settings: Set
     """The points of a grid that nobody tried, in an order that is spread over it; then at random."""
     tried = {_key(e['delta']) for e in history}
     left = (d for d in _order(json.dumps(space, sort_keys=False), settings.points) if _key(d) not in tried)
-    return dict(next(left, None) or spaces.draw(space, rng))
+    first = next(left, None)
+    return spaces.draw(space, rng) if first is None else dict(first)
 
 
 @DRIVERS.register('halving', factor=Setting(3, 2, 100, doc='of so many runs of a level one is run at the next'))
@@ -83,23 +84,23 @@ def halving(space: Space, history: History, rng: np.random.Generator, settings: 
     return spaces.draw(space, rng) | {name: levels[0]}
 
 
-@DRIVERS.register('evolution', start=Setting(6, 1, 10000, doc='proposals at random before the first child'),
-                  elite=Setting(3, 1, 1000, doc='how many may be parents'),
+@DRIVERS.register('evolution', start=Setting(12, 1, 10000, doc='proposals at random before the first child'),
+                  elite=Setting(3, 1, 1000, doc='how many may be the second parent'),
+                  mixed=Setting(.2, 0, 1, doc='share of fields from the second parent'),
                   width=Setting(.15, 0, 1, doc='standard deviation of a step, share of a range'),
-                  fresh=Setting(.1, 0, 1, doc='share of proposals at random'))
+                  fresh=Setting(.2, 0, 1, doc='share of proposals at random'))
 def evolution(space: Space, history: History, rng: np.random.Generator, settings: Settings) -> Delta:
-    """A child of two of the best: each field of one of them, about one field changed (a step, or another choice)."""
+    """A child of the best and another of the best: mostly the first's fields, some changed (a step, another choice)."""
     score = scores(history)
     floor = np.nanmin(score, initial=np.inf)
     able = [e for e in best_first(history)[:settings.elite] if score[history.index(e)] > floor]
     if len(history) < settings.start or not able or rng.random() < settings.fresh:
         return spaces.draw(space, rng)
-    weights = np.arange(len(able), 0, -1.) / np.arange(len(able), 0, -1.).sum()
-    parents = [spaces.encoded(space, able[i]['delta']) for i in rng.choice(len(able), 2, p=weights)]
-    child = np.where(rng.random(len(space)) < .5, *parents)
-    moved = rng.random(len(space)) < 1 / len(space)
-    moved[rng.integers(len(space))] = True
+    best, other = (spaces.encoded(space, able[i]['delta']) for i in (0, rng.integers(len(able))))
+    child = np.where(rng.random(len(space)) < settings.mixed, other, best)
     choices = np.asarray([isinstance(f, list) for f in space.values()])
+    moved = rng.random(len(space)) < np.where(choices, .5, 1.5) / len(space)
+    moved[rng.integers(len(space))] = True
     step = _reflected(child + settings.width * rng.standard_normal(len(space)))
     return spaces.decoded(space, np.where(moved, np.where(choices, rng.random(len(space)), step), child))
 
@@ -132,9 +133,12 @@ def cma(space: Space, history: History, rng: np.random.Generator, settings: Sett
         raise ConfigError(f'driver cma: no package cmaes, {EXTRA}') from None
     size = max(len(space), 2)  # the library takes no line
     bounds = np.tile([0., 1.], (size, 1))
-    state = cmaes.CMA(np.full(size, .5), settings.sigma, bounds=bounds, population_size=settings.population)
     points = [(np.pad(spaces.encoded(space, e['delta']), (0, size - len(space)), constant_values=.5), -score)
               for e, score in zip(history, scores(history), strict=True) if not np.isnan(score)]
+    if len(points) < settings.population:
+        return spaces.draw(space, rng)
+    first = min(points[:settings.population], key=lambda p: p[1])[0]  # no place, as the middle, is better unseen
+    state = cmaes.CMA(first, settings.sigma, bounds=bounds, population_size=settings.population)
     for i in range(0, len(points) - settings.population + 1, settings.population):
         if not state.should_stop():
             state.tell(points[i:i + settings.population])
@@ -145,7 +149,8 @@ def cma(space: Space, history: History, rng: np.random.Generator, settings: Sett
 @DRIVERS.register('language_model', command=Setting('', doc='reads the prompt on its standard input, writes a reply'),
                   url=Setting('', doc='of an endpoint as OpenAI has them, up to /v1'), model=Setting(''),
                   key_variable=Setting('', doc='environment variable that holds the key'),
-                  seconds=Setting(120., 0, 86400, ends='(]'), python=Setting(0, 0, 1000, doc='lines of an idea in Python'))
+                  seconds=Setting(120., 0, 86400, ends='(]'),
+                  python=Setting(0, 0, 1000, doc='lines of an idea in Python'))
 def language_model(space: Space, history: History, rng: np.random.Generator, settings: Settings) -> Delta:
     """A language model that reads the space and the answers and replies with a proposal; off without command or url."""
     text = language.reply(language.prompt(space, best_first(history), settings.python), settings)
@@ -181,7 +186,8 @@ def _optuna():
 
 def _distribution(optuna, field):
     if isinstance(field, list) or spaces.is_levels(field):
-        return optuna.distributions.CategoricalDistribution(range(len(field if isinstance(field, list) else field['levels'])))
+        options = field if isinstance(field, list) else field['levels']
+        return optuna.distributions.CategoricalDistribution(range(len(options)))
     make = optuna.distributions.IntDistribution if field.get('integer') else optuna.distributions.FloatDistribution
     return make(field['low'], field['high'], log=bool(field.get('log')))
 

@@ -46,6 +46,9 @@ class Rules(NamedTuple):
     unit: float = .01
 
 
+RULES = Rules()
+
+
 class Answer(NamedTuple):
     """answer: the public PGR of the best idea so far, rounded.  improved: whether the query became that.
     left: queries of this agent in this round."""
@@ -130,7 +133,7 @@ def replay(records: Iterable[dict]) -> State:
     return state
 
 
-def start(path: str | Path, rows, rules: Rules = Rules(), key: bytes | None = None) -> None:
+def start(path: str | Path, rows, rules: Rules = RULES, key: bytes | None = None) -> None:
     """Opens the log of a ladder, readable by its owner alone, unless it is open already.
 
     Args:

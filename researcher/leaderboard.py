@@ -29,6 +29,9 @@ class House(NamedTuple):
     confirmed: int = 5
 
 
+HOUSE = House()
+
+
 class Gain(NamedTuple):
     """Over naive, PGR, paired by seed.  low: one-sided bound of a t interval.  p: one-sided, adjusted by Holm."""
     mean: float
@@ -63,7 +66,7 @@ def gains(differences: list[list[float]], level: float) -> list[Gain]:
     return [Gain(*map(float, g)) for g in zip(mean, low, holm(stats.t.sf(t, n - 1)), strict=True)]
 
 
-def standings(records: Iterable[dict], house: House = House()) -> list[Standing]:
+def standings(records: Iterable[dict], house: House = HOUSE) -> list[Standing]:
     """All ideas of all tracks, those with a rank first, then by their lower bounds. Pure."""
     entries, confirmations, alarms, repeats = _folded(records)
     gain = dict(zip(entries, gains([_paired(e) for e in entries.values()], house.level), strict=True))
@@ -75,7 +78,7 @@ def standings(records: Iterable[dict], house: House = House()) -> list[Standing]
     return _ranked(rows)
 
 
-def due(rows: Iterable[Standing], house: House = House()) -> list[Standing]:
+def due(rows: Iterable[Standing], house: House = HOUSE) -> list[Standing]:
     """Those to be scored with fresh seeds now: of each track the first that passed and are not confirmed yet, as long
     as there are fewer than `house.confirmed` that are."""
     rows, found = [*rows], []
@@ -87,13 +90,13 @@ def due(rows: Iterable[Standing], house: House = House()) -> list[Standing]:
     return found
 
 
-def submit(path: str | Path, entry: dict, house: House = House()) -> None:
+def submit(path: str | Path, entry: dict, house: House = HOUSE) -> None:
     """Adds {idea, idea_hash, agent, track, seeds, private, naive, alarms, provenance}: private and naive are private
     PGRs per seed. Raises DataError for other seeds than the house's, numbers that are not finite, missing fields."""
     _append(path, {'kind': 'entry'} | _checked(entry, house.seeds))
 
 
-def confirm(path: str | Path, entry: dict, house: House = House()) -> None:
+def confirm(path: str | Path, entry: dict, house: House = HOUSE) -> None:
     """Adds the scores of an idea with fresh seeds; fields as those of `submit`. Raises DataError."""
     _append(path, {'kind': 'confirmation'} | _checked(entry, house.fresh))
 
@@ -169,7 +172,8 @@ def _checked(entry: dict, seeds: tuple[int, ...]) -> dict:
     if missing:
         raise DataError(f'entry: without {", ".join(missing)}, expected all fields of leaderboard.submit')
     if list(entry['seeds']) != list(seeds):
-        raise DataError(f'seeds: {list(entry["seeds"])}, expected those of the house, {list(seeds)}: nobody picks seeds')
+        raise DataError(f'seeds: {list(entry["seeds"])}, expected those of the house, {list(seeds)}: '
+                        'nobody picks seeds')
     for name in ('private', 'naive'):
         values = np.asarray(entry[name], np.float64)
         if values.shape != (len(seeds),) or not np.isfinite(values).all():

@@ -111,7 +111,8 @@ def _proposed(notebook: Path, space: Space, driver: str, agent: str, number: int
     try:
         delta = drivers.propose(driver, space, seen, rng, **settings)
     except drivers.language.ReplyError as e:
-        _write(notebook, made | {'delta': None}, {'kind': 'failure', 'agent': agent, 'number': number, 'reason': str(e)})
+        _write(notebook, made | {'delta': None},
+               {'kind': 'failure', 'agent': agent, 'number': number, 'reason': str(e)})
         return made | {'delta': None}
     _write(notebook, made | {'delta': delta})
     return made | {'delta': delta}

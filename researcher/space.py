@@ -61,7 +61,7 @@ def encoded(space: Space, delta: Delta) -> np.ndarray:
 
 def grid(space: Space, points: int) -> Iterator[Delta]:
     """All choices and `points` values of each range, combined."""
-    axes = [[u for u in (np.arange(k) + .5) / k] for f in space.values() for k in [_size(f, points)]]
+    axes = [(np.arange(k) + .5) / k for f in space.values() for k in [_size(f, points)]]
     return (decoded(space, np.asarray(point)) for point in itertools.product(*axes))
 
 
@@ -79,9 +79,10 @@ def _range_is_right(field: dict) -> bool:
     if 'levels' in field:
         levels = field['levels']
         return bool(levels) and all(a < b for a, b in itertools.pairwise([0, *levels]))
-    low, high = field.get('low'), field.get('high')
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in (low, high))
-    return numbers and low < high and (low > 0 or not field.get('log')) and {*field} <= {'low', 'high', 'log', 'integer'}
+    low, high = ends = [field.get(k, math.nan) for k in ('low', 'high')]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in ends)
+    known_keys = {*field} <= {'low', 'high', 'log', 'integer'}
+    return known_keys and numbers and low < high and (low > 0 or not field.get('log'))
 
 
 def _size(field, points: int) -> int:

@@ -194,7 +194,7 @@ def test_budgets_are_of_an_agent_and_of_all_in_a_round(tmp_path):
     path, rows = tmp_path / 'ladder.jsonl', pgr(np.arange(20) % 4 > 0)
     ladder.start(path, rows, ladder.Rules(budget=2, total=3))
     assert [ladder.ask(path, 'a', 0, q, rows).left for q in ('x', 'y')] == [1, 0]
-    with pytest.raises(ladder.SpentError, match="agent 'a', round 0: no query left, expected at most 2"):
+    with pytest.raises(ladder.SpentError, match='no query left, expected at most 2 per'):
         ladder.ask(path, 'a', 0, 'z', rows)
     assert ladder.ask(path, 'a', 0, 'x', rows).left == 0  # asked before
     assert ladder.ask(path, 'b', 0, 'z', rows).left == 0
@@ -203,10 +203,10 @@ def test_budgets_are_of_an_agent_and_of_all_in_a_round(tmp_path):
     assert ladder.ask(path, 'a', 1, 'w', rows).left == 1
 
 
-@pytest.mark.parametrize(('rows', 'said'), [(np.ones(3), 'expected \\[20'), (np.full(20, np.nan), '20 are not finite')])
+@pytest.mark.parametrize(('rows', 'said'), [(np.ones(3), r'expected \[20'), (np.full(20, np.nan), '20 are not finite')])
 def test_rows_that_cannot_be_are_refused_and_cost_nothing(tmp_path, rows, said):
     path = tmp_path / 'ladder.jsonl'
-    with pytest.raises(StoreError, match='expected ladder.start'):
+    with pytest.raises(StoreError, match='expected ladder'):
         ladder.ask(path, 'a', 0, 'x', rows)
     ladder.start(path, np.ones(20))
     with pytest.raises(DataError, match=said):

@@ -46,7 +46,7 @@ def test_ranks_are_by_lower_bounds_of_fresh_seeds_and_of_each_track():
     found = by_idea([*wide, *both('sure', .3, spread=.02), *both('other', .2, track='chess')])
     assert found['sure'].rank == 1 and found['other'].rank == 1
     assert found['wide'].gain.mean > found['sure'].gain.mean and found['wide'].rank != 1
-    assert list(found)[0] == 'sure'
+    assert next(iter(found)) == 'sure'
 
 
 def test_what_is_not_beyond_noise_or_not_confirmed_has_no_rank():
@@ -124,7 +124,7 @@ def season(seed, heavy, nulls=60, real=1):
     truth = lambda name: .3 * name.startswith('real')
     records = made([f'null{i}' for i in range(nulls)] + [f'real{i}' for i in range(real)], 'entry', truth)
     found = [s.record['idea'] for s in leaderboard.due(leaderboard.standings(records))]
-    return records, leaderboard.standings([*records, *made(found, 'confirmation', truth)])
+    return leaderboard.standings([*records, *made(found, 'confirmation', truth)])
 
 
 def enters(rows, most=3):
@@ -136,7 +136,7 @@ def share_of_seasons(seasons, heavy):
     real idea has a rank."""
     counts = np.zeros(4)
     for seed in range(seasons):
-        records, rows = season(seed, heavy)
+        rows = season(seed, heavy)
         nulls = [s for s in rows if s.record['idea'].startswith('null')]
         counts += [enters(rows), any(s.gain.p < .05 for s in nulls), any(s.gain.low > 0 for s in nulls),
                    any(s.rank and s.record['idea'] == 'real0' for s in rows)]
@@ -189,7 +189,7 @@ def test_the_page_is_escaped_and_says_what_is_ranked(tmp_path):
     assert page.count('waits for fresh seeds') >= 1 and 'open alarm' in page and 'commit' in page
     assert '<circle' in page and 'good' in page
     found = json.loads((tmp_path / 'leaderboard.json').read_text())
-    assert [(r['idea'], r['rank']) for r in found][0] == ('good', 1) and len(found) == 4
+    assert (found[0]['idea'], found[0]['rank']) == ('good', 1) and len(found) == 4
     assert pages.harmless(board.html([])) and 'No idea has a rank' in board.html([])
 
 
