@@ -342,3 +342,10 @@ def test_after_200_adaptive_queries_the_answer_is_not_above_the_private_half():
           f'{public.mean():.3f}, private {found[:, 2].mean():.2f}')
     assert below(answer, .03) and found[:, 2].mean() > .5
     assert public.mean() > .03  # what an evaluator would show that shows the rows which decide
+
+
+def test_at_the_edge_of_the_step_noise_decides_and_is_worth_four_rows():
+    rules, base, mask = ladder.Rules(alpha=.05, total=1, noise=.001), np.arange(100) % 2 * 1., np.arange(100) < 67
+    edge = 1.645 * 4 / 67
+    assert ladder.improves(base + edge, base, mask, .2, rules)
+    assert not ladder.improves(base + edge, base, mask, -.2, rules)
