@@ -332,7 +332,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_best_driver_beats_random_search_on_fresh_noise(results):
-    """40 runs, 10 repeats, paired, one-sided. Evolution was the best on other worlds, before these were looked at."""
+    """40 runs, 10 repeats, paired, one-sided. Evolution was chosen on worlds of an earlier surface (README)."""
     base, p = results('random'), {}
     for name in filter(there, ['grid', 'halving', *LEARNING]):
         values = results(name)
