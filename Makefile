@@ -41,7 +41,7 @@ test-ray-run: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
-	$(BIN)/mypy w2s_jax experiments
+	$(BIN)/mypy w2s_jax experiments researcher
 
 # Checks the golden files of the models against transformers, or rewrites them (WRITE=1). Only this needs PyTorch.
 parity:

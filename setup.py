@@ -37,6 +37,7 @@ EXTRAS = {
     'chess': CHESS,
     'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', 'setuptools>=66.1', 'tokenizers>=0.22',
              *CHESS],
+    'researcher': ['cmaes>=0.11,<1', 'optuna>=4,<6'],  # its drivers tpe and cma
     'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
     'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],
@@ -52,9 +53,10 @@ setup(
     description='Weak-to-strong generalization (arXiv 2312.09390) in JAX: fast, shardable, swept in one program.',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(include=['w2s_jax', 'w2s_jax.*']),
+    packages=find_packages(include=['researcher', 'w2s_jax', 'w2s_jax.*']),
     package_dir={'': '.'},  # an editable install is then a path, so that a script beside the clone finds the package
-    package_data={'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
+    package_data={'researcher': ['*.md', 'templates/*'],
+                  'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['w2s=w2s_jax.engine.commands:main']},

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w2s_jax import paths
-from w2s_jax.errors import ConfigError
+from w2s_jax.errors import ConfigError, NonFiniteError, StoreError, UserError, WeightsError  # noqa: F401
 
 if TYPE_CHECKING:
     import ml_collections
@@ -138,3 +139,21 @@ def chain(*sweeps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells of one sweep after those of another."""
     from w2s_jax.engine import sweep
     return sweep.chain(*sweeps)
+
+
+# What programs that are built on this one need beside the above (researcher/), each from where it is.
+MORE = {'Dataset': 'data', 'Examples': 'data', 'Forward': 'engine.students', 'Trained': 'engine.students',
+        'train': 'engine.students', 'flat_params': 'engine.students', 'restored': 'engine.students',
+        'predicts_plainly': 'engine.students', 'apply': 'engine.sweep', 'flat': 'config',
+        'decides': 'config', 'draw': 'tasks.synthetic', 'pgr': 'metrics', 'write_json': 'store.artifacts',
+        'LOSSES': 'losses', 'OBJECTIVES': 'objectives', 'METHODS': 'methods', 'TRANSFORMS': 'labels.transforms',
+        'STOPPING': 'train.stopping', 'MODELS': 'models.zoo', 'keep_freed_memory': 'runtime.process',
+        'keep_compilations': 'runtime.process', 'quiet': 'runtime.process', 'load_plugins': 'engine.plan',
+        'blamed': 'engine.plan'}
+
+
+def __getattr__(name: str) -> Any:
+    """Those of MORE, imported when they are first asked for."""
+    if name not in MORE:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'w2s_jax.{MORE[name]}'), name)

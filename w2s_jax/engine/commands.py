@@ -3,7 +3,9 @@
   w2s run|grid|report|export ...  is python -m experiments.run ... (of a checkout)
   w2s store verify|ls|gc ...      looks after a store
   w2s list [NAME]                 what is registered, with its settings
+  w2s idea check|score FILE ...   is python -m researcher
 """
+import importlib
 import importlib.util
 import os
 import runpy
@@ -13,7 +15,7 @@ from w2s_jax.engine import listing
 from w2s_jax.errors import UserError
 
 ENTRY_POINTS = ('run', 'grid', 'report', 'export')
-COMMANDS = (*ENTRY_POINTS, 'store', 'list')
+COMMANDS = (*ENTRY_POINTS, 'store', 'list', 'idea')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     if command == 'store':
         from w2s_jax.store import command as store
         return store.main(rest)
+    if command == 'idea':
+        return idea(rest)
     if command != 'list':
         return refuse(f'{command or "no command"}: expected w2s {"|".join(COMMANDS)}')
     try:
@@ -63,6 +67,13 @@ def entry_point(command: str, rest: list[str]) -> int:
     sys.argv = [f'w2s {command}', *rest]
     runpy.run_module(f'experiments.{command}', run_name='__main__', alter_sys=False)
     return 0
+
+
+def idea(rest: list[str]) -> int:
+    """Runs `python -m researcher`, a package that is built on this one."""
+    if importlib.util.find_spec('researcher') is None:
+        return refuse('w2s idea: the package researcher is not installed, expected it beside w2s_jax')
+    return importlib.import_module('researcher.commands').main(rest)
 
 
 def refuse(message: str) -> int:
