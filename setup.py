@@ -33,11 +33,13 @@ CORE = [
 # python-chess is under the GPL: the core never imports it.
 CHESS = ['chess>=1.11,<2', 'zstandard>=0.23']
 
+RESEARCHER = ['cmaes>=0.11,<1', 'optuna>=4,<6']  # its drivers tpe and cma
+
 EXTRAS = {
     'chess': CHESS,
     'test': ['mypy>=1.15', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9', 'setuptools>=66.1', 'tokenizers>=0.22',
-             *CHESS],
-    'researcher': ['cmaes>=0.11,<1', 'optuna>=4,<6'],  # its drivers tpe and cma
+             *CHESS, *RESEARCHER],
+    'researcher': RESEARCHER,
     'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
     'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],

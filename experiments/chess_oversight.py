@@ -5,9 +5,9 @@ judges every rung under every protocol; tables of accuracy with intervals, overs
       [--seeds=0,1,2] [--questions=300] [--plies=2] [--width=3]
 
 A judge (w2s_jax/protocols/chess_lines.py) learns, from TAUGHT puzzles of the pool and lines that it played itself, to
-compare the positions in which lines end. An agent takes, out of `width` moves that its policy likes, the one after which
-the judge thinks best of its claim. `plies`: moves of a line after the claim. A seed draws the judge's puzzles and the
-wrong moves.
+compare the positions in which lines end. An agent takes, out of `width` moves that its policy likes, the one after
+which the judge thinks best of its claim. `plies`: moves of a line after the claim. A seed draws the judge's puzzles
+and the wrong moves.
 """
 import functools
 import itertools
@@ -33,6 +33,7 @@ from w2s_jax.tasks.chess import choices, puzzles
 TAUGHT, CHUNK = 1000, 50
 STRENGTHS = (1e-4, 1e-3, 1e-2, .1, 1.)  # C of scikit-learn, the inverse weight of the penalty; chosen by 5 folds
 ALONE = ('answers_only', 'direct')  # protocols without agents
+GAINS = ('mean', 'low', 'high', 'p')
 TOLD = {'debate': 'debate', 'consultancy': 'consultancy', 'open_consultancy': 'open consultancy',
         'critique': 'critique', 'colluders': 'control: both for the lie'}
 
@@ -181,10 +182,10 @@ def table(found: dict, rungs: list[str]) -> pd.DataFrame:
         audit = found[agent, None]['answers_only'].mean() - alone['answers_only'].mean()
         for name, right in found[judge, agent].items():
             gains = {f'{key} {base}': value for base in ALONE
-                     for key, value in scores.compared(right, alone[base]).items() if key in ('mean', 'low', 'high', 'p')}
+                     for key, value in scores.compared(right, alone[base]).items() if key in GAINS}
             recovered = (right.mean() - alone['direct'].mean()) / (1 - alone['direct'].mean())
-            rows.append({'judge': judge, 'agents': agent, 'protocol': name, 'accuracy': right.mean(),
-                         **{base: alone[base].mean() for base in ALONE}, 'audit': audit, 'recovered': recovered, **gains})
+            rows.append({'judge': judge, 'agents': agent, 'protocol': name, 'accuracy': right.mean(), 'audit': audit,
+                         **{base: alone[base].mean() for base in ALONE}, 'recovered': recovered, **gains})
     return pd.DataFrame(rows)
 
 

@@ -25,7 +25,7 @@ RULES = {
 }
 # Who -> all of ours that it may import beside itself.
 ONLY = {'store runtime': 'errors paths registry text',
-        'protocols': 'errors registry metrics',
+        'protocols': 'errors registry metrics models.chess_moves',
         'theory': 'errors registry losses metrics protocols sampling.pick train.preference'}
 # Package -> the one file or folder that imports it.
 PLACES = {'jax._src': 'w2s_jax/runtime/multihost.py', 'ray': 'w2s_jax/engine/ray_executor.py',

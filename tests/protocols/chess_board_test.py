@@ -54,6 +54,7 @@ def random_games(games, seed):
     return rows
 
 
+@pytest.mark.long
 def test_random_games():
     rows = random_games(12, seed=0)
     tokens, legal, moves, rare, after, pinned = zip(*rows, strict=True)

@@ -14,15 +14,15 @@ from w2s_jax.registry import Setting, Settings
 
 REQUEST = '{text}\nThe answer is {answer}, because'
 PROTOCOLS = ('debate', 'consultancy')
-QUOTE = re.compile('["\N{LEFT DOUBLE QUOTATION MARK}]([^"\N{RIGHT DOUBLE QUOTATION MARK}]+)["\N{RIGHT DOUBLE QUOTATION MARK}]')
+QUOTE = re.compile('["\u201c]([^"\u201d]+)["\u201d]')  # straight or typographic
 NOT_THERE = ' (not in the text)'
 WORDS = Setting((), doc='of the two answers')
 
 
 @TABLES.register('requests', words=WORDS, template=Setting(REQUEST, doc='of a request'))
 def requests(columns: dict, settings: Settings, rng) -> dict:
-    """What agents go on from, `text` `[2N, 1]`: a text, what was said of it in the rounds before, `said0/text` ... , and
-    the beginning of an argument for either answer. columns: `texts/text` or `text` `[N, 1]`."""
+    """What agents go on from, `text` `[2N, 1]`: a text, what was said of it in the rounds before (`said0/text` ...),
+    and the beginning of an argument for either answer. columns: `texts/text` or `text` `[N, 1]`."""
     texts, rounds = spoken(columns)
     out = np.empty((2 * len(texts), 1), object)
     for i, text in enumerate(texts):
@@ -82,5 +82,5 @@ def check(field: str, settings: Settings, classes: int) -> None:
         raise ConfigError(f'{field}.words: {tuple(settings.words)} for {classes} classes, expected two words for two')
     if settings.template.count('{text}') != 1 or settings.template.count('{answer}') != 1 or (
             settings.template.index('{text}') > settings.template.index('{answer}')):
-        raise ConfigError(f'{field}.template: {settings.template!r}, expected {{text}} once, and {{answer}} once behind '
-                          'it')
+        raise ConfigError(f'{field}.template: {settings.template!r}, expected {{text}} once, and {{answer}} once '
+                          'behind it')

@@ -5,12 +5,12 @@ from w2s_jax.methods import (
     conflict,
     cong,
     cosupervised,
-    debate,
     ensemble,
     generative,
     hint,
     naive,
     on_policy,
+    oversight,
     prompted,
     saliency,
     sandbagging,
@@ -18,5 +18,5 @@ from w2s_jax.methods import (
 )
 from w2s_jax.methods.registry import METHODS
 
-__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'cong', 'cosupervised', 'debate', 'ensemble', 'generative',
-           'hint', 'naive', 'on_policy', 'prompted', 'saliency', 'sandbagging', 'simulated']
+__all__ = ['METHODS', 'adversarial', 'bootstrap', 'conflict', 'cong', 'cosupervised', 'ensemble', 'generative',
+           'hint', 'naive', 'on_policy', 'oversight', 'prompted', 'saliency', 'sandbagging', 'simulated']

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w2s_jax.models import chess_moves as vocabulary
+import w2s_jax.models.chess_moves as vocabulary
 
 PAWN, KNIGHT, BISHOP, ROOK, QUEEN, KING = range(1, 7)  # kinds, as tokens of the side to move
 THEIR_KING = vocabulary.THEIRS + KING - 1
@@ -43,7 +43,7 @@ def _reach() -> np.ndarray:
 
 
 def _into() -> np.ndarray:
-    """`[64, 35]`: the moves, none to a lesser piece, that end on each square; filled up with ones that end elsewhere."""
+    """`[64, 35]`: the moves, none to a lesser piece, that end on a square; filled up with ones that end elsewhere."""
     plain = np.arange(vocabulary.NUM_PAIRS)
     found = [plain[_TO[plain] == square] for square in range(64)]
     most = max(map(len, found))
@@ -73,7 +73,7 @@ def play(tokens: jax.Array, move: jax.Array) -> jax.Array:
     board = board.at[end - 8].set(jnp.where(passing, 0, board[end - 8]))
     promoted = jnp.where((kind == PAWN) & (end >= 56), jnp.asarray(_PROMOTED)[move], kind)
     board = board.at[start].set(0).at[end].set(promoted)
-    for at, (king, to, rook, rook_to, _) in zip(_CASTLING, _CASTLES, strict=True):
+    for at, (king, _, rook, rook_to, _) in zip(_CASTLING, _CASTLES, strict=True):
         castled = (kind == KING) & (move == at) & (tokens[rook] == vocabulary.MY_CASTLING_ROOK) & (start == king)
         board = jnp.where(castled, board.at[rook].set(0).at[rook_to].set(ROOK), board)
     board = jnp.where((kind == KING) & (board == vocabulary.MY_CASTLING_ROOK), ROOK, board)

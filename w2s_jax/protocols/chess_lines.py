@@ -51,9 +51,9 @@ def ends(transcript: Transcript) -> tuple[jax.Array, jax.Array, jax.Array]:
 def features(states: Any, tokens: jax.Array, plies: jax.Array, over: jax.Array) -> jax.Array:
     """`[2 (KINDS + F + 2)]`: of a position after so many moves from a claim: who is ahead in which pieces, what the
     judge's model sees, and whether the game is over; for either side to move apart, zero for the other."""
-    count = lambda first: (tokens[:, None] == first + jnp.arange(KINDS)).sum(0)
+    count = lambda first: (tokens[:, None] == first + jnp.arange(KINDS)[None]).sum(0)
     found = jnp.concatenate([(count(1) - count(7)).astype(jnp.float32), states(tokens), jnp.stack([over, True])])
-    return jnp.where(plies % 2 == jnp.arange(2)[:, None], found, 0.).reshape(-1)
+    return jnp.where(plies % 2 == jnp.arange(2)[:, None], found[None], 0.).reshape(-1)
 
 
 def compared(rung: dict, public: jax.Array, claims: jax.Array, end: tuple) -> jax.Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from w2s_jax.losses import weighted_mean
 from w2s_jax.objectives import OBJECTIVES, Objective
 from w2s_jax.registry import Setting, Settings
 

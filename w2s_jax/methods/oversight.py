@@ -23,7 +23,7 @@ def checked(settings: Settings) -> dict[str, str]:
     return {}
 
 
-@METHODS.register('debate', models=checked, **WRITING,
+@METHODS.register('oversight', models=checked, **WRITING,
                   cut=Setting(('\n',), doc='strings that end a speech'),
                   words=Setting(('no', 'yes'), doc='how the two classes are called, in their order'),
                   template=Setting(transcripts.REQUEST, doc='what an agent goes on from, of {text} and {answer}'),
@@ -31,12 +31,12 @@ def checked(settings: Settings) -> dict[str, str]:
                                    doc='who is heard: both sides, one that is drawn, or nobody'),
                   rounds=Setting(1, 1, 20, doc='speeches for either answer; none sees another of its round'),
                   own_texts=Setting(False, doc='whether agents speak anew for every seed'))
-def debate(b: Parts) -> None:
+def oversight(b: Parts) -> None:
     """Students of the labels of a teacher that reads a debate, or a consultancy, beside each text."""
     transcripts.check('method', b.settings, b.dataset.num_classes)
     texts = b.dataset.pool.inputs.get('text')
     if texts is None or texts.shape[1] != 1:
-        raise ConfigError(f"method.name: 'debate' on task {b.dataset.name!r}, expected one text a row")
+        raise ConfigError(f"method.name: 'oversight' on task {b.dataset.name!r}, expected one text a row")
     for seed in b.seeds:
         half, names = b.halves[seed], ('inputs', *b.dataset.tests) if b.settings.protocol != 'direct' else ()
         tests = {name: heard(b, name, seed) for name in names}

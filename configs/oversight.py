@@ -1,15 +1,13 @@
 """A weak judge hears strong agents argue before it labels (arXiv 2501.13124): debate, consultancy, and nobody.
 
-  python -m experiments.grid --config=configs/debate.py:boolq --workdir=runs/debate      # all from the hub
-  python -m experiments.grid --config=configs/debate.py:boolq --workdir=runs/debate --config.task.path=FOLDER \
+  python -m experiments.grid --config=configs/oversight.py:boolq --workdir=runs/oversight      # all from the hub
+  python -m experiments.grid --config=configs/oversight.py:boolq --workdir=runs/oversight --config.task.path=FOLDER \
       --config.teacher.model=FOLDER --config.student.model=FOLDER                        # nothing downloaded
 
-The student's model, which must be causal, writes a speech for either answer of every text, once for all cells and seeds;
-teachers and students are probes. Needs one pass of each model over the texts with and without speeches, and so many
-tokens of writing: 2 x rows x method.steps. What came out: docs/methods/debate.md.
+The student's model, which must be causal, writes a speech for either answer of every text, once for all cells and
+seeds; teachers and students are probes. Needs one pass of each model over the texts with and without speeches, and
+2 x rows x method.steps tokens of writing. What came out: docs/methods/debate.md.
 """
-import importlib
-
 from w2s_jax.config import compose, default_config
 from w2s_jax.engine import sweep
 from w2s_jax.tasks.text import nlp
@@ -22,7 +20,7 @@ def get_config(task: str = 'boolq'):
     c.teacher.model = 'HuggingFaceTB/SmolLM2-135M-Instruct'
     c.student.model = 'HuggingFaceTB/SmolLM2-360M-Instruct'
     c.teacher.mode = c.student.mode = 'probe'
-    c.method.name, c.student.loss.name, c.method.baselines = 'debate', 'xent', ()
+    c.method.name, c.student.loss.name, c.method.baselines = 'oversight', 'xent', ()
     c.train.batch_size, c.train.epochs, c.train.window = 128, 60, 1
     c.seeds = (0, 1, 2)
     c = compose(c)

@@ -38,8 +38,9 @@ def test_requests_begin_an_argument_for_either_answer_after_what_was_said():
     found = table('requests', {'text': TEXTS})['text'][:, 0]
     assert list(found[:2]) == [f'the sky is Blue\nThe answer is {word}, because' for word in WORDS]
     later = table('requests', {'texts/text': TEXTS, 'said0/text': SAID['said0/text']})['text'][:, 0]
-    assert later[3] == ('grass is green\nArgument for no: "hay" (not in the text) and "is green"\nArgument for yes: so\n'
-                        'The answer is yes, because')
+    assert later[3].split('\n') == [
+        'grass is green', 'Argument for no: "hay" (not in the text) and "is green"', 'Argument for yes: so',
+        'The answer is yes, because']
 
 
 def test_a_debate_is_heard_from_both_sides_in_an_order_that_is_drawn():
@@ -81,7 +82,7 @@ def folder(tmp_path_factory):
 
 
 def config(folder, **changes):
-    c = configs.compose(own(folder / 'tiny', folder / 'rows.jsonl', **{'method.name': 'debate'}))
+    c = configs.compose(own(folder / 'tiny', folder / 'rows.jsonl', **{'method.name': 'oversight'}))
     keys = {'method.baselines': (), 'student.loss.name': 'xent', 'student.mode': 'probe', 'teacher.mode': 'probe',
             'task.max_length': 100, 'method.steps': 5, 'seeds': (0,),
             'method.template': '{text}:{answer} is', 'method.words': ('n', 'y')}
@@ -132,7 +133,7 @@ def test_a_judge_that_hears_nobody_is_the_teacher_of_naive(folder):
 @pytest.mark.long
 def test_an_experiment(folder, tmp_path):
     results = experiment.run(config(folder, **{'method.rounds': 2, 'report.html': True}), tmp_path)
-    assert results['students'][0]['method'] == 'debate' and 0 <= results['weak']['accuracy']['mean'] <= 1
+    assert results['students'][0]['method'] == 'oversight' and 0 <= results['weak']['accuracy']['mean'] <= 1
     found = [Artifact(p) for p in (tmp_path / 'store').glob('table-*')]
     text = next(a for a in found if 'quotes' in a.arrays and len(a.arrays['text']) == 96).arrays['text']
     assert all(row[0].count('\nArgument for ') == 4 for row in text)
@@ -141,7 +142,7 @@ def test_an_experiment(folder, tmp_path):
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'method.words': ('a',)}, r"method\.words: \('a',\) for 2 classes, expected two words"),
     ({'method.words': ('a', 'a')}, r'method\.words'),
-    ({'method.template': '{answer} {text}'}, r'method\.template: .* expected \{text\} once, and \{answer\} once behind'),
+    ({'method.template': '{answer} {text}'}, r'method\.template: .* and \{answer\} once behind it'),
     ({'method.protocol': 'duel'}, r"method\.protocol: unknown 'duel'"),
     ({'method.steps': 500}, r'method\.steps: 500')])
 def test_bad_settings_are_refused(folder, changes, words):
