@@ -83,7 +83,7 @@ def wildcard(bits: int) -> Algorithm:
         match = (questions[:, :, None] == ANY) | (questions[:, :, None] == facts[:, None, :, :-1])
         return (match.all(-1) * facts[:, None, :, -1]).sum(-1)
     human = Human(lambda questions: (questions != ANY).all(-1),
-                  lambda facts, questions, key: read(facts, (jnp.minimum(questions, 1) * number).sum(-1)), ask,
+                  lambda facts, questions, key: read(facts, jnp.minimum(questions, 1) @ number), ask,
                   lambda questions, answers: jnp.clip(answers.sum(-1), 0, 2 ** bits))
     every = np.array(np.unravel_index(np.arange(3 ** bits), (3,) * bits)).T
     guess = lambda facts, questions: 2 ** (questions == ANY).sum(-1) // 2

@@ -57,7 +57,7 @@ def course(algorithm: Algorithm, human: Human, rate: float, frozen: bool = False
 
     def level(questions):
         place = jnp.asarray(np.cumprod((1, *algorithm.fields[:0:-1]))[::-1])
-        return jnp.asarray(algorithm.levels)[(questions * place).sum(-1)]
+        return jnp.asarray(algorithm.levels)[questions @ place]
     return Course(lambda key: algorithm.facts(key, BATCH), questions, level, network(algorithm).apply,
                   (lambda params: model_human(human, copy, params)) if imitates else lambda params: human, levels,
                   optax.adam(rate), memory=1. if frozen else .99,

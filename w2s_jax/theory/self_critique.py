@@ -35,7 +35,7 @@ def traces(key: jax.Array, count: int) -> Question:
     k = jax.random.split(key, 5)
     operation = jax.random.randint(k[0], (count, STEPS), 0, OPERATIONS)
     at = jax.random.randint(k[1], (count, 1), 0, STEPS)
-    wrong = (jnp.arange(STEPS) == at) & jax.random.bernoulli(k[2], SHARE, (count, 1))
+    wrong = (jnp.arange(STEPS)[None] == at) & jax.random.bernoulli(k[2], SHARE, (count, 1))
     shift = jnp.where(wrong, jax.random.randint(k[3], (count, 1), 1, VALUES), 0)
 
     def one(before, now):
@@ -113,11 +113,12 @@ def before_the_judge(agent: Agent, questions: Question, key: jax.Array, depth: i
 def critic(key: jax.Array, below: Any, order: int, steps: jax.Array) -> Any:
     """Parameters of a critic of that order after so many steps of Adam, above trained ones `[order - 1, ...]`."""
     optimizer, first = optax.adam(RATE), jax.random.fold_in(key, 0)
+    others = trained_agent(below) if order > 1 else game.skilled(1.)  # at order 1 nobody has spoken
 
     def batch(key):
         k = jax.random.split(key)
         questions = traces(k[0], BATCH)
-        return questions, before_the_judge(trained_agent(below), questions, k[1], order - 1)
+        return questions, before_the_judge(others, questions, k[1], order - 1)
 
     def loss(params, questions, said):
         return jax.vmap(lambda q, t: critic_loss(params, q, t, order))(questions, said).mean()
@@ -196,7 +197,7 @@ def voted_responses(questions: Question, key: jax.Array, votes: int) -> jax.Arra
     question, which go through its operations from its first value."""
     public, k = questions.public, jax.random.split(key, 4)
     shape = (votes, len(public['wrong']), STEPS)
-    wrong = (jnp.arange(STEPS) == jax.random.randint(k[0], (*shape[:2], 1), 0, STEPS))
+    wrong = (jnp.arange(STEPS)[None, None] == jax.random.randint(k[0], (*shape[:2], 1), 0, STEPS))
     wrong &= jax.random.bernoulli(k[1], SHARE, (*shape[:2], 1))
     shift = jnp.where(wrong, jax.random.randint(k[2], shape, 1, VALUES), 0)
 
