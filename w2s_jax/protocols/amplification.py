@@ -44,15 +44,22 @@ class Learner(NamedTuple):
     model_moments: Any = ()
 
 
+class Imitation(NamedTuple):
+    """How H' learns. loss: `(params of H', a Decomposition) -> number`.  real: the H that it imitates.  watched: of so
+    many contexts of a batch it is shown one question each."""
+    loss: Callable
+    real: Human
+    watched: int = 8
+
+
 class Course(NamedTuple):
     """How X learns.
 
     facts: `(key) -> [B, N, P]`.  questions: `(key, level) -> [B, Q, F]` of levels up to that one.  level: `(questions)
     -> [B, Q]`.  answer: the learner.  human: `(params of H') -> Human`, who makes the targets.  levels: the hardest
     question's.  optimizer: of X, and of H'.  memory: share of X' kept in a step, 1: it never moves.  recent: share of
-    the running agreement kept in a step.  bar: agreement from which on the next level is asked.  imitates: `(params of
-    H', a Decomposition) -> loss`, for an H' that learns what the real H does, or None.  real: the H it learns from.
-    watched: of so many contexts of a batch it is shown one question each.
+    the running agreement kept in a step.  bar: agreement from which on the next level is asked.  imitation: of an
+    H' that learns, or None.
     """
     facts: Callable
     questions: Callable
@@ -64,9 +71,7 @@ class Course(NamedTuple):
     memory: float = .99
     recent: float = .98
     bar: float = .9
-    imitates: Callable | None = None
-    real: Human | None = None
-    watched: int = 8
+    imitation: Imitation | None = None
 
 
 def amplified(human: Human, answer: Callable, facts: jax.Array, questions: jax.Array, key: jax.Array) -> Decomposition:
@@ -77,7 +82,7 @@ def amplified(human: Human, answer: Callable, facts: jax.Array, questions: jax.A
       facts: `[B, N, P]`.  questions: `[B, Q, F]`; of primitive ones the conclusion is H's lookup.
     """
     keys = jax.random.split(key, human.parts + 1)
-    parts, answers = [], jnp.full((*questions.shape[:-1], human.parts), -1)
+    parts, answers = list[jax.Array](), jnp.full((*questions.shape[:-1], human.parts), -1)
     for turn in range(human.parts):
         part = human.ask(questions, answers, turn)
         said = jnp.where(human.primitive(part), human.lookup(facts, part, keys[turn]), answer(facts, part).argmax(-1))
@@ -109,7 +114,9 @@ def step(learner: Learner, key: jax.Array, course: Course) -> Learner:
     teacher = optax.incremental_update(params, learner.teacher, 1 - course.memory)
     level, agreement = advanced(learner, said == targets, course.level(questions) == learner.level, course)
     learner = learner._replace(params=params, moments=moments, teacher=teacher, level=level, agreement=agreement)
-    return learner if course.imitates is None else imitated(learner, facts, questions, slow, k[3], course)
+    if course.imitation is None:
+        return learner
+    return imitated(learner, facts, questions, slow, k[3], course.imitation, course.optimizer)
 
 
 def advanced(learner: Learner, agree: jax.Array, top: jax.Array, course: Course) -> tuple[jax.Array, jax.Array]:
@@ -122,10 +129,10 @@ def advanced(learner: Learner, agree: jax.Array, top: jax.Array, course: Course)
 
 
 def imitated(learner: Learner, facts: jax.Array, questions: jax.Array, slow: Callable, key: jax.Array,
-             course: Course) -> Learner:
+             imitation: Imitation, optimizer: optax.GradientTransformation) -> Learner:
     """H' after a step towards what the real H does with a few questions of the batch."""
-    few = slice(course.watched)
-    seen = amplified(course.real, slow, facts[few], questions[few, :1], key)
-    slope = jax.grad(course.imitates)(learner.model, seen)
-    updates, moments = course.optimizer.update(slope, learner.model_moments, learner.model)
+    few = slice(imitation.watched)
+    seen = amplified(imitation.real, slow, facts[few], questions[few, :1], key)
+    slope = jax.grad(imitation.loss)(learner.model, seen)
+    updates, moments = optimizer.update(slope, learner.model_moments, learner.model)
     return learner._replace(model=optax.apply_updates(learner.model, updates), model_moments=moments)

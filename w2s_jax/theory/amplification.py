@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from w2s_jax.protocols.amplification import Course, Human, Learner, amplified, started, step
+from w2s_jax.protocols.amplification import Course, Human, Imitation, Learner, amplified, started, step
 from w2s_jax.registry import Setting, Settings
 from w2s_jax.theory.algorithms import (
     Algorithm,
@@ -61,7 +61,7 @@ def course(algorithm: Algorithm, human: Human, rate: float, frozen: bool = False
     return Course(lambda key: algorithm.facts(key, BATCH), questions, level, network(algorithm).apply,
                   (lambda params: model_human(human, copy, params)) if imitates else lambda params: human, levels,
                   optax.adam(rate), memory=1. if frozen else .99,
-                  imitates=functools.partial(imitation_loss, copy, human) if imitates else None, real=human)
+                  imitation=Imitation(functools.partial(imitation_loss, copy, human), human) if imitates else None)
 
 
 @functools.partial(jax.jit, static_argnames=('course', 'steps'))
