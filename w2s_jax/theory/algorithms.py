@@ -5,7 +5,7 @@ powering: facts x -> s(x) of a permutation; question (number of an exponent, x),
 wildcard: facts bits -> 0 or 1; question a pattern of 0, 1 and 2 (any), answer how many ones match it.
 """
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -160,10 +160,12 @@ class Imitator(nn.Module):
 def model_human(human: Human, imitator: Imitator, params) -> Human:
     """H', who looks up what H does, and asks and concludes what the network finds most probable."""
     def ask(questions, answers, turn):
-        return jnp.stack([x.argmax(-1) for x in imitator.apply(params, questions, answers, turn)[:-1]], axis=-1)
+        said: Any = imitator.apply(params, questions, answers, turn)
+        return jnp.stack([x.argmax(-1) for x in said[:-1]], axis=-1)
 
     def conclude(questions, answers):
-        return imitator.apply(params, questions, answers, human.parts)[-1].argmax(-1)
+        said: Any = imitator.apply(params, questions, answers, human.parts)
+        return said[-1].argmax(-1)
     return human._replace(ask=ask, conclude=conclude)
 
 

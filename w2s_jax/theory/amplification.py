@@ -107,8 +107,8 @@ def accuracies(algorithm: Algorithm, learners: Learner, key: jax.Array) -> np.nd
     """Of X at all questions about TESTED further contexts, `[seeds, levels + 1]`."""
     facts, questions = examined(algorithm, key)
     right = algorithm.truth(facts, questions)
-    answer = jax.jit(lambda params: (network(algorithm).apply(params, facts, questions).argmax(-1) == right).mean(0))
-    return by_level(algorithm, jax.lax.map(answer, learners.params))
+    said = lambda params: jnp.argmax(jnp.asarray(network(algorithm).apply(params, facts, questions)), axis=-1)
+    return by_level(algorithm, jax.lax.map(lambda params: (said(params) == right).mean(0), learners.params))
 
 
 def guessed(algorithm: Algorithm, key: jax.Array) -> np.ndarray:

@@ -23,7 +23,7 @@ from w2s_jax.theory.registry import TESTBEDS, Row, keys
 STEPS, VALUES, OPERATIONS, SHARE = 16, 7, 7, .5  # SHARE of traces has a wrong step
 SKILLS = (.95, .8, .6, .5)
 DEPTHS = (0, 1, 2, 3, 4)
-LENGTHS = (100, 200, 400)  # steps of training
+LENGTHS = (60, 100, 160)  # steps of training
 TRAINED = 3  # orders of trained critics
 BATCH, RATE, WIDTH = 128, 3e-3, 32
 TABLE = np.stack([np.random.default_rng(0).permuted(np.arange(VALUES)) for _ in range(OPERATIONS)])
@@ -79,7 +79,8 @@ def trained_agent(params: Any) -> Agent:
 
 def _speak(params, question, transcript, side, key):
     order = transcript.said.sum()
-    steps, true = Critic().apply(jax.tree.map(lambda x: x[order], params), question.public, transcript)
+    said: Any = Critic().apply(jax.tree.map(lambda x: x[order], params), question.public, transcript)
+    steps, true = said
     return {'step': jnp.where(order == 0, steps.argmax(), transcript.messages['step'][0]).astype(jnp.int32),
             'says': (order == 0) | (true > 0)}
 
@@ -135,7 +136,7 @@ def critic(key: jax.Array, below: Any, order: int, steps: jax.Array) -> Any:
 @functools.partial(jax.jit, static_argnames='order')
 def critics(every: jax.Array, below: Any, order: int, steps: jax.Array) -> Any:
     """`critic` of each key, its own, above `[keys, order - 1, ...]`."""
-    return jax.lax.map(lambda x: critic(*x, order, steps), (every, below))
+    return jax.lax.map(lambda x: critic(x[0], x[1], order, steps), (every, below))
 
 
 def trained(every: jax.Array, orders: int, steps: int) -> Any:
@@ -168,7 +169,7 @@ def truth(questions: Question, transcript: Transcript) -> np.ndarray:
 
 
 def skill(true: np.ndarray) -> Skill:
-    """From which statements were true `[N, orders]`. Of an order that never met a case: NaN."""
+    """From which statements were true `[N, orders]`. Of an order that never met a case, which has no weight, NaN."""
     share = lambda now, at: float(now[at].mean()) if at.any() else np.nan
     pairs = list(zip(true.T[:-1], true.T[1:], strict=True))
     return Skill(float(true[:, 0].mean()), [share(b, a) for a, b in pairs], [share(b, ~a) for a, b in pairs])
@@ -252,10 +253,11 @@ def of_trained(every: jax.Array, asked: int, steps: int) -> list[Row]:
     put = lambda name, value: found.setdefault(name, []).append(value)
     for seed, key in enumerate(every):
         k = jax.random.split(key, 4)
-        agent = trained_agent(jax.tree.map(lambda x, seed=seed: x[seed], params))
+        mine = jax.tree.map(lambda x, seed=seed: x[seed], params)
+        agent = trained_agent(mine)
         other, questions = traces(k[0], asked), traces(k[1], asked)
         place = skill(truth(other, before_the_judge(agent, other, k[2], TRAINED)))
-        single = [skill(truth(other, before_the_judge(among(*agent.speak.args, order), other, k[2], TRAINED)))
+        single = [skill(truth(other, before_the_judge(among(mine, order), other, k[2], TRAINED)))
                   for order in range(2, TRAINED + 1)]
         alone = Skill(place.first, *([x[i] for i, x in enumerate(side)] for side in
                                      zip(*(s[1:] for s in single), strict=True)))
@@ -266,8 +268,8 @@ def of_trained(every: jax.Array, asked: int, steps: int) -> list[Row]:
             put(f'depth {depth}', judged(agent, questions, k[3], depth))
             for name, x in (('in place', place), ('alone', alone)):
                 above = max(depth - 1, 0)
-                put(f'{name} {depth}', game.accuracy(STEPS, SHARE, x.first if depth else None, x.true[:above],
-                                                     x.false[:above]))
+                put(f'{name} {depth}', game.accuracy(STEPS, SHARE, x.first if depth else None,
+                                                     *(np.nan_to_num(y[:above]).tolist() for y in x[1:])))
     mean = {name: float(np.mean(x)) for name, x in found.items()}
     rows = [Row(f'trained {steps} steps, skill of order {i}', np.nan, mean[f'skill {i}'], np.nan, '', None, len(every))
             for i in range(1, TRAINED + 1)]
