@@ -12,6 +12,8 @@ KEY = jax.random.key(2)
 
 def test_traces_have_one_wrong_step_or_none_and_then_a_wrong_result():
     public = jax.device_get(testbed.traces(KEY, 2000).public)
+    assert (np.sort(testbed.TABLE, axis=1) == np.arange(testbed.VALUES)).all()
+    assert len(np.unique(testbed.TABLE, axis=0)) == testbed.OPERATIONS
     should = testbed.TABLE[public['operation'], public['before']]
     assert (public['wrong'] == (should != public['after'])).all() and public['wrong'].sum(1).max() == 1
     assert (public['before'][:, 1:] == public['after'][:, :-1]).all()

@@ -26,7 +26,7 @@ DEPTHS = (0, 1, 2, 3, 4)
 LENGTHS = (60, 100, 160)  # steps of training
 TRAINED = 3  # orders of trained critics
 BATCH, RATE, WIDTH = 128, 3e-3, 32
-TABLE = np.stack([np.random.default_rng(0).permuted(np.arange(VALUES)) for _ in range(OPERATIONS)])
+TABLE = np.random.default_rng(0).permuted(np.tile(np.arange(VALUES), (OPERATIONS, 1)), axis=1)  # a row an operation
 
 
 def traces(key: jax.Array, count: int) -> Question:
