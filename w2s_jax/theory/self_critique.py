@@ -23,7 +23,7 @@ from w2s_jax.theory.registry import TESTBEDS, Row, keys
 STEPS, VALUES, OPERATIONS, SHARE = 16, 7, 7, .5  # SHARE of traces has a wrong step
 SKILLS = (.95, .8, .6, .5)
 DEPTHS = (0, 1, 2, 3, 4)
-LENGTHS = (60, 100, 160)  # steps of training
+LENGTHS = (30, 50, 100)  # steps of training
 TRAINED = 3  # orders of trained critics
 BATCH, RATE, WIDTH = 128, 3e-3, 32
 TABLE = np.random.default_rng(0).permuted(np.tile(np.arange(VALUES), (OPERATIONS, 1)), axis=1)  # a row an operation
