@@ -1,10 +1,11 @@
 """Scalable oversight: protocols by which a weak judge decides between two claims, as pure functions on arrays.
 
 registry.py has the types and `held`; protocols.py the protocols; scores.py what is made of verdicts once it is known
-which claim was right; sparse_pixels.py a game whose debaters are exact.
+which claim was right; sparse_pixels.py a game whose debaters are exact; self_critique.py critics of critics, with what
+they are worth in closed form. amplification.py is training, and not a protocol of this kind.
 """
-from w2s_jax.protocols import protocols, scores, sparse_pixels
+from w2s_jax.protocols import amplification, protocols, scores, self_critique, sparse_pixels
 from w2s_jax.protocols.registry import PROTOCOLS, Agent, Judge, Question, Transcript, both, held, swapped
 
-__all__ = ['PROTOCOLS', 'Agent', 'Judge', 'Question', 'Transcript', 'both', 'held', 'protocols', 'scores',
-           'sparse_pixels', 'swapped']
+__all__ = ['PROTOCOLS', 'Agent', 'Judge', 'Question', 'Transcript', 'amplification', 'both', 'held', 'protocols',
+           'scores', 'self_critique', 'sparse_pixels', 'swapped']
