@@ -5,6 +5,8 @@ of two of them. The command is `python -m experiments.theory`; a topic is added 
 and its import below.
 """
 from w2s_jax.theory import (
+    algorithms,
+    amplification,
     bounds,
     bregman,
     contrast,
@@ -13,11 +15,12 @@ from w2s_jax.theory import (
     misfit,
     overlap,
     reward,
+    self_critique,
     sparse_pixels,
     variance,
     warm_start,
 )
 from w2s_jax.theory.registry import TESTBEDS
 
-__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward',
-           'sparse_pixels', 'variance', 'warm_start']
+__all__ = ['TESTBEDS', 'algorithms', 'amplification', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit',
+           'overlap', 'reward', 'self_critique', 'sparse_pixels', 'variance', 'warm_start']
