@@ -44,7 +44,7 @@ QUESTIONS = Question(np.arange(N, dtype=np.int32), np.linspace(.1, 1, N, dtype=n
                      np.stack([np.arange(N), np.arange(N)[::-1] + 20], 1).astype(np.int32))
 judged = jax.jit(jax.vmap(JUDGING.judge))
 CASES = {'answers_only': {}, 'direct': {'turns': 4}, 'consultancy': {'turns': 4}, 'open_consultancy': {'turns': 4},
-         'debate': {'rounds': 2, 'order': 'sequential'}, 'critique': {'turns': 4}}
+         'debate': {'rounds': 2, 'order': 'sequential'}, 'critique': {'turns': 4}, 'self_critique': {'depth': 3}}
 BLANK = blank(JUDGING, jax.tree.map(lambda x: x[3], QUESTIONS), 2)
 
 
