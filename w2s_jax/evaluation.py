@@ -385,6 +385,7 @@ def _band(values: np.ndarray) -> dict:
 
 def examples(shown: dict[str, dict], truth, test, render: Callable | None, number: int) -> list[dict]:
     """HTML of test rows on which weak model, student and truth differ: first those where a student is right."""
+    test = getattr(test, 'arrays', test)
     if render is None or not number:
         return []
     answers = {k: v['top'][:, 0] for k, v in shown.items()}

@@ -137,6 +137,7 @@ def test_an_experiment(folder, tmp_path):
     found = [Artifact(p) for p in (tmp_path / 'store').glob('table-*')]
     text = next(a for a in found if 'quotes' in a.arrays and len(a.arrays['text']) == 96).arrays['text']
     assert all(row[0].count('\nArgument for ') == 4 for row in text)
+    assert 'Argument for n:' in (tmp_path / 'report.html').read_text()  # examples are transcripts
 
 
 @pytest.mark.parametrize(('changes', 'words'), [

@@ -41,6 +41,8 @@ def oversight(b: Parts) -> None:
         half, names = b.halves[seed], ('inputs', *b.dataset.tests) if b.settings.protocol != 'direct' else ()
         tests = {name: heard(b, name, seed) for name in names}
         pool = tests.pop('inputs', None)
+        for name, rows in tests.items():
+            b.show(name, rows)
         judge = b.fit('teacher', b.teacher, half.teacher, b.truth, inputs=pool, tests=tests, label='judge')
         labels = b.transformed(b.label(judge, half.student, noise=b.config.method.label_noise, inputs=pool))
         b.weak(judge, labels)

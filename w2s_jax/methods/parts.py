@@ -71,6 +71,7 @@ class Parts(Inputs):
         self.losses = list(dict.fromkeys([*config.method.baselines, config.student.loss.name]))
         self.labels_of: dict[int, Labels] = {}
         self.tuned: dict[int, Phase] = {}
+        self.examples: dict[str, Phase] = {}
         cut = functools.partial(data.halves, dataset.pool.group, config.method.share)
         self.halves = {seed: Halves(*(Rows(seed, rows) for rows in cut(seed))) for seed in self.seeds}
 
@@ -254,11 +255,15 @@ class Parts(Inputs):
                               f'{target.seed} is there twice, expected a label of its own for each')
         self.targets.append(target)
 
+    def show(self, name: str, rows: Phase) -> None:
+        """Says what stands for the rows of a test set where the report shows some of them."""
+        self.examples[name] = rows
+
     def evaluation(self) -> Phase:
         """The phase that measures all targets."""
         report, student = self.config.report, self.student
         needs: dict[str, Any] = {f'truth/{k}': self.sealed[k][None] for k in self.dataset.tests}
-        needs |= {f'test/{k}': self.raw[k] for k in self.dataset.tests}
+        needs |= {f'test/{k}': self.examples.get(k, self.raw[k]) for k in self.dataset.tests}
         needs |= {f'group/{k}': source(v.group) for k, v in self.dataset.tests.items() if related(v.group)}
         needs |= {f'extra/{k}' if name == 'test' else f'extra/{name}/{k}': source(v)
                   for name, test in self.dataset.tests.items() for k, v in test.extras.items()}
