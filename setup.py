@@ -39,6 +39,7 @@ EXTRAS = {
              *CHESS],
     'researcher': ['cmaes>=0.11,<1', 'optuna>=4,<6'],  # its drivers tpe and cma
     'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
+    'inspect': ['inspect-ai>=0.3.100,<0.4'],  # its logs are written and read without it; a test holds them against it
     'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],
     's3': ['s3fs'],

@@ -13,11 +13,12 @@ from w2s_jax.theory import (
     misfit,
     overlap,
     reward,
+    sandwich,
     sparse_pixels,
     variance,
     warm_start,
 )
 from w2s_jax.theory.registry import TESTBEDS
 
-__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward',
+__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward', 'sandwich',
            'sparse_pixels', 'variance', 'warm_start']
