@@ -34,6 +34,8 @@ def test_what_an_evaluator_reads():
     assert [x['target'] for x in found['samples']] == ['B', 'A', 'B']
     assert found['results']['scores'][0]['metrics']['accuracy']['value'] == .5
     assert [m['role'] for m in found['samples'][0]['messages']] == ['user', 'assistant', 'user', 'assistant']
+    ids = [m['id'] for x in found['samples'] for m in [*x['messages'], x['output']['choices'][0]['message']]]
+    assert len(set(ids)) == len(ids) == 9  # some versions take messages of one id, or of none, for the same
     assert found['samples'][0]['messages'][1]['content'] == [{'type': 'text', 'text': TALK[0]['messages'][0]['text']}]
     assert [x['id'] for x in found['samples']] == [1, 2, 3] and found['version'] == 2
 

@@ -72,13 +72,13 @@ def read(path: str | pathlib.Path) -> list[dict]:
 def sample(x: dict, number: int, model: str) -> dict[str, Any]:
     """An EvalSample of a checked transcript."""
     first, second = x['claims']
-    asked = {'role': 'user', 'source': 'input', 'content': f'{x["question"]}\n\nA) {first}\nB) {second}'}
+    asked = {'role': 'user', 'source': 'input', 'id': f'{number}/0', 'content': f'{x["question"]}\n\nA) {first}\nB) {second}'}
     answer = answered(x['verdict'])
-    judged = {'role': 'assistant', 'source': 'generate', 'content': answer}
+    judged = {'role': 'assistant', 'source': 'generate', 'id': f'{number}/verdict', 'content': answer}
     metadata = {k: v for k, v in x.items() if k not in ('question', 'claims', 'messages', 'verdict')}
     return {'id': number, 'epoch': 1, 'input': x['question'], 'choices': list(x['claims']),
             'target': LETTERS[x['right']] if 'right' in x else '',
-            'messages': [asked, *(message(m) for m in x['messages'])],
+            'messages': [asked, *(message(m, f'{number}/{i}') for i, m in enumerate(x['messages'], 1))],
             'output': {'model': model, 'choices': [{'message': judged, 'stop_reason': 'stop'}]},
             'scores': {SCORER: {'value': value(x), 'answer': answer, 'metadata': {'verdict': list(x['verdict'])}}},
             'metadata': {OURS: metadata}}
@@ -97,11 +97,11 @@ def value(x: dict) -> str | list:
     return 'P' if not answer else 'C' if answer == LETTERS[x['right']] else 'I'
 
 
-def message(m: dict) -> dict[str, Any]:
+def message(m: dict, name: str) -> dict[str, Any]:
     """A ChatMessage: of an agent, or of a judge who asks."""
     who = {'role': 'user'} if m['seat'] == JUDGE else {'role': 'assistant', 'source': 'generate'}
     # As a part: out of an assistant's plain text Inspect takes what lies between <think> and </think>.
-    return who | {'content': [{'type': 'text', 'text': m['text']}],
+    return who | {'id': name, 'content': [{'type': 'text', 'text': m['text']}],
                   'metadata': {OURS: {k: v for k, v in m.items() if k != 'text'}}}
 
 

@@ -17,7 +17,7 @@ from w2s_jax.errors import ConfigError, DataError
 from w2s_jax.protocols.scores import ELO
 
 PARAMETERS = 4
-STARTS = (0, .2, .4, .6, .8, 1)  # quantiles of x, pairs of which are first guesses of the elbows
+STARTS = (0, .25, .5, .75, 1)  # quantiles of x, pairs of which are first guesses of the elbows
 MOST = 1600.  # rating points between two plateaus of success at most: a success of 1 is no infinite rating
 
 
