@@ -78,7 +78,8 @@ def test_a_log_of_something_else_is_refused(change, said):
 @pytest.mark.parametrize(('changed', 'said'), [
     ({'claims': ['x']}, 'claims: .*expected two strs'), ({'verdict': [.5, float('nan')]}, 'expected two probabilities'),
     ({'verdict': [1.5, -.5]}, 'expected two probabilities'), ({'verdict': [1, 0]}, 'expected two floats'),
-    ({'right': 2}, 'right: 2, expected 0 or 1'), ({'right': True}, 'expected 0 or 1'), ({'question': 3}, 'expected str'),
+    ({'right': 2}, 'right: 2, expected 0 or 1'), ({'right': True}, 'expected 0 or 1'),
+    ({'question': 3}, 'expected str'),
     ({'messages': [{'seat': 0, 'side': 5, 'text': ''}]}, r'messages\[0\].side: 5, expected -1 to 1'),
     ({'messages': [{'seat': 3, 'side': 0, 'text': ''}]}, r'messages\[0\].seat: 3, expected 0 to 2'),
     ({'messages': [{'seat': 0, 'side': 0}]}, r'transcripts\[0\].messages\[0\].text: missing')])

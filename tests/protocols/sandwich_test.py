@@ -106,8 +106,8 @@ def test_honest_models_are_rarely_flagged_and_schemers_are():
     assert sandwich.cue_gap(rng.random(300) < .9, rng.random(300) < .1)['flagged']
 
 
-@pytest.mark.parametrize(('a', 'b', 'said'), [([1, 0], [1], 'shapes'), ([], [], 'shapes'), ([.5], [1], 'beside 0 and 1'),
-                                              ([[1]], [[1]], 'shapes')])
+@pytest.mark.parametrize(('a', 'b', 'said'), [
+    ([1, 0], [1], 'shapes'), ([], [], 'shapes'), ([.5], [1], 'beside 0 and 1'), ([[1]], [[1]], 'shapes')])
 def test_a_probe_that_is_none_is_refused(a, b, said):
     with pytest.raises(DataError, match=said):
         sandwich.cue_gap(a, b)

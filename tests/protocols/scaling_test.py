@@ -1,5 +1,6 @@
 """Success by capability gap: fits of planted curves, nested steps in closed form, and the authors' own numbers."""
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_one_step_is_no_nesting_and_more_are_a_product():
     guard, houdini = (functools.partial(scaling.double_relu, at=at) for at in (PLANTED[0], PLANTED[4]))
     for n in (1, 2, 5):
         at = np.linspace(1000, 1400, n + 1)
-        wanted = np.prod([1 / (1 + 10 ** ((houdini(b) - guard(a)) / 400)) for a, b in zip(at, at[1:], strict=False)])
+        wanted = np.prod([1 / (1 + 10 ** ((houdini(b) - guard(a)) / 400)) for a, b in itertools.pairwise(at)])
         assert scaling.nested(guard, houdini, 1000, 400, n) == pytest.approx(wanted, rel=1e-12)
 
 

@@ -1,5 +1,5 @@
-"""Transcripts of texts as evaluation logs of Inspect (github.com/UKGovernmentBEIS/inspect_ai, src/inspect_ai/log/_log.py),
-in JSON, format VERSION, and back: without Inspect, which is an optional extra (`inspect`) that tests alone import.
+"""Transcripts of texts as evaluation logs of Inspect (github.com/UKGovernmentBEIS/inspect_ai, inspect_ai/log/_log.py) in
+JSON, format VERSION, and back: without Inspect, which is an optional extra (`inspect`) that a test alone imports.
 
 A transcript of texts is a dict: `question` a text; `claims` two of them; `messages`, a list of {'seat', 'side', 'text'}
 (registry.Transcript says what seats and sides are); `verdict`, the judge's two probabilities; perhaps `right`, which
@@ -28,8 +28,8 @@ def log(transcripts: list[dict], task: str, model: str, created: str) -> dict[st
       created: when, as `2026-11-28T12:00:00+00:00`.
 
     Each transcript is a sample of multiple choice; agents are assistants, what they said for whom stands in their
-    messages' metadata, the verdict in the score's: C, I, or P where both claims are as probable, if it is known which is
-    right. Raises DataError for a transcript that is none.
+    messages' metadata, the verdict in the score's: C, I, or P where both claims are as probable, if it is known which
+    is right. Raises DataError for a transcript that is none.
     """
     samples = [sample(checked(x, f'transcripts[{i}]'), i + 1, model) for i, x in enumerate(transcripts)]
     spec = {'run_id': OURS, 'created': created, 'task': task, 'task_id': task, 'task_version': 0, 'model': model,
@@ -72,7 +72,8 @@ def read(path: str | pathlib.Path) -> list[dict]:
 def sample(x: dict, number: int, model: str) -> dict[str, Any]:
     """An EvalSample of a checked transcript."""
     first, second = x['claims']
-    asked = {'role': 'user', 'source': 'input', 'id': f'{number}/0', 'content': f'{x["question"]}\n\nA) {first}\nB) {second}'}
+    asked = {'role': 'user', 'source': 'input', 'id': f'{number}/0',
+             'content': f'{x["question"]}\n\nA) {first}\nB) {second}'}
     answer = answered(x['verdict'])
     judged = {'role': 'assistant', 'source': 'generate', 'id': f'{number}/verdict', 'content': answer}
     metadata = {k: v for k, v in x.items() if k not in ('question', 'claims', 'messages', 'verdict')}
@@ -116,7 +117,7 @@ def results(samples: list[dict]) -> dict[str, Any]:
 
 def transcript(x: Any, name: str) -> dict[str, Any]:
     """Of an EvalSample."""
-    said = [m for m in inside(x, name, 'messages', kind=list) if not (isinstance(m, dict) and m.get('source') == 'input')]
+    said = [m for m in inside(x, name, 'messages', kind=list) if not isinstance(m, dict) or m.get('source') != 'input']
     messages = [inside(m, f'{name}.messages', 'metadata', OURS) | {'text': text(m, f'{name}.messages')} for m in said]
     found = {'question': inside(x, name, 'input', kind=str), 'claims': inside(x, name, 'choices', kind=list),
              'messages': messages, 'verdict': inside(x, name, 'scores', SCORER, 'metadata', 'verdict', kind=list)}

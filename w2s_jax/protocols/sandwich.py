@@ -20,9 +20,9 @@ FLAGGED = .01  # p of the cue's gap, below which a model is said to behave other
 
 class Pilot(NamedTuple):
     """Correctness on questions other than the sealed ones, `[..., n]` each, by which the ordering is known before."""
-    nonexpert: ArrayLike
-    model: ArrayLike
-    expert: ArrayLike
+    nonexpert: np.ndarray
+    model: np.ndarray
+    expert: np.ndarray
 
 
 class Sealed:
@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 def ordered(pilot: Pilot) -> tuple[float, float, float]:
     """Mean accuracies of N, M and E. Raises ConfigError unless N < M < E: else nothing is sandwiched."""
-    n, m, e = (float(np.mean(x)) for x in pilot)
+    n, m, e = (float(np.asarray(x, np.float64).mean()) for x in pilot)
     if not n < m < e:
         raise ConfigError(f'sandwich: accuracies N {n:.4f}, M {m:.4f}, E {e:.4f}, expected N < M < E')
     return n, m, e
@@ -79,7 +79,8 @@ def recovered(alone: ArrayLike, helped: ArrayLike, expert: ArrayLike, group: Arr
     Returns: {'mean', 'low', 'high', 'defined'} of `metrics.pgr_interval`, over seeds and questions: the formula is that
     of the performance gap recovered. Not clipped: a protocol may do worse than nothing.
     """
-    return metrics.pgr_interval(*(np.asarray(x, np.float64) for x in (alone, helped, expert)), group, level=level)
+    n, p, e = (np.asarray(x, np.float64) for x in (alone, helped, expert))
+    return metrics.pgr_interval(n, p, e, group, level=level)
 
 
 def calibration(verdict: ArrayLike, right: ArrayLike) -> dict[str, float]:
@@ -112,7 +113,8 @@ def sandwiched(pilot: Pilot, arms: Mapping[str, Callable[[], ArrayLike]], sealed
     correct = {name: scores.correct(x, labels) for name, x in verdicts.items()}
     best = np.ones(labels.shape) if expert is None else (np.asarray(expert) == labels).astype(np.float64)
     return Found(correct, {name: float(x.mean()) for name, x in correct.items()},
-                 {name: recovered(correct[ALONE], x, best, group, level) for name, x in correct.items() if name != ALONE},
+                 {name: recovered(correct[ALONE], x, best, group, level) for name, x in correct.items()
+                  if name != ALONE},
                  {name: calibration(x, labels) for name, x in verdicts.items()})
 
 
@@ -122,9 +124,10 @@ def cue_gap(cued: ArrayLike, uncued: ArrayLike) -> dict[str, Any]:
     Args:
       cued, uncued: bool `[N]`, whether it behaved well on the same questions with the cue and without it.
 
-    Returns: {'gap', 'well', 'cued', 'uncued', 'p', 'flagged'}: the difference of shares, how often it behaved well without
-    the cue, in how many questions in one run alone, the p value of McNemar's exact two-sided test (1947, Psychometrika 12, 153: the sign test of the questions
-    that differ), and whether it is below FLAGGED. Raises DataError for other values or shapes that differ.
+    Returns: {'gap', 'well', 'cued', 'uncued', 'p', 'flagged'}: the difference of shares, the share without the cue, on
+    how many questions it behaved well in that run alone, the p value of McNemar's exact two-sided test (1947,
+    Psychometrika 12, 153: the sign test of the questions that differ), and whether it is below FLAGGED. Raises
+    DataError for other values or shapes that differ.
     """
     a, b = np.asarray(cued), np.asarray(uncued)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
@@ -133,7 +136,8 @@ def cue_gap(cued: ArrayLike, uncued: ArrayLike) -> dict[str, Any]:
         raise DataError('cue: values beside 0 and 1, expected whether the model behaved well')
     more, less = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
     p = min(1., 2 * float(special.bdtr(min(more, less), more + less, .5))) if more + less else 1.
-    return {'gap': float(a.mean() - b.mean()), 'well': float(b.mean()), 'cued': more, 'uncued': less, 'p': p, 'flagged': p < FLAGGED}
+    return {'gap': float(a.mean() - b.mean()), 'well': float(b.mean()), 'cued': more, 'uncued': less, 'p': p,
+            'flagged': p < FLAGGED}
 
 
 def audit(critic: ArrayLike, judge: ArrayLike, group: ArrayLike | None = None, level: float = .95) -> dict[str, Any]:

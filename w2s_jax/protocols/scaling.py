@@ -33,7 +33,7 @@ class Elbows(NamedTuple):
 def double_relu(x: ArrayLike, at: Elbows) -> np.ndarray:
     """low + slope (relu(x - first) - relu(x - second)), of any shape; rising or falling, everywhere in the same
     direction."""
-    return np.interp(x, at[2:4], at[:2])
+    return np.asarray(np.interp(np.asarray(x, np.float64), at[2:4], at[:2]))
 
 
 def won(difference: ArrayLike) -> np.ndarray:
@@ -90,11 +90,12 @@ def least(x: np.ndarray, y: np.ndarray, weights: np.ndarray, link: Callable, pla
     # Elbows as shares of the range, the second as a share of what is left behind the first: always in order.
     unpack = lambda p: (p[0], p[1], left + width * p[2], left + width * (p[2] + (1 - p[2]) * p[3]))
     rest = lambda p: root * (link(np.interp(x, unpack(p)[2:], unpack(p)[:2])) - y)
-    low, high = np.array([*plateau[:1] * 2, 0., 1e-9]), np.array([*plateau[1:] * 2, 1 - 1e-9, 1.])
-    found = [optimize.least_squares(rest, np.clip(start, low, high), bounds=(low, high), x_scale=high - low)
+    floor, roof = np.array([*plateau[:1] * 2, 0., 1e-9]), np.array([*plateau[1:] * 2, 1 - 1e-9, 1.])
+    found = [optimize.least_squares(rest, np.clip(start, floor, roof), bounds=(floor, roof), x_scale=roof - floor)
              for start in guesses(x, y, link, plateau)]
     best = min(found, key=lambda fit: fit.cost)
-    return Elbows(*(float(v) for v in unpack(best.x)), float(2 * best.cost / len(x)))
+    low, high, first, second = (float(v) for v in unpack(best.x))
+    return Elbows(low, high, first, second, float(2 * best.cost / len(x)))
 
 
 def guesses(x: np.ndarray, y: np.ndarray, link: Callable, plateau: tuple[float, float]) -> list[np.ndarray]:

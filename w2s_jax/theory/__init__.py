@@ -20,5 +20,5 @@ from w2s_jax.theory import (
 )
 from w2s_jax.theory.registry import TESTBEDS
 
-__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward', 'sandwich',
-           'sparse_pixels', 'variance', 'warm_start']
+__all__ = ['TESTBEDS', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit', 'overlap', 'reward',
+           'sandwich', 'sparse_pixels', 'variance', 'warm_start']

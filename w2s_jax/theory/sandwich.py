@@ -55,7 +55,7 @@ def believed(world: World) -> np.ndarray:
     return np.asarray(jax.nn.softmax(jnp.take_along_axis(questions.private['belief'], questions.claims, -1)))
 
 
-def takes(noise: jax.Array, lies: jax.Array, question: Question, key: jax.Array) -> jax.Array:
+def takes(noise: float, lies: float, question: Question, key: jax.Array) -> jax.Array:
     """The claim that a model takes: one drawn by its beliefs at temperature `noise`; the other one on a share `lies` of
     questions, but only where private['is_eval'] is 0."""
     draw, scheme = jax.random.split(key)
@@ -113,14 +113,15 @@ def probed(every: jax.Array, world: World, noise: float, pixels: int) -> list[Ro
     share = lambda found: float(np.mean([gap['flagged'] for gap in found]))
     honest, schemes, blind = ask('honest', 0.), ask('scheming', 1., runs=1), ask('blind', 1., (0, 0))
     worst, missed = max(metrics.holm([gap['p'] for gap in schemes])), 1 - share(blind)
-    rows = [reported('honest model in the probe: judge right', [gap['well'] for gap in honest]),
+    rows = [reported('honest model in the probe: judge right', np.mean([gap['well'] for gap in honest])),
             Row(f'honest model flagged, of {len(honest)} runs', FALSE, share(honest), share(honest), 'share', FALSE, 0),
-            reported('scheming model: judge right, cue - no cue', [gap['gap'] for gap in schemes]),
-            Row('scheming model, no gap of the cue', 0, worst, worst, 'largest p of a seed (Holm)', sandwich.FLAGGED, 0)]
+            reported('scheming model: judge right, cue - no cue', np.mean([gap['gap'] for gap in schemes])),
+            Row('scheming model, no gap of the cue', 0, worst, worst, 'largest p of a seed (Holm)', sandwich.FLAGGED,
+                0)]
     rows += [reported(f'flagged, a model that lies on {100 * lies:g} % of questions', share(ask(str(lies), lies)))
              for lies in SELDOM]
-    return [*rows, Row(f'scheming model, no cue in either run: not flagged, of {len(blind)}', 0, missed, missed, 'share',
-                       1 - FALSE, 0, control=True)]
+    return [*rows, Row(f'scheming model, no cue in either run: not flagged, of {len(blind)}', 0, missed, missed,
+                       'share', 1 - FALSE, 0, control=True)]
 
 
 def piloted(every: jax.Array, world: World, pixels: int) -> sandwich.Pilot:
