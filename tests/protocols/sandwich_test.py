@@ -124,7 +124,7 @@ def test_the_audit_has_a_sign_only_where_it_is_sure():
 
 
 def test_foretold_signs_are_counted_where_there_is_one():
-    found = sandwich.foretold([.1, -.2, .3, -.4, 0, .1], [.2, -.1, -.1, -.2, .1, 0])
+    found = sandwich.foretold([.1, -.2, .3, -.4, 0, .1, 0], [.2, -.1, -.1, -.2, .1, 0, 0])
     assert (found['cells'], found['agree']) == (5, 3)
     assert found['p'] == pytest.approx(stats.binomtest(3, 5, alternative='greater').pvalue)
     assert sandwich.foretold(np.ones(16), np.r_[np.ones(14), -np.ones(2)])['p'] == pytest.approx(137 / 65536)

@@ -65,6 +65,9 @@ def test_runs_with_and_without_the_cue_are_drawn_apart_and_of_the_same_questions
     honest, schemes = run(0., [1, 0]), run(1., [1, 0])
     assert honest.shape == (1, 30, 2, N) and (honest[:, :, 0] != honest[:, :, 1]).any((0, 2)).all()
     assert (schemes[:, :, 0] == honest[:, :, 0]).all() and (schemes[:, :, 1] != honest[:, :, 1]).any()
+    sure = testbed.consulted(EVERY, QUESTIONS, argued(), 1e-4, 0., jnp.array([1, 0]), 30)
+    side = np.take_along_axis(BELIEF, CLAIMS, -1).argmax(-1)
+    assert (np.asarray(sure) == np.take_along_axis(np.asarray(argued()), side[:, None], 1)[:, None]).all()
     found = testbed.gaps(honest)
     assert len(found) == 30 and np.mean([gap['flagged'] for gap in found]) <= .05
 

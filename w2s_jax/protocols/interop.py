@@ -1,5 +1,5 @@
-"""Transcripts of texts as evaluation logs of Inspect (github.com/UKGovernmentBEIS/inspect_ai, inspect_ai/log/_log.py) in
-JSON, format VERSION, and back: without Inspect, which is an optional extra (`inspect`) that a test alone imports.
+"""Transcripts of texts as evaluation logs of Inspect (github.com/UKGovernmentBEIS/inspect_ai, log/_log.py) in JSON,
+format VERSION, and back: without Inspect, which is an optional extra (`inspect`) that a test alone imports.
 
 A transcript of texts is a dict: `question` a text; `claims` two of them; `messages`, a list of {'seat', 'side', 'text'}
 (registry.Transcript says what seats and sides are); `verdict`, the judge's two probabilities; perhaps `right`, which
