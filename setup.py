@@ -41,6 +41,7 @@ EXTRAS = {
              *CHESS, *RESEARCHER],
     'researcher': RESEARCHER,
     'ray': ['ray>=2.50,<3', 'cloudpickle>=3'],
+    'inspect': ['inspect-ai>=0.3.100,<0.4'],  # its logs are written and read without it; a test holds them against it
     'benchmark': ['tokenizers>=0.22', 'torch>=2.6'],  # its other side; the core never imports it
     'gs': ['gcsfs'],
     's3': ['s3fs'],

@@ -15,6 +15,7 @@ from w2s_jax.theory import (
     misfit,
     overlap,
     reward,
+    sandwich,
     self_critique,
     sparse_pixels,
     variance,
@@ -23,4 +24,4 @@ from w2s_jax.theory import (
 from w2s_jax.theory.registry import TESTBEDS
 
 __all__ = ['TESTBEDS', 'algorithms', 'amplification', 'bounds', 'bregman', 'contrast', 'dimension', 'markov', 'misfit',
-           'overlap', 'reward', 'self_critique', 'sparse_pixels', 'variance', 'warm_start']
+           'overlap', 'reward', 'sandwich', 'self_critique', 'sparse_pixels', 'variance', 'warm_start']
