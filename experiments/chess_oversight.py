@@ -26,7 +26,7 @@ from experiments import published
 from w2s_jax import cli, config
 from w2s_jax.errors import ConfigError
 from w2s_jax.models import chess_moves, zoo
-from w2s_jax.protocols import Question, Transcript, chess_lines, held, scores
+from w2s_jax.protocols import Question, Transcript, chess_lines, held, sandwich, scores
 from w2s_jax.protocols.protocols import pushing
 from w2s_jax.tasks.chess import choices, puzzles
 
@@ -99,14 +99,14 @@ def seen(judge_rung: dict, found: Transcript) -> jax.Array:
     return jax.vmap(one)(found)
 
 
-def fitted(name: str, taught: Question, right: np.ndarray, seed: int, plies: int) -> np.ndarray:
+def fitted(name: str, learned: tuple[Question, np.ndarray], seed: int, plies: int) -> np.ndarray:
     """Weights of a judge: logistic regression without an intercept on lines of its own of every length up to `plies`.
     Five folds over questions choose its strength."""
-    features, model = [], rung(name)
+    (taught, right), features, model = learned, [], rung(name)
     nothing = jnp.zeros(seen_width(model, taught))
     found = in_chunks('direct', chess_lines.judge(model, nothing), (), taught, seed, turns=2 * plies)
     for moves in range(plies + 1):
-        part = found._replace(said=np.broadcast_to(np.arange(2 * plies) < 2 * moves, found.said.shape))
+        part = found._replace(said=jnp.broadcast_to(jnp.arange(2 * plies)[None] < 2 * moves, found.said.shape))
         features.append(np.concatenate([np.asarray(seen(model, jax.tree.map(lambda x, at=at: x[at:at + CHUNK], part)))
                                         for at in range(0, len(right), CHUNK)]))
     x, y = np.concatenate(features), np.tile(right == 0, plies + 1)
@@ -127,12 +127,12 @@ def judged(names: tuple[str, str | None], world: dict, weights: np.ndarray, seed
     of the protocols without."""
     asked, right = world['asked']
     model, turns = rung(names[0]), 2 * given.plies
-    judge = chess_lines.judge(model, weights)
+    judge = chess_lines.judge(model, jnp.asarray(weights))
     run = lambda name, *agents, **more: in_chunks(name, judge, agents, asked, seed, **more)
     if names[1] is None:
         return {'answers_only': scores.correct(run('answers_only').verdict, right),
                 'direct': scores.correct(run('direct', turns=turns).verdict, right)}
-    agent = chess_lines.advocate(rung(names[1]), model, weights, given.width)
+    agent = chess_lines.advocate(rung(names[1]), model, jnp.asarray(weights), given.width)
     # One that moves for both sides does the same whoever sent it: all protocols of one voice are read off two runs.
     voices = np.stack([run('consultancy', pushing(agent, side), turns=turns).verdict for side in (0, 1)])
     believed = np.asarray(_believed(rung(names[1])['policy'], asked, None))
@@ -153,7 +153,7 @@ def cells(given, workdir: pathlib.Path) -> dict[tuple[str, str | None], dict[str
         folder.mkdir(parents=True, exist_ok=True)
         for name in given.rungs:
             weights = once(folder / f'{name}.weights.npz', lambda name=name, world=world, seed=seed: {
-                'weights': fitted(name, *world['taught'], int(seed), given.plies)})['weights']
+                'weights': fitted(name, world['taught'], int(seed), given.plies)})['weights']
             for agent in (None, *given.rungs):
                 one = once(folder / f'{name}.{agent}.npz', lambda name=name, agent=agent, world=world, seed=seed,
                            weights=weights: judged((name, agent), world, weights, int(seed), given))
@@ -204,11 +204,11 @@ def square(found: pd.DataFrame, protocol: str, rungs: list[str]) -> str:
 
 def audited(found: pd.DataFrame) -> str:
     """In how many cells the audit (do the agents know better than the judge?) has the sign of what debate gains."""
-    lines = []
+    lines, rows = [], found[found['protocol'] == 'debate']
     for base in ALONE:
-        rows = found[found['protocol'] == 'debate']
-        same = (np.sign(rows['audit']) == np.sign(rows[f'mean {base}'])).sum()
-        lines.append(f'The audit has the sign of debate minus {base.replace("_", " ")} in {same} of {len(rows)} cells.')
+        told = sandwich.foretold(rows['audit'], rows[f'mean {base}'])
+        lines.append(f'The audit has the sign of debate minus {base.replace("_", " ")} in {told["agree"]} of '
+                     f'{told["cells"]} cells (p {told["p"]:.2g}).')
     return '\n'.join(lines)
 
 

@@ -52,7 +52,8 @@ def oversight(b: Parts) -> None:
 
 def heard(b: Parts, name: str, seed: int) -> Phase:
     """The texts of the pool ('inputs') or of a test set, with what agents say of them."""
-    how, said = b.settings, {}
+    said: dict[str, Phase] = {}
+    how = b.settings
     drawn, title = seed if how.own_texts else 0, 'pool' if name == 'inputs' else name
     for i in range(how.rounds):
         asked = b.table(TABLES['requests'], Settings(words=how.words, template=how.template),
