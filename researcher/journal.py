@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from w2s_jax.errors import DataError, StoreError
+from w2s_jax.api import DataError, StoreError
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from researcher import drivers, journal, ladder
 from researcher import space as spaces
 from researcher.space import Delta, Space
-from w2s_jax.errors import UserError
+from w2s_jax.api import UserError
 
 Score = Callable[[Delta], dict[str, Any]]  # 'rows': what each public row adds to the PGR, [n]
 Ask = Callable[[Delta], dict[str, Any]]  # 'answer', and of a ladder 'improved'
