@@ -148,6 +148,7 @@ MORE = {'Dataset': 'data', 'Examples': 'data', 'Forward': 'engine.students', 'Tr
         'decides': 'config', 'draw': 'tasks.synthetic', 'pgr': 'metrics', 'holm': 'metrics',
         'write_json': 'store.artifacts', 'Registry': 'registry', 'Setting': 'registry', 'Settings': 'registry',
         'known': 'registry', 'SOURCES': 'labels.sources', 'Labels': 'methods.parts', 'source': 'graph',
+        'halves': 'data', 'TASKS': 'tasks',
         'LOSSES': 'losses', 'OBJECTIVES': 'objectives', 'METHODS': 'methods', 'TRANSFORMS': 'labels.transforms',
         'STOPPING': 'train.stopping', 'MODELS': 'models.zoo', 'keep_freed_memory': 'runtime.process',
         'keep_compilations': 'runtime.process', 'quiet': 'runtime.process', 'load_plugins': 'engine.plan',
