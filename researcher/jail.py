@@ -24,6 +24,8 @@ RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # version -> how many there are; 16 from 
 TRUNCATE, OF_FILES = 1 << 14, (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
 CREATE, ADD, RESTRICT, VERSION = 444, 445, 446, 1
 
+OWN = ['/proc/self/maps']  # where this process has its libraries: scikit-learn looks there how many threads they have
+
 # Namespaces (linux/sched.h) and mounts.
 USER, MOUNTS, NETWORK, IPC = 0x10000000, 0x20000, 0x40000000, 0x08000000
 PRIVATE, NOTHING = (1 << 18) | (1 << 14), (1 << 1) | (1 << 2) | (1 << 3) | 1  # nosuid, nodev, noexec, read-only
@@ -100,7 +102,7 @@ def landlock(read: list[str], listed: list[str], write: list[str]) -> str:
     rules = LIBC.syscall(CREATE, attributes, size, 0)
     if rules < 0:
         raise OSError(ctypes.get_errno(), 'landlock_create_ruleset')
-    for paths, allowed in ((read, READ | EXECUTE), (listed, LIST), (write, READ | WRITE | TRUNCATE)):
+    for paths, allowed in ((read, READ | EXECUTE), (listed, LIST), (OWN, READ), (write, READ | WRITE | TRUNCATE)):
         for path in filter(os.path.exists, paths):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             these = allowed & rights & (-1 if os.path.isdir(path) else OF_FILES)

@@ -2,6 +2,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+
 from w2s_jax.losses import LOSSES
 from w2s_jax.registry import Setting
 

@@ -1,9 +1,9 @@
-"""Students on labels that a first student gave: what the labels' errors have in common is learned, their slips are not."""
+"""Students on the answers of a first one, trained with the confidence loss, in place of the labels."""
 from w2s_jax.methods import METHODS
 
 
-@METHODS.register('two_halves')
-def two_halves(b):
+@METHODS.register('self_labelled')
+def self_labelled(b):
     for seed in b.seeds:
         weak, labels = b.weak_labels(seed)
         b.weak(weak, labels)
