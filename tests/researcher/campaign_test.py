@@ -248,8 +248,9 @@ def test_the_reference_ideas_are_ideas():
 
 SEARCH = """
 import sys
-from researcher import commands
+from researcher import commands, engine
 from researcher.engine import Engine
+engine.SMALL = {'train.epochs': 6, 'train.batch_size': 32, 'optimizer.learning_rate': 5e-3}  # ceilings above the labels
 commands.made = lambda told, hidden=False, seeds=None: Engine('t2', told.workdir, told.trust, seeds, small=True,
                                                               hidden=hidden)
 sys.exit(commands.main(sys.argv[1:]))
@@ -311,5 +312,6 @@ def test_the_third_data_set_is_another_one(tmp_path, monkeypatch):
     assert found['private']['pgr'] == found['private']['naive'] and len(found['public']['pgr']) == 2
     one, other = (engine.material(final)[0] for final in (False, True))
     for half in ('pool', 'public', 'private'):
-        assert not np.isin(getattr(one, half).inputs['features'][:50], getattr(other, half).inputs['features']).any()
+        rows = [{r.tobytes() for r in np.sort(np.abs(getattr(m, half).inputs['features']))} for m in (one, other)]
+        assert len(rows[0]) > 300 and not rows[0] & rows[1]  # whatever the order and the signs of features
     assert not engine.records.exists()
