@@ -91,14 +91,15 @@ def test_agents_get_the_ladders_answers_and_nothing_else(judge, capsys):
     assert judge.vault.key.hex() not in told and str(judge.vault.secret) not in told
     log = judge.workdir / 'private' / 'search' / 't2' / 'ladder.jsonl'
     assert log.stat().st_mode & 0o077 == 0
-    assert all(a['answer'] == round(a['answer'], 2) for a in ladder.state_of(log).answers.values())
+    assert all(a['answer'] == round(a['answer'], 2) and -.05 < a['answer'] < .65 for a in ladder.state_of(log).answers.values())
 
 
 def private_numbers(workdir):
-    """Texts of all exact private PGRs on the leaderboard."""
+    """Texts of the exact private PGRs on the leaderboard, but for those that are short by chance (0.0)."""
     entries = [r for r in journal.read(campaign.board_of(workdir)) if r['kind'] == 'entry']
-    assert entries
-    return [repr(v)[:8] for r in entries for v in (*r['private'], *r['naive'])]
+    found = [repr(v)[:8] for r in entries for v in (*r['private'], *r['naive']) if len(repr(v)) >= 8]
+    assert len(found) >= 10
+    return found
 
 
 def test_an_idea_that_fails_is_noted_and_the_agent_goes_on(judge, monkeypatch):
