@@ -166,7 +166,8 @@ def entry(engine: Engine, found: Record, idea: Idea, agent: str) -> dict[str, An
 def described(idea: Idea) -> str:
     """An idea in a line: its fields if these are all of it, else the name of its file."""
     short = lambda value: f'{value:.3g}' if isinstance(value, float) else str(value)
-    words = [f'{".".join(field.split(".")[-2:])}={short(value)}' for field, value in sorted(idea.delta.items())]
+    words = [f'{".".join(field.split(".")[-2:])}={short(value)}'
+             for field, value in sorted(idea.delta.items(), key=lambda item: (not item[0].endswith('name'), item[0]))]
     return idea.name if idea.code else ' '.join(words) or 'naive'
 
 

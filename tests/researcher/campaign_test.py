@@ -91,7 +91,8 @@ def test_agents_get_the_ladders_answers_and_nothing_else(judge, capsys):
     assert judge.vault.key.hex() not in told and str(judge.vault.secret) not in told
     log = judge.workdir / 'private' / 'search' / 't2' / 'ladder.jsonl'
     assert log.stat().st_mode & 0o077 == 0
-    assert all(a['answer'] == round(a['answer'], 2) and -.05 < a['answer'] < .65 for a in ladder.state_of(log).answers.values())
+    answers = [a['answer'] for a in ladder.state_of(log).answers.values()]
+    assert all(a == round(a, 2) and -.05 < a < .65 for a in answers) and max(answers) > .2
 
 
 def private_numbers(workdir):
