@@ -58,7 +58,7 @@ setup(
     python_requires='>=3.11',
     packages=find_packages(include=['researcher', 'w2s_jax', 'w2s_jax.*']),
     package_dir={'': '.'},  # an editable install is then a path, so that a script beside the clone finds the package
-    package_data={'researcher': ['*.md', 'templates/*'],
+    package_data={'researcher': ['*.md', 'ideas/*', 'templates/*'],
                   'w2s_jax': ['assets/*', 'assets/**/*', 'report/templates/*']},
     install_requires=CORE,
     extras_require=EXTRAS,

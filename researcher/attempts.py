@@ -22,9 +22,9 @@ def below(path: str, places: list[str]) -> bool:
     return any(path == place or path.startswith(place.rstrip('/') + '/') for place in places)
 
 
-def note(number: int, read: list[str], write: list[str], idea: str) -> None:
-    """From now on, tells pipe `number` in a line what is tried beyond `read` and `write`. idea: the name of its file.
-    """
+def note(number: int, read: list[str], write: list[str], idea: str, sealed: list[str]) -> None:
+    """From now on, tells pipe `number` in a line what is tried beyond `read` and `write`, or in `sealed`. idea: the
+    name of its file."""
     left = [MOST]
     real, tell, join, frames = os.path.realpath, os.write, os.path.join, sys._getframe
 
@@ -50,7 +50,7 @@ def note(number: int, read: list[str], write: list[str], idea: str) -> None:
         left[0], kept = 0, left[0]  # what realpath opens is not looked at
         whole = real(join(os.getcwd(), path))
         left[0] = kept
-        if below(whole, write) or (not changes and below(whole, read)):
+        if below(whole, write) or (not changes and below(whole, read) and not below(whole, sealed)):
             return ''
         if below(whole, list(USUAL_PATHS)) and not by_idea():
             return ''

@@ -39,15 +39,15 @@ def html(rows: list[Standing]) -> str:
         details=[_detail(r) for r in rows[:DETAILS]])
 
 
-def plain(rows: list[Standing]) -> str:
-    """At most forty lines of at most 120 characters: a table, the best first, and what was left out."""
-    most = LINES - 4
+def plain(rows: list[Standing], notes: tuple[str, ...] = ()) -> str:
+    """At most forty lines of at most 120 characters: a table, the best first, what was left out, and notes."""
+    most = LINES - 4 - len(notes)
     cells = [['rank', 'idea', 'agent', 'track', 'gain', 'low', 'p', 'no rank because'],
              *(_line(r) for r in rows[:most])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ['  '.join(map(str.ljust, row, widths)).rstrip()[:120] for row in cells]
     left = [f'{len(rows) - most} more: leaderboard.json has them'] * (len(rows) > most)
-    return '\n'.join([lines[0], '-' * min(120, max(map(len, lines))), *lines[1:], *left]) + '\n'
+    return '\n'.join([lines[0], '-' * min(120, max(map(len, lines))), *lines[1:], *left, *notes]) + '\n'
 
 
 def headline(rows: list[Standing]) -> str:

@@ -9,6 +9,7 @@
   python -m researcher tracks
 """
 import argparse
+import json
 import pathlib
 import sys
 import tempfile
@@ -63,23 +64,38 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, add_help=False, allow_abbrev=False)
         if name in ('check', 'score', 'verify', 'replay'):
             one.add_argument('file', type=pathlib.Path)
+        if name == 'enter':
+            one.add_argument('file', type=pathlib.Path, nargs='+')
+            one.add_argument('--agent', default='judge')
+        if name == 'search':
+            one.add_argument('--driver', default='evolution')
+            for word, usual in (('budget', 40), ('agents', 1), ('seed', 0)):
+                one.add_argument(f'--{word}', type=int, default=usual)
+            one.add_argument('--option', action='append', default=[])
+            one.add_argument('--shuffled', action='store_true')
+        if name == 'board':
+            one.add_argument('--confirm', action='store_true')
+            one.add_argument('--final', action='store_true')
         one.add_argument('--plain', action='store_true')
         if name != 'tracks':
             one.add_argument('--track', default='t2')
             one.add_argument('--trust', action='store_true')
         if name == 'score':
             one.add_argument('--again', action='store_true')
-        if name in ('score', 'verify', 'replay', 'canary'):
+        if name not in ('check', 'tracks'):
             one.add_argument('--workdir', type=pathlib.Path, required=True)
     return every
 
 
 def say(found: dict[str, Any], plain: bool) -> None:
-    """Prints names and values, a line each, cut to a width and a number of lines."""
+    """Prints names and values, a line each, cut to a width and a number of lines; what has no name, as it is."""
     lines = []
     for name, value in found.items():
         for one in value if isinstance(value, list | tuple) else [value]:
-            text = ' '.join(str(one).split())
+            text = ' '.join(str(one).split()) if name else str(one)
+            if not name:
+                lines.append(text)
+                continue
             lines.append(f'{name}: {text}' if plain else f'{name:<10} {text}')
     for line in lines[:MOST - 1]:
         print(''.join(c for c in line if c.isprintable())[:WIDEST])
@@ -108,6 +124,10 @@ def score(told) -> tuple[dict, int]:
     """Scores an idea, or reads the record that there is."""
     from researcher import idea
     one = idea.load(told.file)
+    from researcher import campaign
+    if campaign.is_on(told.workdir, told.track):
+        raise ConfigError(f'--workdir: in {told.workdir} a search on {told.track} has begun, where only its ladder '
+                          'answers; expected another folder (or enter, for the judge)')
     found = made(told).score(one, told.again)
     if not found.scored:
         return {'idea': found.name, 'id': found.id, 'status': found.status, 'reason': found.reason,
@@ -145,16 +165,75 @@ def canary(told) -> tuple[dict, int]:
                                                                                   f'of {len(found)}'}, int(bool(bad))
 
 
+def search(told) -> tuple[dict, int]:
+    """Agents propose until the budget is spent. Says nothing but what agents may know."""
+    from researcher import campaign
+    plan = campaign.Plan(told.driver, told.budget, told.agents, told.seed, told.shuffled, options(told.option))
+    campaign.check(plan)
+    log = (lambda line: None) if told.plain else (lambda line: print(line, file=sys.stderr))
+    one = campaign.Campaign(made(told, hidden=True), plan, log)
+    entries = one.run()
+    answered = [e for e in entries if e['answer'] is not None]
+    better = [e for e in answered if e.get('improved')]
+    return {'driver': plan.driver, 'proposals': len(entries), 'answered': len(answered),
+            'failed': len(entries) - len(answered), 'improved': len(better),
+            'answer': f'{answered[-1]["answer"]:.2f}' if answered else 'none',
+            'best': better[-1]['delta'] if better else 'naive', 'notebook': one.notebook}, 0
+
+
+def options(words: list[str]) -> dict[str, Any]:
+    """Settings of a driver from NAME=VALUE, a value being JSON or a text. Raises ConfigError."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition('=')
+        if not equals:
+            raise ConfigError(f'--option: {word!r}, expected NAME=VALUE')
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def enter(told) -> tuple[dict, int]:
+    """Puts ideas onto the leaderboard past the ladder, with the status of each and no number."""
+    from researcher import campaign, idea
+    ideas = [idea.load(path) for path in told.file]
+    engine = made(told, hidden=True)
+    found = [campaign.enter(engine, one, told.agent) for one in ideas]
+    return {'entered': [f'{r.name} {r.status} {r.reason}' for r in found],
+            'records': engine.records}, int(not all(r.scored for r in found))
+
+
+def board(told) -> tuple[dict, int]:
+    """The leaderboard, for the judge: as text, page and JSON."""
+    from researcher import board as pages
+    from researcher import campaign, leaderboard
+    existing(told.workdir)
+    engine, notes = made(told, hidden=True), []
+    if told.confirm:
+        notes += campaign.confirm(made(told, hidden=True, seeds=leaderboard.HOUSE.fresh))
+    if told.final:
+        gain = campaign.gain_of(campaign.final(engine))
+        notes.append(f'final, on the third data set: the first of {told.track} is {gain.mean:+.2f} PGR over naive, at '
+                     f'least {gain.low:+.2f} (p {gain.p:.2g})')
+    rows = campaign.standings(engine)
+    if due := leaderboard.due(rows):
+        notes.append(f'{len(due)} due for fresh seeds: --confirm')
+    page = pages.write(rows, engine.vault.folder / 'board')
+    return {'': pages.plain(rows, (*notes, f'page: {page}')).splitlines()}, 0
+
+
 def listed(told) -> tuple[dict, int]:
     """The tracks."""
     from researcher.tracks import TRACKS
     return {name: track.doc for name, track in TRACKS.items()}, 0
 
 
-def made(told):
+def made(told, hidden: bool = False, seeds: tuple[int, ...] | None = None):
     """The engine that the arguments describe."""
     from researcher.engine import Engine
-    return Engine(told.track, told.workdir, told.trust)
+    return Engine(told.track, told.workdir, told.trust, seeds, hidden=hidden)
 
 
 def existing(folder: pathlib.Path) -> pathlib.Path:
@@ -164,4 +243,5 @@ def existing(folder: pathlib.Path) -> pathlib.Path:
     return folder.absolute()
 
 
-COMMANDS = {'check': check, 'score': score, 'verify': verify, 'replay': replay, 'canary': canary, 'tracks': listed}
+COMMANDS = {'check': check, 'score': score, 'verify': verify, 'replay': replay, 'canary': canary, 'search': search,
+            'enter': enter, 'board': board, 'tracks': listed}

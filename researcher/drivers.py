@@ -15,8 +15,7 @@ import numpy as np
 from researcher import language
 from researcher import space as spaces
 from researcher.space import Delta, Space
-from w2s_jax.errors import ConfigError
-from w2s_jax.registry import Registry, Setting, Settings
+from w2s_jax.api import ConfigError, Registry, Setting, Settings
 
 DRIVERS = Registry('driver')
 History = list[dict]

@@ -40,17 +40,20 @@ class Engine:
 
     Args:
       workdir: records go to `records`; `private` is the judge's.  trust: run ideas also where nothing can shut them in.
-      seeds: how many; None: the track's.  limits: of the process that trains.
+      seeds: which, or how many; None: the track's.  limits: of the process that trains.  hidden: records go to
+        `private/records`, since even their rounded numbers are not for agents that have a ladder's answers.
     Raises ConfigError where ideas cannot be shut in and are not trusted.
     """
 
-    def __init__(self, track: str, workdir: str | pathlib.Path, trust: bool = False, seeds: int | None = None,
-                 limits: sandbox.Limits = sandbox.USUAL, small: bool = False):
+    def __init__(self, track: str, workdir: str | pathlib.Path, trust: bool = False,
+                 seeds: int | tuple[int, ...] | None = None, limits: sandbox.Limits = sandbox.USUAL,
+                 small: bool = False, hidden: bool = False):
         sandbox.check(trust)
         self.track, self.workdir, self.trust = tracks.get(track), pathlib.Path(workdir).absolute(), trust
         self.limits, self.small, self.code = limits, small, record.code_hash()
-        self.seeds = tuple(range(seeds or self.track.seeds))
+        self.seeds = seeds if isinstance(seeds, tuple) else tuple(range(seeds or self.track.seeds))
         self.vault = Vault(self.workdir / 'private')
+        self.records = self.vault.folder / 'records' if hidden else self.workdir / 'records'
         self.materials: dict[bool, tuple[tracks.Material, api.Forward]] = {}
         clear(self.workdir / 'jobs')
 
@@ -63,24 +66,24 @@ class Engine:
     def material(self, final: bool = False) -> tuple[tracks.Material, api.Forward]:
         """The data, and the forward pass of the student's model; made once a process."""
         if final not in self.materials:
-            made = self.track.make(self.vault.secret, final, self.small)
+            made = self.track.make(self.vault.secret, final, self.small, self.seeds)
             self.materials[final] = made, api.Forward(self.config(), made.dataset())
         return self.materials[final]
 
     def identity(self, idea: Idea, final: bool = False) -> str:
         """Of a score: idea, track, seeds and code. The same idea has the same score: asking again is no new draw."""
-        parts = [idea.hash, self.track.name, len(self.seeds), self.small, final, self.code, self.trust]
+        parts = [idea.hash, self.track.name, self.seeds, self.small, final, self.code, self.trust]
         return self.vault.seal(canonical({'score': parts}))[:16]
 
     def score(self, idea: Idea, again: bool = False) -> Record:
         """The record of an idea; one that is there already is read, unless `again`. Raises StoreError for a record
         that was changed. An idea that cannot be scored has a record that says why."""
-        path = self.workdir / 'records' / f'{self.identity(idea)}.json'
+        path = self.records / f'{self.identity(idea)}.json'
         if path.exists() and not again:
             return record.read(path, self.vault)
         value = self.measure(idea)
         self.vault.write(f'scores/{value["public"]["id"]}', value['private'])
-        found = record.write(self.workdir / 'records', self.vault, value['public'])
+        found = record.write(self.records, self.vault, value['public'])
         self.note({'event': 'score', 'id': found.id, 'idea': found.idea, 'status': found.status, 'reason': found.reason,
                    'alarms': list(found.alarms)})
         return found
@@ -121,7 +124,7 @@ class Engine:
             api.apply(self.config(), idea.delta)  # what is wrong with its fields is known before anything runs
         with self.job(idea, final) as folder:
             cell = sandbox.Cell(sandbox.HERE / 'worker.py', (str(folder),), folder, (self.vault.folder,),
-                                limits=self.limits)
+                                limits=self.limits, sealed=self.track.sealed())
             outcome = sandbox.run(cell, self.trust)
             try:
                 if outcome.reason:
@@ -142,14 +145,14 @@ class Engine:
         """A folder with what the sandbox may see, gone when the block ends."""
         material, _ = self.material(final)
         told = {'num_classes': material.num_classes, 'config': api.flat(self.config()), 'delta': idea.delta,
-                'code': idea.code}
+                'code': idea.code, 'sealed': list(self.track.sealed())}
         return Job(self.workdir / 'jobs', told, material, idea.text if idea.code else '')
 
     def baseline(self, final: bool = False) -> Judged:
         """Naive students and ceilings, trained here, once for data, seeds and code."""
         material, forward = self.material(final)
         data = [self.fingerprint(getattr(material, k)) for k in ('pool', *scoring.HALVES)]
-        name = f'baseline-{self.vault.seal(canonical({"of": [data, self.code, len(self.seeds), self.small]}))[:16]}'
+        name = f'baseline-{self.vault.seal(canonical({"of": [data, self.code, self.seeds, self.small]}))[:16]}'
         found = self.vault.read(name)
         if found is None:
             with tempfile.TemporaryDirectory(dir=self.vault.folder) as folder:

@@ -18,11 +18,13 @@ import sys
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Landlock (linux/landlock.h): rights on files by bit.
-READ, EXECUTE = (1 << 2) | (1 << 3), 1 << 0
+READ, EXECUTE, LIST = (1 << 2) | (1 << 3), 1 << 0, 1 << 3
 WRITE = (1 << 1) | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8)  # write, remove, make folders and plain files
 RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # version -> how many there are; 16 from 5 on
 TRUNCATE, OF_FILES = 1 << 14, (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
 CREATE, ADD, RESTRICT, VERSION = 444, 445, 446, 1
+
+OWN = ['/proc/self/maps']  # where this process has its libraries: scikit-learn looks there how many threads they have
 
 # Namespaces (linux/sched.h) and mounts.
 USER, MOUNTS, NETWORK, IPC = 0x10000000, 0x20000, 0x40000000, 0x08000000
@@ -90,8 +92,9 @@ def namespaces(hidden: list[str]) -> list[str]:
     return done
 
 
-def landlock(read: list[str], write: list[str]) -> str:
-    """Lets this thread, and all that it starts, read and run only below `read`, and write only below `write`."""
+def landlock(read: list[str], listed: list[str], write: list[str]) -> str:
+    """Lets this thread, and all that it starts, read and run only below `read`, list also what is below `listed`, and
+    write only below `write`."""
     version = landlock_version()
     rights = (1 << RIGHTS.get(version, 16)) - 1
     size = 8 if version < 4 else 16 if version < 6 else 24
@@ -99,7 +102,7 @@ def landlock(read: list[str], write: list[str]) -> str:
     rules = LIBC.syscall(CREATE, attributes, size, 0)
     if rules < 0:
         raise OSError(ctypes.get_errno(), 'landlock_create_ruleset')
-    for paths, allowed in ((read, READ | EXECUTE), (write, READ | WRITE | TRUNCATE)):
+    for paths, allowed in ((read, READ | EXECUTE), (listed, LIST), (OWN, READ), (write, READ | WRITE | TRUNCATE)):
         for path in filter(os.path.exists, paths):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             these = allowed & rights & (-1 if os.path.isdir(path) else OF_FILES)
@@ -142,7 +145,7 @@ def confine(spec: dict) -> list[str]:
     done = namespaces(spec['hidden'])
     if LIBC.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS
         raise OSError(ctypes.get_errno(), 'no_new_privs')
-    return [*done, landlock(spec['read'], spec['write']), seccomp()]
+    return [*done, landlock(spec['read'], spec['list'], spec['write']), seccomp()]
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from w2s_jax.errors import DataError, StoreError
+from w2s_jax.api import DataError, StoreError
 
 
 @contextlib.contextmanager
-def locked(path: str | Path) -> Iterator[Path]:
+def locked(path: str | Path, wait: bool = True) -> Iterator[Path]:
     """Holds the lock of a journal (PATH.lock); the kernel frees it when its process ends, however it ends. Local file
-    systems only. Raises StoreError if its folder cannot be written to."""
+    systems only. Raises StoreError if its folder cannot be written to, or, without `wait`, if another holds it."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,10 @@ def locked(path: str | Path) -> Iterator[Path]:
     except OSError as e:
         raise StoreError(f'{path}: {e.strerror}, expected a folder that can be written to') from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StoreError(f'{path}: another process is at it, expected one') from None
         yield path
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from researcher import journal
-from w2s_jax.errors import ConfigError, DataError, StoreError, UserError
+from w2s_jax.api import ConfigError, DataError, StoreError, UserError
 
 
 class SpentError(UserError):

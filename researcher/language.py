@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from researcher import space as spaces
 from researcher.space import Delta, Space
-from w2s_jax.errors import ConfigError, UserError
+from w2s_jax.api import ConfigError, UserError
 
 SHOWN, MOST = 20, 1 << 16  # entries of the history, bytes of a reply
 

@@ -13,8 +13,7 @@ import numpy as np
 from scipy import stats
 
 from researcher import journal
-from w2s_jax.errors import ConfigError, DataError
-from w2s_jax.metrics import holm
+from w2s_jax.api import ConfigError, DataError, holm
 
 LEAST = 10  # paired seeds
 NOT_REPRODUCED = 'not_reproduced'

@@ -67,7 +67,7 @@ def code_hash() -> str:
     here = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
     for folder in (here, here.parent / 'w2s_jax'):
-        for path in sorted(folder.rglob('*.py')):
+        for path in sorted(p for p in folder.rglob('*.py') if p.parent != here / 'ideas'):
             digest.update(f'{path.relative_to(here.parent)}\0'.encode() + path.read_bytes() + b'\0')
     for name in LIBRARIES:
         digest.update(f'{name} {importlib.metadata.version(name)}\0'.encode())

@@ -43,13 +43,15 @@ USUAL = Limits()
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A process to be run. script, arguments: what it runs.  folder: with `in`, which it may read, and `work`, its
-    place, the only one that it may write to.  hidden: folders that are to be absent, or at least unreadable."""
+    place, the only one that it may write to.  hidden: folders that are to be absent, or at least unreadable.  sealed:
+    places inside of what it may otherwise read that it may not."""
     script: pathlib.Path
     arguments: tuple[str, ...]
     folder: pathlib.Path
     hidden: tuple[pathlib.Path, ...] = ()
     read: tuple[pathlib.Path, ...] = ()
     limits: Limits = USUAL
+    sealed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,27 @@ def readable() -> list[str]:
     return [*SYSTEM, *sorted(places), str(HERE), str(HERE.parent / 'w2s_jax')]
 
 
+def without(places: list[str], sealed: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """(places, folders that may be listed alone): the same places in parts, of which none holds a sealed one: Landlock
+    cannot take away below a folder what it has given."""
+    if not sealed:
+        return places, []
+    kept: list[str] = []
+    listed: list[str] = []
+    todo = [os.path.realpath(p) for p in places]
+    barred = [os.path.realpath(s) for s in sealed]
+    while todo:
+        place = todo.pop()
+        if any(place == s or place.startswith(s + os.sep) for s in barred):
+            continue
+        if any(s.startswith(place + os.sep) for s in barred):
+            listed.append(place)
+            todo += [os.path.realpath(entry.path) for entry in os.scandir(place)]
+        else:
+            kept.append(place)
+    return kept, listed
+
+
 def linked(folder: pathlib.Path) -> None:
     """A folder with links to the two packages: who imports them need not list the checkout that they are in."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,9 +130,10 @@ def run(cell: Cell, trust: bool = False) -> Outcome:
     confined, work = not missing(), cell.folder.absolute() / 'work'
     linked(packages := cell.folder.absolute() / 'in' / 'packages')
     told, tells = os.pipe()
-    read = [*readable(), str(cell.folder.absolute() / 'in'), *map(str, cell.read)]
-    spec = {'read': read, 'write': [str(work)], 'hidden': [str(p.absolute()) for p in cell.hidden], 'cwd': str(work),
-            'confined': confined, 'script': str(cell.script), 'arguments': list(cell.arguments), 'log': tells,
+    read, listed = without([*readable(), str(cell.folder.absolute() / 'in'), *map(str, cell.read)], cell.sealed)
+    spec = {'read': read, 'list': listed, 'write': [str(work)], 'cwd': str(work),
+            'hidden': [str(p.absolute()) for p in cell.hidden], 'confined': confined, 'script': str(cell.script),
+            'arguments': list(cell.arguments), 'log': tells,
             'path': [str(packages)], **dataclasses.asdict(cell.limits)}
     command = [sys.executable, '-I', '-B', str(HERE / 'jail.py'), json.dumps(spec)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -51,8 +51,13 @@ def right(forward: Forward, params: list[dict], material: Material) -> dict[str,
 
 
 def weak(material: Material) -> dict[str, np.ndarray]:
-    """Half -> `[1, N]` bool, whether the weak label that comes with a row is right."""
-    return {half: (getattr(material, half).given.argmax(-1) == getattr(material, half).truth)[None] for half in HALVES}
+    """Half -> `[1, N]` bool, or `[S, N]` of a teacher a seed, whether the weak label that comes with a row is right."""
+    out = {}
+    for half in HALVES:
+        rows = getattr(material, half)
+        given = rows.given if rows.given.ndim == 3 else rows.given[:, None]
+        out[half] = rows.truth == given.argmax(-1).T
+    return out
 
 
 def packed(rows: dict[str, np.ndarray]) -> dict:
@@ -72,9 +77,11 @@ def unpacked(value: dict) -> dict[str, np.ndarray]:
 
 
 def recovered(weak: np.ndarray, students: np.ndarray, ceilings: np.ndarray) -> list[float]:
-    """The PGR of each seed, of `[1, N]`, `[S, N]`, `[S, N]` bool. Raises WeightsError where a seed has no gap."""
-    found = [pgr(float(weak.mean()), float(a), float(c))
-             for a, c in zip(students.mean(1), ceilings.mean(1), strict=True)]
+    """The PGR of each seed, of `[1, N]` or `[S, N]`, `[S, N]`, `[S, N]` bool. Raises WeightsError where a seed has no
+    gap."""
+    lows = np.broadcast_to(weak.mean(1), len(students))
+    found = [pgr(float(w), float(a), float(c))
+             for w, a, c in zip(lows, students.mean(1), ceilings.mean(1), strict=True)]
     if None in found:
         raise WeightsError('the ceiling is as good as the weak labels on this track: no PGR, expected a gap')
     return found

@@ -16,10 +16,11 @@ import numpy as np
 from researcher import drivers, journal, ladder
 from researcher import space as spaces
 from researcher.space import Delta, Space
-from w2s_jax.errors import UserError
+from w2s_jax.api import UserError
 
 Score = Callable[[Delta], dict[str, Any]]  # 'rows': what each public row adds to the PGR, [n]
 Ask = Callable[[Delta], dict[str, Any]]  # 'answer', and of a ladder 'improved'
+See = Callable[[list[dict], np.random.Generator], list[dict]] | None
 
 
 def through_ladder(score: Score, path: str | Path, agent: str, round_: int = 0) -> Ask:
@@ -51,7 +52,7 @@ def history(records: Iterable[dict]) -> list[dict]:
 
 
 def search(ask: Ask, space: Space, driver: str, agent: str, notebook: str | Path, runs: float, seed: int = 0,
-           see: Callable[[list[dict], np.random.Generator], list[dict]] | None = None, **settings) -> list[dict]:
+           see: See = None, **settings) -> list[dict]:
     """Runs an agent until it has spent `runs`, or its queries; the history of the notebook then.
 
     Args:
@@ -63,16 +64,49 @@ def search(ask: Ask, space: Space, driver: str, agent: str, notebook: str | Path
     notebook = Path(notebook)
     while (number := _next(journal.read(notebook), agent, space, runs)) is not None:
         record = _proposed(notebook, space, driver, agent, number, seed, see, settings)
-        if record['delta'] is None:
-            continue
-        try:
-            outcome = {'kind': 'answer', 'said': ask(record['delta'])}
-        except ladder.SpentError:
+        if not _answered(notebook, record, lambda _, delta: ask(delta)):
             break
-        except UserError as e:
-            outcome = {'kind': 'failure', 'reason': str(e)}
-        _write(notebook, {'agent': agent, 'number': number} | outcome)
     return history(journal.read(notebook))
+
+
+def together(ask: Callable[[str, Delta], dict[str, Any]], space: Space, driver: str, budgets: dict[str, int],
+             notebook: str | Path, seed: int = 0, see: See = None,
+             ahead: Callable[[list[Delta]], Any] = len, **settings) -> list[dict]:
+    """Runs several agents in rounds until each has spent its budget; the history of the notebook then.
+
+    In a round every agent proposes by what was known when it began; then all are answered, in order. So the notebook
+    hangs on the seed alone, and one that was killed anywhere resumes to the same notebook, whoever was faster.
+
+    Args:
+      ask: (agent, delta) -> its answer.  budgets: agent -> runs.  ahead: is given the proposals of a round before the
+        first of them is asked about, to work on them side by side.  The others: as of `search`.
+    """
+    notebook = Path(notebook)
+    while True:
+        records = journal.read(notebook)
+        open_ = {a: n for a, runs in budgets.items() if (n := _next(records, a, space, runs)) is not None}
+        if not open_:
+            return history(records)
+        now = min(open_.values())
+        made = {a: _proposed(notebook, space, driver, a, n, seed, see, settings) for a, n in open_.items() if n == now}
+        ahead([record['delta'] for record in made.values() if record['delta'] is not None])
+        for record in made.values():
+            if not _answered(notebook, record, ask):
+                return history(journal.read(notebook))
+
+
+def _answered(notebook: Path, record: dict, ask: Callable[[str, Delta], dict[str, Any]]) -> bool:
+    """Asks about a proposal and writes down what was said, or why it failed; False if there is no query left."""
+    outcome: dict[str, Any]
+    try:
+        outcome = {'kind': 'failure', 'reason': record['reason']} if record['delta'] is None else \
+            {'kind': 'answer', 'said': ask(record['agent'], record['delta'])}
+    except ladder.SpentError:
+        return False
+    except UserError as e:
+        outcome = {'kind': 'failure', 'reason': str(e)}
+    _write(notebook, {k: record[k] for k in ('agent', 'number')} | outcome)
+    return True
 
 
 def shuffled(entries: list[dict], rng: np.random.Generator) -> list[dict]:
@@ -100,7 +134,7 @@ def _cost(space: Space, delta: Delta | None) -> float:
 
 
 def _proposed(notebook: Path, space: Space, driver: str, agent: str, number: int, seed: int, see, settings) -> dict:
-    """The record of that proposal, written down unless it is; of no proposal (delta None) its failure too."""
+    """The record of that proposal, written down unless it is; of no proposal delta is None, and `reason` says why."""
     records = journal.read(notebook)
     for record in records:
         if (record['kind'], record['agent'], record['number']) == ('proposal', agent, number):
@@ -111,14 +145,13 @@ def _proposed(notebook: Path, space: Space, driver: str, agent: str, number: int
     try:
         delta = drivers.propose(driver, space, seen, rng, **settings)
     except drivers.language.ReplyError as e:
-        _write(notebook, made | {'delta': None},
-               {'kind': 'failure', 'agent': agent, 'number': number, 'reason': str(e)})
-        return made | {'delta': None}
-    _write(notebook, made | {'delta': delta})
-    return made | {'delta': delta}
+        made |= {'delta': None, 'reason': str(e)}
+    else:
+        made |= {'delta': delta}
+    _write(notebook, made)
+    return made
 
 
-def _write(notebook: Path, *records: dict) -> None:
+def _write(notebook: Path, record: dict) -> None:
     with journal.locked(notebook) as path:
-        for record in records:
-            journal.append(path, record)
+        journal.append(path, record)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s_jax.errors import ConfigError
-from w2s_jax.registry import known
+from w2s_jax.api import ConfigError, known
 
 Space = dict[str, Any]
 Delta = dict[str, Any]

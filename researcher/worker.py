@@ -81,7 +81,7 @@ def main() -> int:
     spec = json.loads((job / 'in' / 'job.json').read_text())
     api.quiet()
     api.keep_freed_memory()
-    attempts.note(log, spec['read'], [str(job / 'work')], f'{MODULE}.py')
+    attempts.note(log, spec['read'], [str(job / 'work')], f'{MODULE}.py', spec['sealed'])
     try:
         train(job)
     except api.UserError as e:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w2s_jax import paths
-from w2s_jax.errors import ConfigError, NonFiniteError, StoreError, UserError, WeightsError  # noqa: F401
+from w2s_jax.errors import ConfigError, DataError, NonFiniteError, StoreError, UserError, WeightsError  # noqa: F401
 
 if TYPE_CHECKING:
     import ml_collections
@@ -145,7 +145,10 @@ def chain(*sweeps: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 MORE = {'Dataset': 'data', 'Examples': 'data', 'Forward': 'engine.students', 'Trained': 'engine.students',
         'train': 'engine.students', 'flat_params': 'engine.students', 'restored': 'engine.students',
         'predicts_plainly': 'engine.students', 'apply': 'engine.sweep', 'flat': 'config',
-        'decides': 'config', 'draw': 'tasks.synthetic', 'pgr': 'metrics', 'write_json': 'store.artifacts',
+        'decides': 'config', 'draw': 'tasks.synthetic', 'pgr': 'metrics', 'holm': 'metrics',
+        'write_json': 'store.artifacts', 'Registry': 'registry', 'Setting': 'registry', 'Settings': 'registry',
+        'known': 'registry', 'SOURCES': 'labels.sources', 'Labels': 'methods.parts', 'source': 'graph',
+        'halves': 'data', 'TASKS': 'tasks',
         'LOSSES': 'losses', 'OBJECTIVES': 'objectives', 'METHODS': 'methods', 'TRANSFORMS': 'labels.transforms',
         'STOPPING': 'train.stopping', 'MODELS': 'models.zoo', 'keep_freed_memory': 'runtime.process',
         'keep_compilations': 'runtime.process', 'quiet': 'runtime.process', 'load_plugins': 'engine.plan',

@@ -185,7 +185,7 @@ def test_a_job_holds_no_truth_and_nothing_stays_of_it(engine):
 def test_the_command_checks_scores_and_verifies(tmp_path, capsys, monkeypatch):
     (tmp_path / 'good.py').write_text(LOSS.format(body='pass', more='', after=''))
     monkeypatch.setattr(commands, 'prepare', lambda: None)
-    monkeypatch.setattr(commands, 'made', lambda told: Engine('t2', told.workdir, seeds=2, small=True))
+    monkeypatch.setattr(commands, 'made', lambda told, **more: Engine('t2', told.workdir, seeds=2, small=True))
     assert commands.main(['check', str(tmp_path / 'good.py'), '--plain']) == 0
     out = capsys.readouterr().out
     assert 'status: fine' in out and len(out.splitlines()) <= 40

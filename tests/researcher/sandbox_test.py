@@ -80,7 +80,7 @@ def test_without_guards_every_cheat_works(scene, monkeypatch):
 def test_each_guard_holds_something_alone(scene, tmp_path, monkeypatch, guard, works):
     """A jail without one of its guards lets pass what that one is there for; and the truth is not hidden by a mount."""
     text = (sandbox.HERE / 'jail.py').read_text()
-    line = {'landlock': "landlock(spec['read'], spec['write'])", 'seccomp': ', seccomp()]'}[guard]
+    line = {'landlock': "landlock(spec['read'], spec['list'], spec['write'])", 'seccomp': ', seccomp()]'}[guard]
     assert text.count(line) == 1
     (tmp_path / 'open').mkdir()
     off = f"'{guard} is off'"
@@ -174,7 +174,7 @@ NOTES = """
 import os, sys
 sys.path.insert(0, {root!r})
 from researcher import attempts
-attempts.note(int(sys.argv[-1]), ['/usr', sys.prefix], [os.getcwd()], 'script.py')
+attempts.note(int(sys.argv[-1]), ['/usr', sys.prefix], [os.getcwd()], 'script.py', [])
 for what in ({calls}):
     try: what()
     except Exception: pass
