@@ -2,7 +2,7 @@
 judges every rung under every protocol; tables of accuracy with intervals, oversight.csv in the work directory. Resumes.
 
   python -m experiments.chess_oversight --workdir=runs/oversight [--rungs=chess-s-1,chess-xs,chess-s,chess-m]
-      [--seeds=0,1,2] [--questions=300] [--plies=2] [--width=3]
+      [--seeds=0,1,2] [--questions=200] [--plies=2] [--width=3]
 
 A judge (w2s_jax/protocols/chess_lines.py) learns, from TAUGHT puzzles of the pool and lines that it played itself, to
 compare the positions in which lines end. An agent takes, out of `width` moves that its policy likes, the one after
@@ -203,8 +203,9 @@ def square(found: pd.DataFrame, protocol: str, rungs: list[str]) -> str:
 
 
 def audited(found: pd.DataFrame) -> str:
-    """In how many cells the audit (do the agents know better than the judge?) has the sign of what debate gains."""
-    lines, rows = [], found[found['protocol'] == 'debate']
+    """In how many cells of two rungs the audit (do the agents, from the claims alone, know better than the judge?) has
+    the sign of what debate gains."""
+    lines, rows = [], found[(found['protocol'] == 'debate') & (found['judge'] != found['agents'])]
     for base in ALONE:
         told = sandwich.foretold(rows['audit'], rows[f'mean {base}'])
         lines.append(f'The audit has the sign of debate minus {base.replace("_", " ")} in {told["agree"]} of '
@@ -235,7 +236,7 @@ def define_flags() -> None:
     flags.DEFINE_string('workdir', None, 'where verdicts and tables go')
     flags.DEFINE_list('rungs', ['chess-s-1', 'chess-xs', 'chess-s', 'chess-m'], 'of the chess ladder')
     flags.DEFINE_list('seeds', ['0', '1', '2'], 'of judges and wrong moves')
-    flags.DEFINE_integer('questions', 300, 'puzzles', lower_bound=CHUNK)
+    flags.DEFINE_integer('questions', 200, 'puzzles', lower_bound=CHUNK)
     flags.DEFINE_integer('plies', 2, 'moves of a line after the claim', lower_bound=0)
     flags.DEFINE_integer('width', 3, 'moves that an agent looks at', lower_bound=1)
 
