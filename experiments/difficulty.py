@@ -27,7 +27,6 @@ from w2s_jax.labels import probes
 from w2s_jax.store import files
 from w2s_jax.store.artifacts import Artifact
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument')
 FOLDS, L2 = 5, 1e-3  # those of the transform `probe`
 
 
@@ -91,13 +90,14 @@ def main() -> None:
         raise ConfigError(f'--out: {given.out!r}, expected a file NAME.jsonl')
     if not out.parent.is_dir():
         raise ConfigError(f'--out: {given.out!r}, expected a file in a folder that is there')
-    rows = run(CONFIG.value, pathlib.Path(given.workdir).expanduser())
+    rows = run(given.config, pathlib.Path(given.workdir).expanduser())
     files.write(out, ''.join(json.dumps(row) + '\n' for row in rows).encode())
     hard = np.array([row['difficulty'] for row in rows])
     print(f'{out}: {len(rows)} rows, difficulty {hard.min():.3f} to {hard.max():.3f}, median {np.median(hard):.3f}')
 
 
 if __name__ == '__main__':
+    config_flags.DEFINE_config_file('config', None, 'configs/F.py or configs/F.py:argument')
     flags.DEFINE_string('workdir', None, 'where the experiment goes')
     flags.DEFINE_string('out', None, 'the file of graded rows, NAME.jsonl')
     cli.run(main)

@@ -114,9 +114,10 @@ def test_likelihoods_are_sums_over_the_tokens_of_texts(whole, width, chunk, monk
 def test_the_objective_is_the_mean_over_tokens_and_predicts_their_mean_probability():
     found = np.array([[6., 3.], [10., 4.], [0., 0.]], np.float32)
     aim = OBJECTIVES['next_token'].fn()
-    loss, aux = aim.losses(lambda p, x: found, None, {'inputs': None}, (), None, 0, None)
+    batch = {'inputs': None, 'weight': np.array([1, 3, 0], np.float32)}
+    loss, aux = aim.losses(lambda p, x: found, None, batch, (), None, 0, None)
     np.testing.assert_allclose(loss, [2, 2.5, 0])
-    np.testing.assert_allclose(aux['log_perplexity'], 1.5)
+    np.testing.assert_allclose(aux['log_perplexity'], (2 + 3 * 2.5) / 4)
     p = jax.nn.softmax(aim.predict(lambda p, x: found, None, None))[:, 0]
     np.testing.assert_allclose(p[:2], np.exp([-2, -2.5]), rtol=1e-6)
     assert np.isfinite(p).all() and p[2] > .999

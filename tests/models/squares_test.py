@@ -65,7 +65,8 @@ def test_other_squares_are_hidden_for_each_row_and_step(model, tokens):
     def forward(params, inputs):
         seen.append(np.asarray(inputs['hidden']))
         return model.apply(params, inputs)
-    batch = {'inputs': {'tokens': jnp.asarray(np.repeat(tokens[:1], 300, 0))}, 'row': jnp.arange(300)}
+    batch = {'inputs': {'tokens': jnp.asarray(np.repeat(tokens[:1], 300, 0))}, 'row': jnp.arange(300),
+             'weight': jnp.ones(300)}
     for key in (0, 1):
         loss, _ = objective.losses(forward, params_of(model), batch, (), settings, 0., jax.random.key(key))
         assert loss.shape == (300,) and np.isfinite(loss).all()

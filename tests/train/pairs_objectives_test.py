@@ -78,7 +78,7 @@ def test_gradients_are_finite_differences(name):
     def total(logits):
         bound = objectives.bind(name)
         settings = bound.settings({k: s.default for k, s in objectives.OBJECTIVES[name].settings.items() if s.traced})
-        batch = {'inputs': INPUTS, 'targets': SOFT}
+        batch = {'inputs': INPUTS, 'targets': SOFT, 'weight': jnp.ones(B)}
         return bound.objective.losses(lambda p, i: p, logits, batch, (), settings, 0., None)[0].sum()
     with jax.enable_x64(True):
         found = np.asarray(jax.grad(total)(jnp.asarray(L)))
@@ -103,7 +103,7 @@ def test_what_is_answered_is_what_the_loss_favours(name):
 def _losses(name, logits):
     bound = objectives.bind(name)
     settings = bound.settings({k: s.default for k, s in objectives.OBJECTIVES[name].settings.items() if s.traced})
-    batch = {'inputs': INPUTS, 'targets': jnp.asarray(HARD)}
+    batch = {'inputs': INPUTS, 'targets': jnp.asarray(HARD), 'weight': jnp.ones(B)}
     return bound.objective.losses(lambda p, i: p, logits, batch, (), settings, 0., None)[0]
 
 

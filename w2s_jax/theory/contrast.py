@@ -84,7 +84,7 @@ def dpo(found: jax.Array, reference: jax.Array, targets: jax.Array, beta: float)
     before, and the probabilities `[N, 2]` that each is preferred."""
     inputs = {'reference': reference, 'begins': jnp.zeros(found.shape), 'length': jnp.ones(found.shape)}
     losses = objective(Settings(beta=beta, confident=False)).losses
-    batch = {'inputs': inputs, 'targets': targets}
+    batch = {'inputs': inputs, 'targets': targets, 'weight': jnp.ones(len(found))}
     return losses(lambda params, inputs: params, found, batch, (), Settings(smoothing=0.), 1., None)[0]
 
 
