@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from researcher import journal
 from researcher.leaderboard import Gain, Standing
+from w2s_jax import api
+from w2s_jax.api import StoreError
 
 LINES, DETAILS, DRAWN = 40, 200, 10
 COLUMNS = ['rank', 'idea', 'agent', 'no rank because', 'gain', 'low', 'p', 'confirmed gain', 'confirmed low',
@@ -19,9 +20,13 @@ LEFT, RIGHT = 210, 620  # of the figure
 def write(rows: list[Standing], folder: str | Path) -> Path:
     """Writes leaderboard.json and leaderboard.html, each whole or not at all; returns the path of the page. Raises
     StoreError."""
-    folder = Path(folder)
-    journal.replace(folder / 'leaderboard.json', json.dumps([_plain(r) for r in rows], indent=1) + '\n')
-    return journal.replace(folder / 'leaderboard.html', html(rows))
+    folder, plain = Path(folder), json.dumps([_plain(r) for r in rows], indent=1) + '\n'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        api.write(folder / 'leaderboard.json', plain.encode())
+        return api.write(folder / 'leaderboard.html', html(rows).encode())
+    except OSError as e:
+        raise StoreError(f'{folder}: {e.strerror}, expected a folder that can be written to') from None
 
 
 def html(rows: list[Standing]) -> str:

@@ -6,6 +6,9 @@
   python -m researcher verify RECORD --workdir=...                     whether a record is this researcher's
   python -m researcher replay RECORD --workdir=...                     the same numbers to the bit, or what differs
   python -m researcher canary --workdir=...                            planted leaks: each must be refused and logged
+  python -m researcher search --driver=evolution --budget=40 --workdir=...   agents propose, a ladder answers; resumes
+  python -m researcher enter FILE... --workdir=...                     onto the leaderboard, past the ladder
+  python -m researcher board --workdir=... [--confirm] [--final]       the leaderboard: text, page and JSON
   python -m researcher tracks
 """
 import argparse

@@ -83,19 +83,3 @@ def _record(path: str | Path, number: int, line: bytes) -> dict:
     if not isinstance(record, dict):
         raise DataError(f'{path}, line {number}: {line[:60].decode(errors="replace")!r}, expected a JSON object')
     return record
-
-
-def replace(path: str | Path, text: str) -> Path:
-    """Writes a file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
-    path = Path(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'w') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as e:
-        raise StoreError(f'{path}: cannot be written ({e.strerror or e})') from None
-    return path

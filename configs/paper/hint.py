@@ -9,14 +9,14 @@ examples:
 
   weak         68.0 [64.4, 71.3]
   hint xent    68.0 [64.4, 71.3]   PGR .00 [.00, .00]   agrees with the weak model on every test row of every seed
-  xent         68.1 [64.6, 71.7]   PGR .01 [-.26, .21]  repeats 74.5 +- 1.0 % of the weak model's errors (ceiling: 38.9)
+  xent         68.1 [64.6, 71.7]   PGR .01 [-.26, .21]  repeats 74.5 +- 1.0 % of weak errors (ceiling: 38.9)
   ceiling      77.6 [74.6, 80.6]
 
 A student that is told the answer learns to repeat it, and nothing else. That it does worse than a plain one is not
 shown here: the plain one gains nothing either, and so few rows leave its PGR open.
 
-One epoch (`--config.student.epochs=1`, three seeds): the hint is followed on all of the weak model's errors again (67.9, as the
-weak model), but the ceiling has not learned enough (65.2 [56.1, 75.0]) for a PGR."""
+One epoch (`--config.student.epochs=1`, three seeds): the hint is followed on all of the weak model's errors again
+(67.9, as the weak model), but the ceiling has not learned enough (65.2 [56.1, 75.0]) for a PGR."""
 from w2s_jax.config import compose, default_config
 
 
